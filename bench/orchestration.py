@@ -1,0 +1,178 @@
+"""What Prefect itself costs: seconds, task runs and API calls an episode, on many short episodes.
+
+    python -m bench.orchestration [--episodes 200] [--seconds 20] [--json FILE]
+
+Cuts short episodes from the sample videos, builds a corpus from them through a Prefect server of its own, and
+splits the wall time of the flow in two: the bodies of the tasks, and everything else. Waiting for a
+concurrency slot counts as orchestration, though it happens inside a body. The download of the next batch runs
+beside the stages; only the time that the flow waits for it shows up, and it counts as orchestration too.
+"""
+
+import argparse
+import asyncio
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import soundfile
+
+from bench.machine import machine
+from fsclap.audio import DecodeSettings, decode
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+RATE = 24_000
+
+
+class Clock:
+    """Seconds spent in, and number of, what it is wrapped around."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.calls = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+            self.calls += 1
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self.running():
+                return function(*args, **kwargs)
+
+        return timed
+
+
+class TimedSlot:
+    """A concurrency slot whose taking and giving back is timed, not its holding."""
+
+    def __init__(self, slot: AbstractContextManager[None], clock: Clock) -> None:
+        self._slot, self._clock = slot, clock
+
+    def __enter__(self) -> None:
+        with self._clock.running():
+            self._slot.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        with self._clock.running():
+            return self._slot.__exit__(*raised)
+
+
+def make_episodes(folder: Path, count: int, seconds: float) -> None:
+    """Short WAV episodes of two series, cut from the samples at moving positions, no two alike."""
+    length = int(seconds * RATE)
+    with tempfile.TemporaryDirectory() as scratch:
+        waves = [
+            decode(path, Path(scratch) / f"{number}.f32", sample_rate=RATE, settings=DecodeSettings())
+            for number, path in enumerate(sorted(SAMPLES.glob("*/*.mp4")))
+        ]
+        for number in range(count):
+            wave = waves[number % len(waves)]
+            start = 7919 * number % (wave.shape[1] - length)
+            file = folder / f"series{number % 2}" / f"e{number:03d}.wav"
+            file.parent.mkdir(exist_ok=True)
+            soundfile.write(file, wave[:, start : start + length].T, RATE)
+
+
+def measure(episodes: int, seconds: float) -> dict[str, Any]:
+    """Build a corpus of short episodes and split the wall time."""
+    from prefect.client.orchestration import get_client
+    from prefect.testing.utilities import prefect_test_harness
+
+    from deployments.bootstrap import bootstrap
+    from flows.build_dataset import build_dataset
+
+    async def prepare() -> None:
+        async with get_client() as client:
+            await bootstrap(client)
+
+    with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
+        asyncio.run(prepare())
+        source = Path(folder) / "episodes"
+        source.mkdir()
+        make_episodes(source, episodes, seconds)
+        warm_up()
+        bodies, downloads, slots, api = Clock(), Clock(), Clock(), Clock()
+        instrument(bodies, downloads, slots, api)
+        start = time.perf_counter()
+        published = build_dataset([str(source)], f"{folder}/corpus", f"{folder}/work")
+        wall = time.perf_counter() - start
+    orchestration = wall - (bodies.seconds - slots.seconds)
+    return {
+        "episodes": episodes,
+        "seconds_of_audio_an_episode": seconds,
+        "utterances": published.utterances,
+        "wall_seconds": wall,
+        "orchestration_seconds": orchestration,
+        "orchestration_seconds_an_episode": orchestration / episodes,
+        "orchestration_share": orchestration / wall,
+        "task_runs_an_episode": (bodies.calls + downloads.calls) / episodes,
+        "api_calls_an_episode": api.calls / episodes,
+    }
+
+
+def warm_up() -> None:
+    """Load the models, which is neither orchestration nor part of an episode."""
+    from fsclap.corpus.diarization import DiarizationSettings, load_diarizer
+    from fsclap.corpus.separation import SeparationSettings, load_separator
+
+    load_separator(SeparationSettings())
+    load_diarizer(DiarizationSettings())
+
+
+def instrument(bodies: Clock, downloads: Clock, slots: Clock, api: Clock) -> None:
+    from tasks import captioning, commit, consistency, diarization, download, limits, plan, publish, separation
+
+    for task in (
+        download.list_episodes,
+        plan.plan_build,
+        separation.separate,
+        diarization.diarize,
+        consistency.filter_speakers,
+        captioning.caption,
+        commit.commit,
+        publish.publish,
+    ):
+        task.fn = bodies.around(task.fn)
+    download.download.fn = downloads.around(download.download.fn)
+
+    take = limits.slot
+    limits.slot = commit.slot = lambda *args, **kwargs: TimedSlot(take(*args, **kwargs), slots)
+
+    send = httpx.AsyncClient.send
+
+    async def counted(self: httpx.AsyncClient, *args: Any, **kwargs: Any) -> httpx.Response:
+        api.calls += 1
+        return await send(self, *args, **kwargs)
+
+    httpx.AsyncClient.send = counted  # type: ignore[method-assign]
+    httpx.Client.send = api.around(httpx.Client.send)  # type: ignore[method-assign]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of an episode")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    figures = measure(options.episodes, options.seconds) | {"machine": machine()}
+    for name, value in figures.items():
+        print(f"{name:34} {value:.4f}" if isinstance(value, float) else f"{name:34} {value}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The whole product on this machine: server, worker, deployments, and a run over the sample episodes.
+
+    python -m deployments.local run     what `make run` does
+    python -m deployments.local ui      what `make ui` does: the same server and worker, until Ctrl-C
+
+Everything it starts ends with it. State lives in .prefect/ (runs, logs) and data/ (work files, corpus).
+"""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from uuid import UUID
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".prefect"
+SAMPLES = ROOT / "samples"
+SERVER_PORT = int(os.environ.get("FSCLAP_SERVER_PORT", "4200"))
+SAMPLES_PORT = int(os.environ.get("FSCLAP_SAMPLES_PORT", "8765"))
+"""Fixed, since an episode is known by its address: on another port the samples would be new episodes."""
+API = f"http://127.0.0.1:{SERVER_PORT}/api"
+
+ENVIRONMENT = {
+    "PREFECT_HOME": str(HOME),
+    "PREFECT_API_URL": API,
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # Leases on disk survive a server that is killed; the default keeps them in its memory.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "fsclap,storage",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def run() -> int:
+    """Build the corpus of the samples, wait for what that starts, and say where everything is."""
+    with services() as feeds:
+        code = subprocess.call(
+            [*PREFECT, "deployment", "run", "build-dataset/build-dataset", "--watch",
+             "--param", f"sources={json.dumps(feeds)}"],
+            cwd=ROOT,
+        )  # fmt: skip
+        published = asyncio.run(last_build())
+        if code or published is None:
+            print(f"The build failed: see the log above, or `make ui` and {API.removesuffix('/api')}", file=sys.stderr)
+            return 1
+        if published["new"]:
+            followers = asyncio.run(wait_for_followers(published["version"]))
+        else:
+            followers = ["Nothing new: no event, so nothing else started."]
+    from deployments.summary import summary
+
+    print(summary(str(published["corpus"]), followers))
+    print(f"\nPrefect UI  make ui, then {API.removesuffix('/api')}")
+    return 0
+
+
+def ui() -> int:
+    with services() as feeds:
+        print(f"\nPrefect UI    {API.removesuffix('/api')}\nSample pages  {'  '.join(feeds)}\nCtrl-C ends it.")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    return 0
+
+
+@contextmanager
+def services() -> Iterator[list[str]]:
+    """Server, limits, deployments, worker and sample pages; yields the addresses of the sample feeds."""
+    from samples.serve import serve
+
+    os.environ.update(ENVIRONMENT)
+    with ExitStack() as stack:
+        require_free(SERVER_PORT, "FSCLAP_SERVER_PORT")
+        require_free(SAMPLES_PORT, "FSCLAP_SAMPLES_PORT")
+        HOME.mkdir(exist_ok=True)
+        log = stack.enter_context((HOME / "server.log").open("a"))
+        server = stack.enter_context(
+            process([*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(SERVER_PORT)], stdout=log)
+        )
+        wait_until_healthy(server)
+        asyncio.run(prepare())
+        subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], cwd=ROOT, check=True, stdout=log, stderr=log)
+        asyncio.run(pause_schedules())
+        site = stack.enter_context(serve(SAMPLES, port=SAMPLES_PORT))
+        stack.enter_context(process([*PREFECT, "worker", "start", "--pool", "fsclap-cpu", "--type", "process"]))
+        yield [f"{site}/{folder}/feed.xml" for folder in sorted({path.parent.name for path in SAMPLES.glob("*/*.mp4")})]
+
+
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+@contextmanager
+def process(command: list[str], stdout: object = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A child in a process group of its own, which ends with this block, or with this process if that is killed."""
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdout=stdout, stderr=subprocess.STDOUT,  # type: ignore[call-overload]
+        start_new_session=True, preexec_fn=_end_with_parent,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        stop(child)
+
+
+def stop(child: subprocess.Popen[bytes], patience: float = 20) -> None:
+    for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sent)
+        except ProcessLookupError:
+            break
+        try:
+            child.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    child.wait()
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+def require_free(port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise SystemExit(
+                f"Port {port} is in use. Is `make ui` still running? End it, or choose another port with {setting}=..."
+            ) from None
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], patience: float = 120) -> None:
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{API}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise SystemExit(f"The Prefect server did not start: see {HOME / 'server.log'}")
+
+
+async def prepare() -> None:
+    """Bootstrap, and put right what a killed server or worker left: this server has no other worker yet."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    from deployments.bootstrap import bootstrap
+
+    unfinished = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    async with get_client() as client:
+        await bootstrap(client)
+        orphans = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished)))
+        )
+        for orphan in orphans:
+            await client.set_flow_run_state(orphan.id, Crashed(message="Its server or worker was killed"), force=True)
+            print(f"The run {orphan.name!r} was interrupted; this run takes up what it left.")
+        for limit in await client.read_global_concurrency_limits(limit=200, offset=0):
+            await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=0))
+
+
+async def pause_schedules() -> None:
+    """The sample pages are up only as long as this program, so a nightly refresh would find no one at home."""
+    from prefect.client.orchestration import get_client
+
+    async with get_client() as client:
+        for deployment in await client.read_deployments():
+            for schedule in deployment.schedules:
+                await client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+
+
+async def last_build() -> dict[str, object] | None:
+    """What the newest run of build-dataset published; None when it did not complete."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    async with get_client() as client:
+        runs = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["build-dataset"])),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=1,
+        )
+    if not runs or runs[0].state is None or not runs[0].state.is_completed():
+        return None
+    return (await runs[0].state.aresult()).model_dump()
+
+
+async def wait_for_followers(version: object, patience: float = 300) -> list[str]:
+    """Wait for the runs that the corpus version started, and say how each ended."""
+    from prefect.client.orchestration import get_client
+
+    outcomes = []
+    async with get_client() as client:
+        for name in ("train-fsclap", "evaluate-fsclap"):
+            deployment = await client.read_deployment_by_name(f"{name}/{name}")
+            outcomes.append(f"{name}: {await _final_state(client, deployment.id, version, patience)}")
+    return outcomes
+
+
+async def _final_state(client: object, deployment: UUID, version: object, patience: float) -> str:
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        runs = await client.read_flow_runs(  # type: ignore[attr-defined]
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=1,
+        )
+        if runs and runs[0].parameters.get("version") == version and runs[0].state and runs[0].state.is_final():
+            return f"{runs[0].state.name} ({runs[0].name})"
+        await asyncio.sleep(1)
+    return f"not finished after {patience:g} s; see `make ui`"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "ui"])
+    # Ctrl-C ends the children through the `with` blocks.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return {"run": run, "ui": ui}[parser.parse_args().command]()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

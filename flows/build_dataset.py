@@ -1,0 +1,81 @@
+"""From videos to a corpus, as in section 3.3 of the paper.
+
+    download -> separate vocals -> diarize -> filter speakers (Eq. 4-5) -> caption -> commit
+
+Start it with `prefect deployment run build-dataset/build-dataset`, or from the Prefect UI.
+"""
+
+from typing import Annotated
+
+from prefect import flow, get_run_logger
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from fsclap.corpus.settings import BuildSettings
+from tasks.batches import Batch
+from tasks.captioning import caption
+from tasks.commit import Committed, commit
+from tasks.consistency import filter_speakers
+from tasks.diarization import diarize
+from tasks.download import download, list_episodes
+from tasks.plan import plan_build
+from tasks.publish import Progress, Published, announce, publish, remember_build
+from tasks.separation import separate
+
+Sources = Annotated[
+    list[str],
+    Field(
+        min_length=1,
+        description="Where the recordings are: addresses of videos, playlists, series pages or RSS feeds; "
+        "or files and folders of this machine.",
+    ),
+]
+CorpusLocation = Annotated[str, Field(min_length=1, description="Folder of the corpus; made if there is none.")]
+WorkLocation = Annotated[str, Field(min_length=1, description="Folder of the stages' outputs, reused by later runs.")]
+
+
+@flow(
+    name="build-dataset",
+    flow_run_name="build {corpus}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # only downloads run beside the stages
+    persist_result=True,
+)
+def build_dataset(
+    sources: Sources,
+    corpus: CorpusLocation = "data/corpus",
+    work: WorkLocation = "data/work",
+    settings: BuildSettings = BuildSettings(),  # noqa: B008 (frozen)
+) -> Published:
+    """Turn recordings into a corpus of single-speaker utterances that are described in words.
+
+    What the corpus already holds is left alone; what another setting changes is made again from the first
+    stage that it touches.
+    """
+    log = get_run_logger()
+    listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
+    batches = plan_build(listed, corpus, settings)
+    progress = Progress(total=sum(len(batch.items) for batch in batches))
+    done: list[Committed] = []
+
+    downloads = [download.submit(batch, work, settings) for batch in batches[:1]]
+    for number, batch in enumerate(batches, start=1):
+        log.info("Batch %d of %d: %s (%d episodes)", number, len(batches), batch.name, len(batch.items))
+        media = downloads.pop().result()
+        # The next download runs while this batch is computed.
+        downloads = [download.submit(ahead, work, settings) for ahead in batches[number : number + 1]]
+        done += process(media, corpus, work, settings)
+        progress.update(len(done))
+
+    remember_build(corpus, sources, work, settings)
+    published = publish(corpus, done, settings)
+    announce(published)
+    return published
+
+
+def process(media: Batch, corpus: str, work: str, settings: BuildSettings) -> list[Committed]:
+    """Take downloaded episodes through the stages."""
+    vocals = separate(media, work, settings)
+    turns = diarize(vocals, work, settings)
+    judged = filter_speakers(turns, work, settings)
+    described = caption(judged, work, settings)
+    return commit(described, corpus, work, settings)

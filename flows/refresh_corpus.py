@@ -1,0 +1,19 @@
+"""Keep a corpus up to date: repeat its build over the same sources, which adds what is new there."""
+
+from prefect import flow, get_run_logger
+
+from flows.build_dataset import CorpusLocation, build_dataset
+from fsclap.corpus.settings import BuildSettings
+from storage.build import read_build
+from storage.corpus import Corpus
+from tasks.publish import Published
+
+
+@flow(name="refresh-corpus", flow_run_name="refresh {corpus}")
+def refresh_corpus(corpus: CorpusLocation = "data/corpus") -> Published:
+    """Process the episodes that appeared since the last build, with the settings of that build."""
+    build = read_build(Corpus.open(corpus))
+    if build is None:
+        raise ValueError(f"{corpus}: never built by build-dataset, so there are no sources to refresh; build it first")
+    get_run_logger().info("Refreshing %s from %d sources", corpus, len(build["sources"]))
+    return build_dataset(build["sources"], corpus, build["work"], BuildSettings(**build["settings"]))

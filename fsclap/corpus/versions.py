@@ -1,0 +1,11 @@
+"""Versions of the stages' code. They are part of every cache key and of every row's recipe."""
+
+VERSIONS = {
+    "download": 1,
+    "separation": 1,
+    "diarization": 1,
+    "consistency": 1,
+    "attributes": 1,
+    "captioning": 1,
+}
+"""Raise a stage's number when the same input and settings would give another output."""

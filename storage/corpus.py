@@ -1,0 +1,385 @@
+"""The corpus: three Delta tables under one location, written one source at a time.
+
+    utterances/   one row a kept utterance, audio included
+    rejects/      one row for each source or turn that was refused, and why
+    sources/      the ledger: one row a source, written last, so a source is committed when the ledger has it
+
+A commit replaces whatever its source had before. Each of the three writes is one Delta transaction that
+carries the source's id and a token of the rows ("Transaction Identifiers" in the protocol,
+https://github.com/delta-io/delta/blob/master/PROTOCOL.md), so replaying a commit after a crash, or in a
+second worker, writes only what is missing.
+"""
+
+import logging
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.dataset
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from storage.rows import CorpusError, build_table, content_token
+from storage.schema import REJECT, SOURCE, UTTERANCE
+
+log = logging.getLogger(__name__)
+
+Outcome = Literal["committed", "unchanged", "kept_earlier"]
+
+SCHEMAS = {"rejects": REJECT, "utterances": UTTERANCE, "sources": SOURCE}
+"""In the order they are written: the ledger comes last."""
+
+STATUSES = ("kept", "rejected", "failed")
+WITHOUT_AUDIO = tuple(name for name in UTTERANCE.names if name != "audio")
+"""The columns of an utterance that are cheap to read."""
+
+_SOURCE_ID = re.compile(r"[0-9a-f]{8,64}")
+_TIMINGS = frozenset({"committed_at", "stage_seconds"})
+_ATTEMPTS = 12
+_CONFIGURATION: dict[str, str | None] = {
+    # A model names the corpus version it was trained on, so old versions stay readable.
+    "delta.enableExpiredLogCleanup": "false",
+    # Statistics of captions and transcripts would only swell the log.
+    "delta.dataSkippingStatsColumns": "source_id",
+}
+# FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. About 30 MB of
+# audio to a row group, which a reader that names other columns skips.
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The size of a corpus, from the ledger and one column of the utterances.
+
+    Attributes:
+        sources: Number of sources by status: kept, rejected, failed.
+        hours_in: Audio decoded.
+        hours_out: Audio kept as utterances.
+    """
+
+    sources: Mapping[str, int]
+    turns_found: int
+    turns_kept: int
+    turns_rejected: int
+    speakers: int
+    hours_in: float
+    hours_out: float
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A corpus at a location: a local folder or any URI that Delta tables can live under (s3://, gs://, az://).
+
+    Holds no open handle: it can be pickled, and any number of threads, processes and machines may use one
+    location. Credentials for an object store come from the environment (AWS_ACCESS_KEY_ID and so on).
+    Use `Corpus.open`, which checks the location.
+    """
+
+    location: str
+
+    @classmethod
+    def open(cls, location: str | Path, *, create: bool = False) -> "Corpus":
+        """Open the corpus at a location.
+
+        Args:
+            location: Folder or URI that holds, or shall hold, the three tables.
+            create: Make the tables that are missing. Safe when several workers do it at once.
+
+        Raises:
+            CorpusError: There is no corpus, a part of it is missing, or its schema is not this version's.
+        """
+        corpus = cls(str(location).rstrip("/"))
+        missing = [name for name in SCHEMAS if not DeltaTable.is_deltatable(corpus.uri(name))]
+        if create:
+            for name in missing:
+                corpus._create(name)
+        elif missing:
+            raise CorpusError(_missing_message(corpus.location, missing))
+        for name in SCHEMAS:
+            _check_schema(corpus._table(name), name)
+        return corpus
+
+    def uri(self, table: str) -> str:
+        """Where a table lives: "utterances", "rejects" or "sources"."""
+        return f"{self.location}/{table}"
+
+    @property
+    def folder(self) -> Path:
+        """The corpus as a local folder.
+
+        Raises:
+            CorpusError: The corpus lives in an object store.
+        """
+        parts = urlsplit(self.location)
+        if "://" not in self.location:
+            return Path(self.location)
+        if parts.scheme == "file":
+            return Path(unquote(parts.path))
+        raise CorpusError(f"{self.location} is not a local folder; name one to write to")
+
+    def version(self) -> int:
+        """The Delta version of the utterances: grows when, and only when, utterances change."""
+        return self._table("utterances").version()
+
+    def dataset(self, table: str = "utterances", *, version: int | None = None) -> pyarrow.dataset.Dataset:
+        """A table as a lazy Arrow dataset: filter, project and stream it in batches.
+
+        Raises:
+            CorpusError: The table has no such version.
+        """
+        return self._table(table, version=version).to_pyarrow_dataset(schema=SCHEMAS[table])
+
+    def utterances(self, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Utterances in memory, in the order of their ids.
+
+        Args:
+            version: A past version; the current one by default.
+            columns: Columns to read. All by default, so all the audio: `WITHOUT_AUDIO` is the cheap choice.
+        """
+        wanted = list(columns or UTTERANCE.names)
+        read = list(dict.fromkeys([*wanted, "utterance_id"]))
+        return self.dataset(version=version).to_table(columns=read).sort_by("utterance_id").select(wanted)
+
+    def rejects(self) -> pa.Table:
+        """What was refused, in the order of source and position."""
+        order = [("source_id", "ascending"), ("start", "ascending")]
+        return self.dataset("rejects").to_table().sort_by(order)
+
+    def sources(self) -> pa.Table:
+        """The ledger, in the order of source ids."""
+        return self.dataset("sources").to_table().sort_by("source_id")
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """The ledger's rows by source id; a source that is not in it was never committed."""
+        return {row["source_id"]: row for row in self.sources().to_pylist(maps_as_pydicts="strict")}
+
+    def shards(self, *, version: int | None = None) -> list[str]:
+        """File names in utterances/ that make up a version, sorted.
+
+        The folder can hold others: shards that were replaced, or that a killed writer never committed.
+        """
+        uris = self._table("utterances", version=version).file_uris()
+        return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in uris)
+
+    def totals(self) -> Totals:
+        """The size of the corpus, without reading audio."""
+        sources = self.sources()
+        kept = self.utterances(columns=["duration", "speaker"])
+        counts = {entry["values"]: entry["counts"] for entry in sources["status"].value_counts().to_pylist()}
+        return Totals(
+            sources={status: counts.get(status, 0) for status in STATUSES},
+            turns_found=_sum(sources["turns_found"]),
+            turns_kept=_sum(sources["turns_kept"]),
+            turns_rejected=_sum(sources["turns_rejected"]),
+            speakers=len(kept["speaker"].unique()),
+            hours_in=_sum(sources["duration"]) / 3600,
+            hours_out=_sum(kept["duration"]) / 3600,
+        )
+
+    def commit_source(
+        self,
+        source: Mapping[str, Any],
+        *,
+        utterances: Iterable[Mapping[str, Any]] | pa.Table = (),
+        rejects: Iterable[Mapping[str, Any]] = (),
+    ) -> Outcome:
+        """Commit all that one source came to, in place of whatever it had before.
+
+        Args:
+            source: A row of the ledger without `committed_at`, which is set here.
+            utterances: Its kept utterances, as rows or as a table of that schema.
+            rejects: What was refused of it. A source that was not kept needs at least one, which says why.
+
+        Returns:
+            "committed"; "unchanged" when the corpus already holds just this (timings aside); or
+            "kept_earlier" when the source failed this time but an earlier run kept it: a failure
+            that may pass takes nothing away.
+
+        Raises:
+            CorpusError: A row does not fit its schema or the counts do not add up (nothing is written then),
+                or other writers held on to this source throughout the attempts.
+        """
+        tables = _validated(source, utterances=utterances, rejects=rejects)
+        source_id = source["source_id"]
+        if source["status"] == "failed" and self._status(source_id) == "kept":
+            log.warning("source %s failed this time; the utterances of an earlier run stay", source_id)
+            return "kept_earlier"
+        tokens = _tokens(tables)
+        outcome: Outcome = "unchanged"
+        for attempt in range(_ATTEMPTS):
+            stale = [name for name in SCHEMAS if self._is_stale(name, source_id, tables[name], tokens[name])]
+            if not stale:
+                return outcome
+            if attempt:  # others are at it: two that disagree would undo one another in step
+                time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 6)))
+            try:
+                for name in stale:
+                    self._replace(name, source_id, tables[name], token=tokens[name])
+                    outcome = "committed"
+            except CommitFailedError as error:
+                log.info("source %s: another writer came first (%s), looking again", source_id, error)
+        raise CorpusError(
+            f"source {source_id}: other writers changed it in {self.location} during each of {_ATTEMPTS} "
+            "attempts; let one worker at a time build a source"
+        )
+
+    def _is_stale(self, name: str, source_id: str, rows: pa.Table, token: int) -> bool:
+        held = self._table(name).transaction_version(source_id)
+        # Where there is nothing to write and never was, a transaction would only make a version of it.
+        return held != token and not (held is None and rows.num_rows == 0)
+
+    def _replace(self, name: str, source_id: str, rows: pa.Table, *, token: int) -> None:
+        table = self._table(name)
+        commit = CommitProperties(app_transactions=[Transaction(source_id, token)], max_commit_retries=50)
+        if table.transaction_version(source_id) is None:
+            write_deltalake(table, rows, mode="append", writer_properties=_WRITER, commit_properties=commit)
+        else:
+            write_deltalake(
+                table,
+                rows,
+                mode="overwrite",
+                predicate=f"source_id = '{source_id}'",
+                writer_properties=_WRITER,
+                commit_properties=commit,
+            )
+
+    def _status(self, source_id: str) -> str | None:
+        match = pyarrow.dataset.field("source_id") == source_id
+        rows = self.dataset("sources").to_table(columns=["status"], filter=match).to_pylist()
+        return rows[0]["status"] if rows else None
+
+    def _table(self, name: str, *, version: int | None = None) -> DeltaTable:
+        try:
+            return DeltaTable(self.uri(name), version=version)
+        except TableNotFoundError as error:
+            raise CorpusError(_missing_message(self.location, [name])) from error
+        except DeltaError as error:
+            wanted = "" if version is None else f" at version {version}"
+            raise CorpusError(f"cannot read the table {self.uri(name)}{wanted}: {error}") from error
+
+    def _create(self, name: str) -> None:
+        try:
+            DeltaTable.create(
+                self.uri(name),
+                SCHEMAS[name],
+                mode="error",
+                configuration=_CONFIGURATION,
+                # A retry would create the table a second time, over the one that another worker just made.
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except DeltaError as error:
+            if not DeltaTable.is_deltatable(self.uri(name)):
+                raise CorpusError(f"cannot make the table {self.uri(name)}: {error}") from error
+            log.info("another worker made %s: %s", self.uri(name), error)
+
+
+def _sum(column: pa.ChunkedArray) -> Any:
+    return sum(value for value in column.to_pylist() if value is not None)
+
+
+def _missing_message(location: str, missing: Sequence[str]) -> str:
+    if "://" not in location and not Path(location).is_dir():
+        return f"no corpus at {location}: there is no such folder; build one, or correct the location"
+    if len(missing) == len(SCHEMAS):
+        return f"no corpus at {location}: none of its tables ({', '.join(sorted(SCHEMAS))}) is there"
+    lost = ", ".join(missing)
+    return f"the corpus at {location} is incomplete: no Delta table {lost}; restore it or build anew"
+
+
+def _check_schema(table: DeltaTable, name: str) -> None:
+    held = {field.name: field for field in pa.schema(table.schema().to_arrow())}
+    wanted = {field.name: field for field in SCHEMAS[name]}
+    missing, unknown = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    changed = sorted(key for key in wanted.keys() & held.keys() if not _same_type(wanted[key], held[key]))
+    if missing or unknown or changed:
+        raise CorpusError(
+            f"{name} at {table.table_uri} was written with another schema: fields missing {missing}, "
+            f"unknown {unknown}, of another type {changed}; build into a new location"
+        )
+
+
+def _same_type(wanted: pa.Field, held: pa.Field) -> bool:
+    # Delta names the element of a list "element" and the entries of a map "key_value", Arrow otherwise.
+    return DeltaSchema.from_arrow(pa.schema([wanted])) == DeltaSchema.from_arrow(pa.schema([held]))
+
+
+def _validated(
+    source: Mapping[str, Any],
+    *,
+    utterances: Iterable[Mapping[str, Any]] | pa.Table,
+    rejects: Iterable[Mapping[str, Any]],
+) -> dict[str, pa.Table]:
+    if "committed_at" in source:
+        raise CorpusError("sources: committed_at is set by the commit; leave it out")
+    tables = {
+        "rejects": build_table(rejects, schema=REJECT, name="rejects"),
+        "utterances": build_table(utterances, schema=UTTERANCE, name="utterances"),
+        "sources": build_table([{**source, "committed_at": datetime.now(UTC)}], schema=SOURCE, name="sources"),
+    }
+    _check_source(source)
+    _check_belonging(source, tables)
+    _check_counts(source, tables)
+    return tables
+
+
+def _check_source(source: Mapping[str, Any]) -> None:
+    source_id, status = source["source_id"], source["status"]
+    if not _SOURCE_ID.fullmatch(source_id):
+        raise CorpusError(f"sources: source_id {source_id!r} is not 8 to 64 lower-case hexadecimal digits")
+    if status not in STATUSES:
+        raise CorpusError(f"sources: status of {source_id} is {status!r}, not one of {', '.join(STATUSES)}")
+
+
+def _check_belonging(source: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> None:
+    for name in ("utterances", "rejects"):
+        for field in ("source_id", "recipe"):
+            others = set(tables[name][field].to_pylist()) - {source[field]}
+            if others:
+                raise CorpusError(f"{name}: {field} {sorted(others)[0]!r} is not that of the source, {source[field]!r}")
+    seen: set[str] = set()
+    for utterance_id in tables["utterances"]["utterance_id"].to_pylist():
+        if not utterance_id.startswith(f"{source['source_id']}-"):
+            raise CorpusError(f"utterances: utterance_id {utterance_id!r} does not start with its source_id")
+        if utterance_id in seen:
+            raise CorpusError(f"utterances: utterance_id {utterance_id!r} occurs twice")
+        seen.add(utterance_id)
+
+
+def _check_counts(source: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> None:
+    refused = tables["rejects"]
+    rows = {
+        "turns_kept": tables["utterances"].num_rows,
+        "turns_rejected": refused.num_rows - refused["start"].null_count,
+    }
+    for field, count in rows.items():
+        if source[field] != count:
+            raise CorpusError(f"sources: {field} of {source['source_id']} is {source[field]}, its rows are {count}")
+    if source["turns_found"] != sum(rows.values()):
+        raise CorpusError(
+            f"sources: turns_found of {source['source_id']} is {source['turns_found']}, but "
+            f"{rows['turns_kept']} were kept and {rows['turns_rejected']} rejected"
+        )
+    if source["status"] != "kept" and (rows["turns_kept"] or not refused.num_rows):
+        raise CorpusError(
+            f"sources: status of {source['source_id']} is {source['status']!r}, so it can have no utterance "
+            "and needs a row in rejects that says why"
+        )
+
+
+def _tokens(tables: Mapping[str, pa.Table]) -> dict[str, int]:
+    # What a commit cost and when it was made is no part of what it says.
+    ledger = tables["sources"].drop_columns(list(_TIMINGS))
+    rejects, utterances = content_token(tables["rejects"]), content_token(tables["utterances"])
+    return {
+        "rejects": rejects,
+        "utterances": utterances,
+        "sources": content_token(ledger, rejects, utterances),
+    }

@@ -1,0 +1,100 @@
+"""A corpus as a clean folder of Parquet files, to be handed on: no log, no shard that was replaced."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.card import write_card
+from storage.corpus import Corpus
+from storage.rows import CorpusError
+from storage.schema import UTTERANCE
+
+log = logging.getLogger(__name__)
+
+_ROWS_A_GROUP = 256
+_SHARD_BYTES = 500_000_000
+_FEATURES = {"audio": {"_type": "Audio"}}
+
+
+def export(
+    corpus: Corpus,
+    destination: Path,
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+    threshold: float | None,
+    shard_bytes: int = _SHARD_BYTES,
+) -> list[Path]:
+    """Write the current version into a new folder: utterances/*.parquet, rejects/, sources/ and the card.
+
+    Utterances are in the order of their ids and marked so that `datasets` knows their audio without the
+    card. The folder appears whole or not at all.
+
+    Args:
+        destination: A folder that does not exist yet.
+        title, settings, threshold: For the card, see `write_card`.
+        shard_bytes: Size in memory at which a file is closed and the next begun.
+
+    Returns:
+        The Parquet files.
+
+    Raises:
+        CorpusError: The destination exists, or there is no utterance to export.
+    """
+    if destination.exists():
+        raise CorpusError(f"{destination} exists: name a new folder, or remove it first")
+    if not corpus.shards():
+        raise CorpusError(f"the corpus at {corpus.location} has no utterance to export")
+    partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
+    try:
+        files = [*_write_utterances(corpus, partial / "utterances", shard_bytes=shard_bytes)]
+        files += [_write_table(corpus, name, partial / name) for name in ("rejects", "sources")]
+        data_files = {name: [f"{name}/*.parquet"] for name in ("utterances", "rejects")}
+        write_card(corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files)
+        partial.rename(destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    log.info("exported version %d of %s to %s", corpus.version(), corpus.location, destination)
+    return [destination / file.relative_to(partial) for file in files]
+
+
+def _write_utterances(corpus: Corpus, folder: Path, *, shard_bytes: int) -> Iterator[Path]:
+    folder.mkdir(parents=True)
+    tables = _ordered_tables(corpus)
+    table = next(tables, None)
+    while table is not None:
+        path = folder / f"train-{len(list(folder.iterdir())):05d}.parquet"
+        written = 0
+        with pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1) as writer:
+            while table is not None and written < shard_bytes:
+                writer.write_table(table, row_group_size=_ROWS_A_GROUP)
+                written += table.nbytes
+                table = next(tables, None)
+        yield path
+
+
+def _ordered_tables(corpus: Corpus) -> Iterator[pa.Table]:
+    """The utterances, one stored shard in memory at a time, in the order of their ids."""
+    fragments = list(corpus.dataset().get_fragments())
+    firsts = [min(one.to_table(columns=["utterance_id"])["utterance_id"].to_pylist()) for one in fragments]
+    audio = UTTERANCE.get_field_index("audio")
+    # `datasets` heeds the mark on a nullable field only.
+    schema = UTTERANCE.set(audio, UTTERANCE.field(audio).with_nullable(True))
+    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
+    for _, index in sorted(zip(firsts, range(len(fragments)), strict=True)):
+        table = fragments[index].to_table(schema=UTTERANCE).sort_by("utterance_id")
+        yield table.cast(schema)
+
+
+def _write_table(corpus: Corpus, name: str, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    path = folder / f"{name}.parquet"
+    pq.write_table(getattr(corpus, name)(), path, compression="zstd")
+    return path

@@ -1,0 +1,102 @@
+"""The Arrow schemas of a corpus: the one contract between the writer, the reader, the trainer and the docs.
+
+A corpus is a folder with three Delta tables:
+
+    utterances/   one row a kept utterance, audio included
+    rejects/      one row for each source or turn that was refused, and why
+    sources/      the ledger: one row a source, its outcome and what it cost
+
+For every source, `turns_found == turns_kept + turns_rejected`, and the latter two are the numbers of its
+rows in `utterances` and of its turn-level rows (`start` not null) in `rejects`.
+"""
+
+import pyarrow as pa
+
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""The struct that Hugging Face `datasets` reads as an `Audio` feature: FLAC bytes and a file name."""
+
+ATTRIBUTES = pa.struct(
+    [
+        ("pitch_hz", pa.float32()),  # median F0 over voiced frames
+        ("pitch_range_st", pa.float32()),  # 5th to 95th percentile of F0, in semitones
+        ("pitch_slope_st", pa.float32()),  # semitones a second over the voiced frames, least squares
+        ("energy_db", pa.float32()),  # RMS level over speech frames, dBFS
+        ("energy_range_db", pa.float32()),  # 10th to 95th percentile of the frame level
+        ("speaking_rate", pa.float32()),  # syllable nuclei a second of the utterance
+        ("pause_ratio", pa.float32()),  # share of the utterance that is silent
+        ("voiced_ratio", pa.float32()),  # share of speech frames that are voiced
+        ("spectral_tilt_db", pa.float32()),  # level below 1 kHz less level above: breathy is low
+        ("aperiodicity", pa.float32()),  # mean band aperiodicity of voiced frames, 0 clear .. 1 noisy
+    ]
+)
+"""Acoustic attributes of an utterance; null where they cannot be measured (no voiced frame)."""
+
+UTTERANCE = pa.schema(
+    [
+        pa.field("utterance_id", pa.string(), nullable=False),  # "{source_id}-{turn index:05d}"
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("episode", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("start", pa.float64(), nullable=False),  # seconds in the episode
+        pa.field("end", pa.float64(), nullable=False),
+        pa.field("duration", pa.float64(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}/S00": labels are per episode
+        pa.field("similarity", pa.float32(), nullable=False),  # Eq. 5, on the scale the build was set to
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("emotion", pa.string()),  # null when the captioning engine does not hear emotion
+        pa.field("emotion_confidence", pa.float32()),
+        pa.field("events", pa.list_(pa.string()), nullable=False),  # laughter, applause, ...
+        pa.field("attributes", ATTRIBUTES, nullable=False),
+        pa.field("style", pa.map_(pa.string(), pa.string()), nullable=False),  # attribute -> binned word
+        pa.field("style_key", pa.string(), nullable=False),  # the style as one string: equal styles, equal keys
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("caption_source", pa.string(), nullable=False),  # "grammar" or the rewriter's model
+        pa.field("audio", AUDIO, nullable=False),
+        pa.field("sample_rate", pa.int32(), nullable=False),
+        pa.field("speaker_embedding", pa.list_(pa.float32()), nullable=False),
+        pa.field("separation_engine", pa.string(), nullable=False),  # "name@revision"
+        pa.field("diarization_engine", pa.string(), nullable=False),
+        pa.field("captioning_engine", pa.string(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),  # digest of all that the row depends on
+    ]
+)
+
+REJECT = pa.schema(
+    [
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("episode", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),  # download, decode, separation, diarization, ...
+        pa.field("reason", pa.string(), nullable=False),  # a short code: "http_404", "too_short"
+        pa.field("detail", pa.string(), nullable=False),  # a sentence for a person
+        pa.field("start", pa.float64()),  # null when the whole source was refused
+        pa.field("end", pa.float64()),
+        pa.field("speaker", pa.string()),
+        pa.field("similarity", pa.float32()),
+        pa.field("text", pa.string()),
+        pa.field("recipe", pa.string(), nullable=False),
+    ]
+)
+
+SOURCE = pa.schema(
+    [
+        pa.field("source_id", pa.string(), nullable=False),
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("episode", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # "kept", "rejected" (final), "failed" (try again)
+        pa.field("recipe", pa.string(), nullable=False),
+        pa.field("media_sha256", pa.string()),
+        pa.field("duration", pa.float64()),  # seconds of audio decoded
+        pa.field("turns_found", pa.int32(), nullable=False),
+        pa.field("turns_kept", pa.int32(), nullable=False),
+        pa.field("turns_rejected", pa.int32(), nullable=False),
+        pa.field("stage_seconds", pa.map_(pa.string(), pa.float64()), nullable=False),  # compute, not waiting
+        pa.field("committed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)

@@ -1,0 +1,263 @@
+"""Work files: the output of each stage, at a path derived from all that the output depends on.
+
+    {root}/{stage}/{key[:2]}/{key}/     the files of one output, and manifest.json
+    {root}/.partial/                    outputs being written
+
+An output appears whole or not at all: it is written aside, synced and renamed into place.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_PARTIAL = ".partial"
+_STAGE = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of a stage, as all that its output depends on.
+
+    Attributes:
+        stage: Name of the stage: lower-case letters, digits, "-" and "_".
+        version: Of the stage's code; raise it when the same input would give another output.
+        engine: Engine with the revision of its weights, "name@revision"; empty for a stage without one.
+        parameters: The settings that the output depends on: what JSON can hold, with strings as keys.
+        inputs: Digests of what the stage reads, in order: keys of earlier steps, or `sha256_file`.
+
+    Raises:
+        ValueError: The name or the parameters are not as above.
+    """
+
+    stage: str
+    version: int
+    engine: str
+    parameters: Mapping[str, Any]
+    inputs: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if not _STAGE.fullmatch(self.stage):
+            raise ValueError(f"stage {self.stage!r} cannot name a folder: use a-z, 0-9, - and _")
+        _check_keys(self.parameters, where=f"parameters of stage {self.stage}")
+        _ = self.key
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the step as canonical JSON, 64 hexadecimal digits."""
+        try:
+            canonical = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"parameters of stage {self.stage} cannot be digested: {error}") from error
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "engine": self.engine,
+            "parameters": dict(self.parameters),
+            "inputs": list(self.inputs),
+        }
+
+
+class WorkStore:
+    """Work files under a local folder that any number of processes may share.
+
+    Needs a file system with atomic rename and `flock` on directories: a local disk, a container's volume.
+
+    Args:
+        root: Made when absent. What killed writers left in it is removed.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self._partial = self.root / _PARTIAL
+        self._partial.mkdir(parents=True, exist_ok=True)
+        self._remove_abandoned()
+
+    def folder(self, step: Step) -> Path | None:
+        """The folder of a step's output, or None when it has yet to be computed.
+
+        A damaged output (no manifest, a file missing or of another size) is removed, so that it is computed
+        again.
+        """
+        folder = self._place(step)
+        if not folder.exists():
+            return None
+        damage = _damage(folder)
+        if damage is None:
+            return folder
+        log.warning(
+            "work files of %s in %s are damaged (%s): removed, to be computed again",
+            step.stage,
+            folder,
+            damage,
+        )
+        self._remove(folder)
+        return None
+
+    @contextmanager
+    def write(self, step: Step) -> Iterator[Path]:
+        """A new folder to write a step's output into; it becomes the output when the block ends well.
+
+        When the block raises, nothing of it stays. When another writer was first, its output stays and this
+        one is dropped: equal steps have equal outputs.
+        """
+        with self._partial_folder() as folder:
+            yield folder
+            _seal(folder, step)
+            self._publish(folder, step)
+
+    def manifest(self, step: Step) -> dict[str, Any] | None:
+        """The step and, by relative path, the size and SHA-256 of each file of its output."""
+        folder = self.folder(step)
+        return None if folder is None else json.loads((folder / MANIFEST).read_text())
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder on the store's disk for what is needed only within the block."""
+        with self._partial_folder() as folder:
+            yield folder
+
+    def _place(self, step: Step) -> Path:
+        return self.root / step.stage / step.key[:2] / step.key
+
+    def _publish(self, folder: Path, step: Step) -> None:
+        place = self._place(step)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        while self.folder(step) is None:
+            try:
+                folder.rename(place)
+            except OSError:
+                # A folder that is not empty can't be renamed over: another writer was first. If its output
+                # is damaged, the check above removes it; any other error is this writer's own.
+                if not place.exists():
+                    raise
+            else:
+                for parent in (place.parent, place.parent.parent, self.root):
+                    _sync(parent)
+                return
+
+    @contextmanager
+    def _partial_folder(self) -> Iterator[Path]:
+        folder, lock = self._locked_folder()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # gone already when it was published
+            os.close(lock)
+
+    def _locked_folder(self) -> tuple[Path, int]:
+        while True:
+            folder = self._partial / uuid.uuid4().hex
+            folder.mkdir()
+            lock = _lock(folder, wait=True)
+            if lock is not None and folder.exists():
+                return folder, lock
+            if lock is not None:  # taken for an abandoned one between its making and its lock
+                os.close(lock)
+
+    def _remove_abandoned(self) -> None:
+        # The kernel drops a writer's lock with the writer, however it ends: unlike a process id or an age,
+        # that can't be mistaken, not in another container either.
+        for folder in self._partial.iterdir():
+            lock = _lock(folder, wait=False)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+    def _remove(self, folder: Path) -> None:
+        with self._partial_folder() as aside:
+            try:
+                folder.rename(aside / folder.name)
+            except FileNotFoundError:
+                log.info("%s was removed by another worker", folder)
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_keys(value: Any, *, where: str) -> None:
+    # JSON writes the key 1 as "1", so two different mappings would have one digest.
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: key {key!r} is not a string")
+            _check_keys(item, where=f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item, where=where)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+
+
+def _seal(folder: Path, step: Step) -> None:
+    """Sync every file of an output and write the manifest that makes it complete."""
+    files = {}
+    for path in _files(folder):
+        _sync(path)
+        files[path.relative_to(folder).as_posix()] = {
+            "size": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
+    if not files:
+        raise ValueError(f"stage {step.stage} wrote no file into {folder}")
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"step": step.as_dict(), "files": files}, indent=1, sort_keys=True))
+    _sync(manifest)
+    for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _sync(path)
+
+
+def _damage(folder: Path) -> str | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        held = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
+    except (OSError, ValueError) as error:
+        return f"unreadable manifest: {error}"
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        return "the manifest names no files"
+    for name, entry in manifest["files"].items():
+        if held.get(name) != entry["size"]:
+            return f"{name} has {held.get(name, 'no')} bytes, not {entry['size']}"
+    return None
+
+
+def _lock(folder: Path, *, wait: bool) -> int | None:
+    """Lock a folder; None when another holds it, or it is gone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""What goes from task to task: small frozen models that name files, never the files themselves."""
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+from fsclap.corpus.download import Episode
+from fsclap.corpus.refusal import Refused, Unavailable
+from storage.work import Step
+
+
+class Refusal(BaseModel):
+    """Why and where an episode went no further. A transient one is tried again by the next run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    reason: str
+    detail: str
+    transient: bool = False
+
+    @classmethod
+    def of(cls, stage: str, refused: Refused) -> "Refusal":
+        return cls(
+            stage=stage,
+            reason=refused.reason,
+            detail=refused.detail,
+            transient=isinstance(refused, Unavailable),
+        )
+
+
+class Item(BaseModel):
+    """One episode on its way: which work folder each stage left for it, or where it stopped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    episode: Episode
+    steps: dict[str, Step] = {}
+    """Stage -> the step whose folder in the work store holds its output."""
+    refusal: Refusal | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.refusal is None
+
+    def done(self, step: Step, refusal: Refusal | None) -> "Item":
+        return self.model_copy(update={"steps": {**self.steps, step.stage: step}, "refusal": refusal})
+
+    def refused(self, refusal: Refusal) -> "Item":
+        return self.model_copy(update={"refusal": refusal})
+
+
+class Batch(BaseModel):
+    """Episodes that a task takes at once: 5 to 30 minutes of audio keeps Prefect's own cost small."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    items: tuple[Item, ...]
+
+    @property
+    def alive(self) -> list[Item]:
+        return [item for item in self.items if item.alive]
+
+    def map(self, change: Callable[[Item], Item]) -> "Batch":
+        return self.model_copy(update={"items": tuple(change(item) for item in self.items)})
+
+
+def make_batches(episodes: list[Episode], size: int) -> list[Batch]:
+    """Neighbours of one series together, at most `size` in a batch, named by what is in them."""
+    by_series: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        by_series.setdefault(episode.series, []).append(episode)
+    return [
+        _batch(series, group[start : start + size])
+        for series, group in by_series.items()
+        for start in range(0, len(group), size)
+    ]
+
+
+def _batch(series: str, episodes: list[Episode]) -> Batch:
+    first, last = episodes[0].name, episodes[-1].name
+    span = first if len(episodes) == 1 else f"{first} to {last}"
+    return Batch(name=f"{series} {span}", items=tuple(Item(episode=episode) for episode in episodes))

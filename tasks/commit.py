@@ -1,0 +1,191 @@
+"""Parquet shards: one idempotent transaction a source, rows and refusals alike."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+from pydantic import BaseModel, ConfigDict
+
+from fsclap.audio import encode_flac, sample_index
+from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.settings import BuildSettings
+from storage.corpus import Corpus
+from storage.work import WorkStore
+from tasks import captioning, consistency, diarization, separation
+from tasks.batches import Batch, Item, Refusal
+from tasks.limits import slot
+from tasks.plan import recipe
+from tasks.stages import Outcome, outcome
+
+log = logging.getLogger("fsclap.tasks")
+
+Row = dict[str, Any]
+
+
+class Committed(BaseModel):
+    """What a source came to, as the build's table shows it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source_id: str
+    series: str
+    episode: str
+    status: str
+    seconds: float
+    found: int
+    kept: int
+    rejected: int
+    why: str = ""
+
+
+@task(
+    task_run_name="commit {batch.name}",
+    cache_policy=NO_CACHE,  # a commit is idempotent by itself: the table knows what it holds
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    timeout_seconds=3600,
+)
+def commit(batch: Batch, corpus: str, work: str, settings: BuildSettings) -> list[Committed]:
+    """Write the rows and the refusals of a batch, source by source."""
+    store = WorkStore(work)
+    with slot("fsclap-commit"):
+        table = Corpus.open(corpus)
+        kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
+        return [_commit_item(item, table, kept_media, store, settings) for item in batch.items]
+
+
+def _commit_item(
+    item: Item, corpus: Corpus, kept_media: dict[str, Row], store: WorkStore, settings: BuildSettings
+) -> Committed:
+    item = _without_duplicate(item, kept_media, store)
+    utterances, rejects = _rows(item, store, settings) if item.alive else ([], [])
+    source = _source_row(item, store, settings, kept=len(utterances), rejected=len(rejects))
+    if item.refusal is not None:
+        rejects = [_reject(item, settings, item.refusal.stage, item.refusal.reason, item.refusal.detail)]
+    corpus.commit_source(source, utterances=utterances, rejects=rejects)
+    if source["status"] == "kept":
+        kept_media[source["media_sha256"]] = source
+    log.info("commit: %s %s: %d kept, %d rejected", source["series"], source["episode"], len(utterances), len(rejects))
+    return Committed(
+        source_id=source["source_id"],
+        series=source["series"],
+        episode=source["episode"],
+        status=source["status"],
+        seconds=source["duration"] or 0.0,
+        found=source["turns_found"],
+        kept=source["turns_kept"],
+        rejected=source["turns_rejected"],
+        why=item.refusal.detail if item.refusal else "",
+    )
+
+
+def _without_duplicate(item: Item, kept_media: dict[str, Row], store: WorkStore) -> Item:
+    """The same bytes under two addresses are one recording: the first that was committed stays."""
+    other = kept_media.get(_media_sha256(item, store) or "")
+    if not item.alive or other is None or other["source_id"] == item.episode.source_id:
+        return item
+    detail = f"{item.episode.locator}: the same bytes as {other['url']}, which is in the corpus"
+    return item.refused(Refusal(stage="download", reason="duplicate", detail=detail))
+
+
+def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[Row], list[Row]]:
+    turns = captioning.turns_of(item, store)
+    verdicts = consistency.read_verdicts(item, store)
+    attributes = captioning.read_attributes(item, store)
+    descriptions = iter(captioning.read_descriptions(item, store))
+    vocals = diarization.read_vocals(item, store, separation.CORPUS_RATE)
+    utterances, rejects = [], []
+    for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
+        place = {"start": turn.start, "end": turn.end, "speaker": _speaker(item, turn.speaker), "text": turn.text}
+        place["similarity"] = verdict.similarity
+        if not verdict.kept:
+            rejects.append(
+                _reject(item, settings, consistency.STAGE, verdict.reason or "", verdict.detail or "") | place
+            )
+            continue
+        described = next(descriptions)
+        name = captioning.utterance_id(item.episode.source_id, number)
+        rate = separation.CORPUS_RATE
+        clip = vocals[sample_index(turn.start, rate) : sample_index(turn.end, rate)]
+        utterances.append(
+            _identity(item, settings)
+            | place
+            | {
+                "utterance_id": name,
+                "title": item.episode.title,
+                "duration": turn.end - turn.start,
+                "language": turn.language,
+                "emotion": None,
+                "emotion_confidence": None,
+                "events": [],
+                "attributes": asdict(attributes[number]),
+                "style": list(described.style.items()),
+                "style_key": described.style_key,
+                "caption": described.caption,
+                "caption_source": described.caption_source,
+                "audio": {"bytes": encode_flac(clip, rate), "path": f"{name}.flac"},
+                "sample_rate": rate,
+                "speaker_embedding": turn.embedding,
+            }
+            | _engines(settings)
+        )
+    return utterances, rejects
+
+
+def _identity(item: Item, settings: BuildSettings) -> Row:
+    episode = item.episode
+    return {
+        "source_id": episode.source_id,
+        "series": episode.series,
+        "episode": episode.name,
+        "url": episode.locator,
+        "recipe": recipe(settings, episode),
+    }
+
+
+def _reject(item: Item, settings: BuildSettings, stage: str, reason: str, detail: str) -> Row:
+    nothing = dict.fromkeys(("start", "end", "speaker", "similarity", "text"))
+    return _identity(item, settings) | nothing | {"stage": stage, "reason": reason, "detail": detail}
+
+
+def _source_row(item: Item, store: WorkStore, settings: BuildSettings, *, kept: int, rejected: int) -> Row:
+    outcomes = _outcomes(item, store)
+    return _identity(item, settings) | {
+        "title": item.episode.title,
+        "status": "kept" if item.refusal is None else "failed" if item.refusal.transient else "rejected",
+        "media_sha256": _media_sha256(item, store),
+        "duration": next((o.facts["duration"] for o in outcomes if "duration" in o.facts), None),
+        "turns_found": kept + rejected,
+        "turns_kept": kept,
+        "turns_rejected": rejected,
+        "stage_seconds": [pair for o in outcomes for pair in o.seconds.items()],
+    }
+
+
+def _outcomes(item: Item, store: WorkStore) -> list[Outcome]:
+    return [outcome(store, step) for step in item.steps.values()]
+
+
+def _media_sha256(item: Item, store: WorkStore) -> str | None:
+    step = item.steps.get("download")
+    return outcome(store, step).facts.get("sha256") if step else None
+
+
+def _speaker(item: Item, label: int) -> str:
+    """Labels are local to one recording, so the name says which."""
+    number = "noise" if label < 0 else f"S{label:02d}"
+    return f"{item.episode.series}/{item.episode.name}/{number}"
+
+
+def _engines(settings: BuildSettings) -> Row:
+    separator = load_separator(settings.separation)
+    diarizer = load_diarizer(settings.diarization)
+    return {
+        "separation_engine": f"{separator.name}@{separator.revision}",
+        "diarization_engine": f"{diarizer.name}@{diarizer.revision}",
+        "captioning_engine": captioning.captioning_engine(settings),
+    }

@@ -1,0 +1,70 @@
+"""Speaker recognition (section 3.3): who speaks when, and what they say."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from prefect import task
+
+from fsclap.audio import read_wave
+from fsclap.corpus import diarization
+from fsclap.corpus.settings import BuildSettings, shaping
+from fsclap.corpus.turns import Turn, write_turns
+from storage.work import WorkStore
+from tasks.batches import Batch, Item, Refusal
+from tasks.limits import compute_slot
+from tasks.separation import STAGE as SEPARATION
+from tasks.separation import VOCALS
+from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
+
+STAGE = "diarization"
+TURNS = "turns.parquet"
+
+
+def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+    diarizer = diarization.load_diarizer(settings.diarization)
+
+    def produce(items: list[Item]) -> Iterator[Product | Refusal]:
+        vocals = [read_vocals(item, store, diarizer.sample_rate) for item in items]
+        turns_of = diarizer.diarize(vocals)
+        for _ in items:
+            with Stopwatch() as watch:
+                turns = next(turns_of)
+            yield _product(turns, watch.seconds)
+
+    return Stage(
+        name=STAGE,
+        engine=f"{diarizer.name}@{diarizer.revision}",
+        parameters=shaping(settings.diarization),
+        inputs=lambda item: [item.steps[SEPARATION].key],
+        produce=produce,
+    )
+
+
+@task(
+    task_run_name="diarize {batch.name}",
+    cache_key_fn=stage_cache_key(diarization_stage),
+    persist_result=True,
+    timeout_seconds=12 * 3600,
+)
+def diarize(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+    """Find the turns of a batch: speaker, text and speaker embedding of each."""
+    store = WorkStore(work)
+    with compute_slot(settings.diarization.device):
+        return run_stage(diarization_stage(store, settings), batch, store)
+
+
+def read_vocals(item: Item, store: WorkStore, sample_rate: int) -> np.ndarray:
+    """(samples,) float32 vocals of an episode at the rate a model wants."""
+    wave, _ = read_wave(folder(store, item.steps[SEPARATION]) / VOCALS, sample_rate=sample_rate)
+    return wave
+
+
+def _product(turns: list[Turn], seconds: float) -> Product | Refusal:
+    if not turns:
+        detail = "no speech was found in the vocals of this recording; is it in the video's first audio track?"
+        return Refusal(stage=STAGE, reason="no_speech", detail=detail)
+    return Product(
+        write=lambda target: write_turns(target / TURNS, turns),
+        seconds={STAGE: seconds},
+        facts={"turns": len(turns), "speakers": len({turn.speaker for turn in turns})},
+    )

@@ -1,0 +1,124 @@
+"""Video downloading (section 3.3): what is there, and bring it here."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+from prefect.tasks import exponential_backoff
+
+from fsclap.corpus import download as downloads
+from fsclap.corpus.download import DownloadSettings, Episode, Media
+from fsclap.corpus.refusal import Refused, Unavailable
+from fsclap.corpus.settings import BuildSettings
+from storage.work import WorkStore
+from tasks.batches import Batch, Item, Refusal
+from tasks.limits import slot
+from tasks.stages import Product, Stage, Stopwatch, run_stage
+
+STAGE = "download"
+
+
+class TryAgainError(RuntimeError):
+    """Some downloads failed in a way that another try may mend; Prefect retries the task."""
+
+
+def _worth_another_try(task: object, task_run: object, state: object) -> bool:
+    try:
+        state.result()  # type: ignore[attr-defined]
+    except TryAgainError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def tries_left() -> bool:
+    context = TaskRunContext.get()
+    return context is not None and context.task_run.run_count <= context.task.retries
+
+
+@task(
+    task_run_name="list episodes of {locator}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(5),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_worth_another_try,
+    timeout_seconds=1800,
+)
+def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
+    """The episodes behind one address; an address that cannot be used comes back as one refused item."""
+    try:
+        return [Item(episode=episode) for episode in downloads.list_episodes(locator, settings)]
+    except Refused as refused:
+        if isinstance(refused, Unavailable) and tries_left():
+            raise TryAgainError(str(refused)) from refused
+        address = downloads.clean_text(locator)
+        episode = Episode(downloads.source_id(locator), address, "(unlisted)", address, address)
+        return [Item(episode=episode, refusal=Refusal.of(STAGE, refused))]
+
+
+@task(
+    task_run_name="download {batch.name}",
+    cache_policy=NO_CACHE,  # the work store knows what is here; a failure must not be remembered
+    retries=2,
+    retry_delay_seconds=exponential_backoff(5),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_worth_another_try,
+    timeout_seconds=6 * 3600,
+)
+def download(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+    """Bring the media of a batch into the work store. A retry fetches only what is still missing."""
+    store = WorkStore(work)
+    parallel = min(settings.download.parallel, len(batch.items))
+    with slot("fsclap-download", occupy=parallel):
+        done = run_stage(download_stage(store, settings), batch, store)
+    missing = [item for item in done.items if item.refusal and item.refusal.transient]
+    if missing and tries_left():
+        raise TryAgainError(
+            "; ".join(f"{item.episode.name}: {item.refusal.detail}" for item in missing if item.refusal)
+        )
+    return done
+
+
+def download_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+    return Stage(
+        name=STAGE,
+        engine="yt-dlp",
+        parameters={"format": settings.download.format},
+        inputs=lambda item: [item.episode.source_id, item.episode.fingerprint],
+        produce=lambda items: _fetch_all(items, store, settings.download),
+    )
+
+
+def _fetch_all(items: list[Item], store: WorkStore, settings: DownloadSettings) -> Iterator[Product | Refusal]:
+    with store.scratch() as scratch, ThreadPoolExecutor(settings.parallel) as pool:
+        yield from pool.map(lambda item: _fetch(item, scratch, settings), items)
+
+
+def _fetch(item: Item, scratch: Path, settings: DownloadSettings) -> Product | Refusal:
+    folder = Path(tempfile.mkdtemp(dir=scratch))
+    try:
+        with Stopwatch() as watch:
+            media = downloads.fetch(item.episode, folder, settings)
+    except Refused as refused:
+        return Refusal.of(STAGE, refused)
+    return Product(
+        write=lambda target: _move(media, target),
+        seconds={STAGE: watch.seconds},
+        facts={
+            "file": media.path.name,
+            "megabytes": round(media.path.stat().st_size / 1e6, 2),
+            "sha256": media.sha256,
+            "title": media.title,
+        },
+    )
+
+
+def _move(media: Media, folder: Path) -> None:
+    shutil.move(media.path, folder / media.path.name)

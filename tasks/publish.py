@@ -1,0 +1,149 @@
+"""What people and other flows get to see of a build: artifacts, the card, and the event that starts training."""
+
+import base64
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from pydantic import BaseModel, ConfigDict
+
+from fsclap.corpus.consistency import effective_threshold
+from fsclap.corpus.settings import BuildSettings
+from storage.build import read_announced, read_build, write_announced, write_build
+from storage.card import write_card
+from storage.corpus import Corpus
+from tasks.commit import Committed
+
+log = logging.getLogger("fsclap.tasks")
+
+COMMITTED = "fsclap.corpus.committed"
+"""The event that a new corpus version emits; its payload is a `Published`."""
+TABLE_ROWS = 100
+"""An artifact lies in Prefect's database: the whole list is in the corpus, the artifact shows its start."""
+
+
+class Published(BaseModel):
+    """A corpus version, as flows hand it on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    corpus: str
+    version: int
+    utterances: int
+    hours: float
+    changed_sources: int
+    new: bool
+    """Whether this version is still to be announced."""
+    card: str
+
+
+class Progress:
+    """The build's progress bar in the UI, in episodes."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._artifact = create_progress_artifact(0.0, key="build-progress", description="Episodes done")
+
+    def update(self, done: int) -> None:
+        share = 100.0 * done / self._total if self._total else 100.0
+        update_progress_artifact(self._artifact, progress=share)  # type: ignore[arg-type]
+
+
+@task(task_run_name="publish {corpus}", cache_policy=NO_CACHE, retries=1, timeout_seconds=3600)
+def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Published:
+    """Write the corpus card, and show this run's outcome as artifacts."""
+    table = Corpus.open(corpus)
+    totals = table.totals()
+    card = write_card(
+        table,
+        title=f"Emotional speech corpus {Path(corpus).name}",
+        settings=settings.model_dump(mode="json"),
+        threshold=effective_threshold(settings.consistency, settings.diarization.engine),
+    )
+    create_table_artifact(_episodes(done), key="build-episodes", description=_summary(done))
+    create_table_artifact(_rejects(table), key="build-rejects", description="Refused so far, by stage and reason")
+    create_markdown_artifact(
+        _without_front_matter(card.readme.read_text()), key="corpus-card", description=f"Card of {corpus}"
+    )
+    for name, plot in card.plots.items():
+        create_image_artifact(_data_uri(plot), key=f"corpus-{name.replace('_', '-')}", description=name)
+    return Published(
+        corpus=corpus,
+        version=table.version(),
+        utterances=totals.turns_kept,
+        hours=totals.hours_out,
+        changed_sources=sum(row.status != "failed" for row in done),
+        new=table.version() != read_announced(table) and totals.turns_kept > 0,
+        card=str(card.page),
+    )
+
+
+def announce(published: Published) -> None:
+    """Emit the event that starts training, after everything is committed; nothing new, no event."""
+    if not published.new:
+        log.info("Nothing new: version %d was announced before, no event", published.version)
+        return
+    emit_event(
+        COMMITTED,
+        resource={
+            "prefect.resource.id": f"fsclap.corpus.{Path(published.corpus).name}",
+            "prefect.resource.name": published.corpus,
+        },
+        payload=published.model_dump(),
+    )
+    # After the event: a run that dies between the two announces again, and training is idempotent.
+    write_announced(Corpus.open(published.corpus), published.version)
+
+
+def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSettings) -> None:
+    """Leave the sources and settings with the corpus, so that a refresh can repeat the build."""
+    table = Corpus.open(corpus)
+    known = read_build(table) or {"sources": []}
+    write_build(
+        table,
+        {
+            "sources": list(dict.fromkeys([*known["sources"], *sources])),
+            "work": work,
+            "settings": settings.model_dump(mode="json"),
+        },
+    )
+
+
+def _episodes(done: list[Committed]) -> list[dict[str, Any]]:
+    rows = [row.model_dump(exclude={"source_id"}) for row in done]
+    return sorted(rows, key=lambda row: row["status"] == "kept")[:TABLE_ROWS]
+
+
+def _summary(done: list[Committed]) -> str:
+    kept, found = sum(row.kept for row in done), sum(row.found for row in done)
+    states = {status: sum(row.status == status for row in done) for status in ("kept", "rejected", "failed")}
+    return (
+        f"{len(done)} episodes: {json.dumps(states)}. {found} turns found, {kept} kept, {found - kept} rejected. "
+        f"At most {TABLE_ROWS} rows are shown; all are in the corpus's sources table."
+    )
+
+
+def _rejects(table: Corpus) -> list[dict[str, Any]]:
+    counts = Counter((row["stage"], row["reason"]) for row in table.rejects().to_pylist())
+    return [{"stage": stage, "reason": reason, "count": n} for (stage, reason), n in counts.most_common(TABLE_ROWS)]
+
+
+def _without_front_matter(readme: str) -> str:
+    """The card's text without the YAML block that only a model hub reads."""
+    return readme.split("---\n", 2)[2] if readme.startswith("---\n") else readme
+
+
+def _data_uri(plot: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(plot.read_bytes()).decode()}"

@@ -1,0 +1,94 @@
+"""Vocal separation (section 3.3): the voices of an episode without the music and noise under them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from prefect import task
+
+from fsclap import Hertz, Seconds
+from fsclap.audio import decode, write_flac
+from fsclap.corpus import separation
+from fsclap.corpus.refusal import Refused
+from fsclap.corpus.settings import BuildSettings, shaping
+from storage.work import WorkStore
+from tasks.batches import Batch, Item, Refusal
+from tasks.download import STAGE as DOWNLOAD
+from tasks.limits import compute_slot
+from tasks.stages import Product, Stage, Stopwatch, folder, outcome, run_stage, stage_cache_key
+
+STAGE = "separation"
+DECODE = "decode"
+VOCALS = "vocals.flac"
+CORPUS_RATE: Hertz = 24_000
+"""Sample rate of everything the corpus stores (the paper's figure)."""
+
+
+def separation_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+    separator = separation.load_separator(settings.separation)
+
+    def produce(items: list[Item]) -> Iterator[Product | Refusal]:
+        return _separate_all(items, store, settings)
+
+    return Stage(
+        name=STAGE,
+        engine=f"{separator.name}@{separator.revision}",
+        parameters={
+            "decode": shaping(settings.decode),
+            "separation": shaping(settings.separation),
+            "sample_rate": CORPUS_RATE,
+        },
+        inputs=lambda item: [outcome(store, item.steps[DOWNLOAD]).facts["sha256"]],
+        produce=produce,
+    )
+
+
+@task(
+    task_run_name="separate {batch.name}",
+    cache_key_fn=stage_cache_key(separation_stage),
+    persist_result=True,
+    timeout_seconds=12 * 3600,
+)
+def separate(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+    """Decode the media of a batch and keep the vocals, 24 kHz mono."""
+    store = WorkStore(work)
+    with compute_slot(settings.separation.device):
+        return run_stage(separation_stage(store, settings), batch, store)
+
+
+def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) -> Iterator[Product | Refusal]:
+    """Decode all, then separate all that could be decoded in one go: engines batch across files."""
+    separator = separation.load_separator(settings.separation)
+    with store.scratch() as scratch:
+        decoded = [
+            _decode(item, scratch / f"{number}.f32", store, settings, separator.sample_rate)
+            for number, item in enumerate(items)
+        ]
+        vocals = separator.separate([wave for wave, _ in decoded if not isinstance(wave, Refusal)])
+        for wave, decode_seconds in decoded:
+            if isinstance(wave, Refusal):
+                yield wave
+                continue
+            with Stopwatch() as watch:
+                voice = next(vocals)
+            yield _product(voice, separator.sample_rate, decode_seconds, watch.seconds)
+
+
+def _decode(
+    item: Item, destination: Path, store: WorkStore, settings: BuildSettings, sample_rate: Hertz
+) -> tuple[np.ndarray | Refusal, Seconds]:
+    media = folder(store, item.steps[DOWNLOAD]) / outcome(store, item.steps[DOWNLOAD]).facts["file"]
+    with Stopwatch() as watch:
+        try:
+            wave: np.ndarray | Refusal = decode(media, destination, sample_rate=sample_rate, settings=settings.decode)
+        except Refused as refused:
+            wave = Refusal.of(DECODE, refused)
+    return wave, watch.seconds
+
+
+def _product(voice: np.ndarray, sample_rate: Hertz, decode_seconds: Seconds, seconds: Seconds) -> Product:
+    return Product(
+        write=lambda target: write_flac(target / VOCALS, voice, sample_rate=sample_rate, to_rate=CORPUS_RATE),
+        seconds={DECODE: decode_seconds, STAGE: seconds},
+        facts={"duration": round(len(voice) / sample_rate, 3)},
+    )

@@ -1,0 +1,182 @@
+"""How every stage of the corpus runs over a batch: reuse what is there, compute the rest, lose nothing.
+
+A stage's output for one episode is a folder of the work store under a key made from the content it was
+computed from, the stage's version, the engine and the parameters it depends on. The store is the cache;
+Prefect's cache key (`stage_cache_key`) is the digest of the same things, so that the UI says Cached.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect.context import TaskRunContext
+from pydantic import BaseModel
+
+from fsclap.corpus.versions import VERSIONS
+from storage.work import Step, WorkStore
+from tasks.batches import Batch, Item, Refusal
+
+log = logging.getLogger("fsclap.tasks")
+
+OUTCOME = "outcome.json"
+
+
+class Outcome(BaseModel):
+    """What a stage says of one episode, beside its files."""
+
+    seconds: dict[str, float]
+    """Compute time by stage name; one task may cover two (decode and separation)."""
+    facts: dict[str, Any] = {}
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """Output of a stage for one episode: `write` puts its files into a folder."""
+
+    write: Callable[[Path], object]
+    seconds: dict[str, float]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with all that its output depends on.
+
+    Attributes:
+        inputs: Digests and keys of what the stage reads for an episode.
+        produce: Items -> one Product, or Refusal, an item, in order.
+    """
+
+    name: str
+    engine: str
+    parameters: dict[str, Any]
+    inputs: Callable[[Item], Sequence[str]]
+    produce: Callable[[list[Item]], Iterator["Product | Refusal"]]
+
+    def step(self, item: Item) -> Step:
+        return Step(self.name, VERSIONS[self.name], self.engine, self.parameters, self.inputs(item))
+
+
+def run_stage(stage: Stage, batch: Batch, store: WorkStore) -> Batch:
+    """Take every episode of the batch that is still alive through one stage.
+
+    A refused episode is recorded in the store like any other outcome. One that fails for a reason that nobody
+    foresaw is marked, logged with its traceback, and does not stop the others.
+    """
+    steps = {item.episode.source_id: stage.step(item) for item in batch.alive}
+    missing = [item for item in batch.alive if store.folder(steps[item.episode.source_id]) is None]
+    log.info("%s: %d episodes, %d of them already done", stage.name, len(steps), len(steps) - len(missing))
+    failures: dict[str, Refusal] = {}
+    for item, product in _products(stage, missing):
+        if isinstance(product, Refusal) and product.transient:
+            failures[item.episode.source_id] = product
+        else:
+            _record(stage, store, steps[item.episode.source_id], product)
+        _log_outcome(stage, item, product)
+
+    def settle(item: Item) -> Item:
+        source = item.episode.source_id
+        if not item.alive:
+            return item
+        if source in failures:
+            return item.refused(failures[source])
+        return item.done(steps[source], outcome(store, steps[source]).refusal)
+
+    return batch.map(settle)
+
+
+def outcome(store: WorkStore, step: Step) -> Outcome:
+    return Outcome.model_validate_json((folder(store, step) / OUTCOME).read_text())
+
+
+def folder(store: WorkStore, step: Step) -> Path:
+    """Where the output of a step lies.
+
+    Raises:
+        FileNotFoundError: It is gone; the run should be started again, which makes it anew.
+    """
+    found = store.folder(step)
+    if found is None:
+        raise FileNotFoundError(f"{store.root}: an output of stage {step.stage} is gone; start the run again")
+    return found
+
+
+def stage_cache_key(make_stage: Callable[..., Stage]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
+    """A Prefect `cache_key_fn` for a task whose arguments are those of `make_stage`, and a `batch`.
+
+    The key stands for content, engine and parameters, not for path strings. A result that Prefect recorded
+    but whose files have been deleted since is not a hit.
+    """
+
+    def key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
+        batch: Batch = arguments["batch"]
+        store = WorkStore(arguments["work"])
+        stage = make_stage(store, arguments["settings"])
+        steps = [stage.step(item) for item in batch.alive]
+        material = json.dumps([[step.key for step in steps], batch.model_dump(mode="json")], sort_keys=True)
+        found = f"fsclap-{stage.name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
+        complete = all(store.folder(step) for step in steps)
+        if not complete and context.result_store.exists(found):
+            return f"{found}-{context.task_run.id}"
+        return found
+
+    return key
+
+
+def _products(stage: Stage, items: list[Item]) -> Iterable[tuple[Item, Product | Refusal]]:
+    """Each item with what became of it. After an unforeseen error the stage starts anew behind that item."""
+    while items:
+        products = stage.produce(items)
+        for position, item in enumerate(items):
+            try:
+                product: Product | Refusal = next(products)
+            except TimeoutError:
+                raise  # the task's own time limit
+            except Exception as error:
+                log.exception("%s: %s failed", stage.name, item.episode.locator)
+                detail = f"{type(error).__name__}: {error}"
+                yield item, Refusal(stage=stage.name, reason="internal_error", detail=detail, transient=True)
+                items = items[position + 1 :]
+                break
+            yield item, product
+        else:
+            return
+
+
+def _record(stage: Stage, store: WorkStore, step: Step, product: Product | Refusal) -> None:
+    with store.write(step) as folder:
+        if isinstance(product, Refusal):
+            found = Outcome(seconds={}, refusal=product)
+        else:
+            product.write(folder)
+            found = Outcome(seconds=product.seconds, facts=product.facts)
+        (folder / OUTCOME).write_text(found.model_dump_json(indent=1))
+
+
+def _log_outcome(stage: Stage, item: Item, product: Product | Refusal) -> None:
+    name = f"{item.episode.series} {item.episode.name}"
+    if isinstance(product, Refusal):
+        log.warning("%s: %s refused (%s): %s", product.stage, name, product.reason, product.detail)
+    else:
+        facts = ", ".join(f"{key} {value}" for key, value in product.facts.items())
+        log.info("%s: %s in %.1f s%s", stage.name, name, sum(product.seconds.values()), f" ({facts})" if facts else "")
+
+
+class Stopwatch:
+    """Adds up the seconds spent in `with` blocks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._start

@@ -1,0 +1,50 @@
+"""prefect.yaml against the flows it names: no server needed."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.bootstrap import POOL
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+
+
+def flow_of(deployment: dict[str, Any]) -> Any:
+    path, name = deployment["entrypoint"].split(":")
+    return getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+
+
+def test_the_four_deployments_are_there() -> None:
+    assert set(DEPLOYMENTS) == {"build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap"}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_deployment_has_the_name_of_its_flow_and_a_pool_that_bootstrap_makes(name: str) -> None:
+    assert flow_of(DEPLOYMENTS[name]).name == name
+    assert DEPLOYMENTS[name]["work_pool"]["name"] == POOL
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_parameters_fit_the_flow(name: str) -> None:
+    deployment, flow = DEPLOYMENTS[name], flow_of(DEPLOYMENTS[name])
+    known = inspect.signature(flow.fn).parameters
+    assert set(deployment.get("parameters", {})) <= set(known)
+    for trigger in deployment.get("triggers", []):
+        assert set(trigger["parameters"]) <= set(known)
+    assert flow.validate_parameters(deployment.get("parameters", {}))
+
+
+def test_the_triggers_expect_the_events_that_the_tasks_emit() -> None:
+    from tasks.publish import COMMITTED, Published
+    from tasks.readiness import TRAINED
+
+    (train,) = DEPLOYMENTS["train-fsclap"]["triggers"]
+    (evaluate,) = DEPLOYMENTS["evaluate-fsclap"]["triggers"]
+    assert train["expect"] == [COMMITTED]
+    assert evaluate["expect"] == [TRAINED]
+    assert {"corpus", "version"} <= set(Published.model_fields)
