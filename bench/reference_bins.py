@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 
 from fsclap.corpus.attributes import RATE, Attributes, measure
-from fsclap.corpus.captioning import Bins, fit_bins
+from fsclap.corpus.bins import Bins, fit_bins
 from samples.sources import Clip, all_clips, fetch_packages, load
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -46,13 +47,8 @@ ENVIRONMENT = {
 def run() -> int:
     """Build the corpus of the samples, wait for what that starts, and say where everything is."""
     with services() as feeds:
-        code = subprocess.call(
-            [*PREFECT, "deployment", "run", "build-dataset/build-dataset", "--watch",
-             "--param", f"sources={json.dumps(feeds)}"],
-            cwd=ROOT,
-        )  # fmt: skip
-        published = asyncio.run(last_build())
-        if code or published is None:
+        published = asyncio.run(finished_build(start_build(feeds)))
+        if published is None:
             print(f"The build failed: see the log above, or `make ui` and {API.removesuffix('/api')}", file=sys.stderr)
             return 1
         if published["new"]:
@@ -188,21 +184,34 @@ async def pause_schedules() -> None:
                 await client.update_deployment_schedule(deployment.id, schedule.id, active=False)
 
 
-async def last_build() -> dict[str, object] | None:
-    """What the newest run of build-dataset published; None when it did not complete."""
+def start_build(sources: list[str]) -> UUID:
+    """`prefect deployment run build-dataset/build-dataset`; the id of the run that it made."""
+    command = [
+        *PREFECT,
+        "deployment",
+        "run",
+        "build-dataset/build-dataset",
+        "--param",
+        f"sources={json.dumps(sources)}",
+    ]
+    made = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    print(made)
+    found = re.search(r"UUID: ([0-9a-f-]{36})", made)
+    if found is None:
+        raise SystemExit(f"Prefect did not say which run it made:\n{made}")
+    return UUID(found[1])
+
+
+async def finished_build(run: UUID) -> dict[str, object] | None:
+    """Wait for a run to end; what it published, or None when it did not complete."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.flow_runs import wait_for_flow_run
 
     async with get_client() as client:
-        runs = await client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["build-dataset"])),
-            sort=FlowRunSort.START_TIME_DESC,
-            limit=1,
-        )
-    if not runs or runs[0].state is None or not runs[0].state.is_completed():
-        return None
-    return (await runs[0].state.aresult()).model_dump()
+        ended: FlowRun = await wait_for_flow_run(run, timeout=None, poll_interval=1, client=client)
+        state = ended.state
+    return (await state.aresult()).model_dump() if state and state.is_completed() else None
 
 
 async def wait_for_followers(version: object, patience: float = 300) -> list[str]:

@@ -71,7 +71,7 @@ def _export(options: argparse.Namespace) -> int:
     files = export(
         corpus,
         options.destination,
-        title=f"Emotional speech corpus {Path(options.corpus).name}",
+        title=f"Emotional speech: {Path(options.corpus).name}",
         settings=settings.model_dump(mode="json"),
         threshold=effective_threshold(settings.consistency, settings.diarization.engine),
     )

@@ -72,8 +72,8 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND, f"no such page: {path}")
             return None
         if match[2] == "feed.xml":
-            site = f"http://{self.headers['Host']}"
-            return self._send(_feed(root / match[1], site), "application/rss+xml; charset=utf-8")
+            host = self.headers.get("Host") or f"127.0.0.1:{self.connection.getsockname()[1]}"
+            return self._send(_feed(root / match[1], f"http://{host}"), "application/rss+xml; charset=utf-8")
         return super().send_head()
 
     def _send(self, body: bytes, kind: str) -> IO[bytes]:

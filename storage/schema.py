@@ -31,6 +31,9 @@ ATTRIBUTES = pa.struct(
 )
 """Acoustic attributes of an utterance; null where they cannot be measured (no voiced frame)."""
 
+STYLE = pa.list_(pa.struct([("attribute", pa.string()), ("word", pa.string())]))
+"""Attribute -> the word of its bin, in the order of the caption's key. Not a map: `datasets` cannot read one."""
+
 UTTERANCE = pa.schema(
     [
         pa.field("utterance_id", pa.string(), nullable=False),  # "{source_id}-{turn index:05d}"
@@ -50,7 +53,7 @@ UTTERANCE = pa.schema(
         pa.field("emotion_confidence", pa.float32()),
         pa.field("events", pa.list_(pa.string()), nullable=False),  # laughter, applause, ...
         pa.field("attributes", ATTRIBUTES, nullable=False),
-        pa.field("style", pa.map_(pa.string(), pa.string()), nullable=False),  # attribute -> binned word
+        pa.field("style", STYLE, nullable=False),
         pa.field("style_key", pa.string(), nullable=False),  # the style as one string: equal styles, equal keys
         pa.field("caption", pa.string(), nullable=False),
         pa.field("caption_source", pa.string(), nullable=False),  # "grammar" or the rewriter's model

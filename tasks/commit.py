@@ -123,7 +123,7 @@ def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[R
                 "emotion_confidence": None,
                 "events": [],
                 "attributes": asdict(attributes[number]),
-                "style": list(described.style.items()),
+                "style": described.style,
                 "style_key": described.style_key,
                 "caption": described.caption,
                 "caption_source": described.caption_source,

@@ -70,7 +70,6 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
     retry_delay_seconds=exponential_backoff(5),
     retry_jitter_factor=0.5,
     retry_condition_fn=_worth_another_try,
-    timeout_seconds=6 * 3600,
 )
 def download(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Bring the media of a batch into the work store. A retry fetches only what is still missing."""

@@ -68,7 +68,7 @@ def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Publ
     totals = table.totals()
     card = write_card(
         table,
-        title=f"Emotional speech corpus {Path(corpus).name}",
+        title=f"Emotional speech: {Path(corpus).name}",
         settings=settings.model_dump(mode="json"),
         threshold=effective_threshold(settings.consistency, settings.diarization.engine),
     )

@@ -35,7 +35,8 @@ def cluster(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> n
     members = np.empty(len(embeddings), dtype=np.int64)
     for start in range(0, len(embeddings), MAX_LINKAGE):
         block = embeddings[start : start + MAX_LINKAGE]
-        labels = in_order(_cut(block, threshold=threshold, max_clusters=max_clusters))
+        # At most half as many clusters as points, so that the next level is smaller whatever the threshold.
+        labels = in_order(_cut(block, threshold=threshold, max_clusters=max(1, len(block) // 2)))
         members[start : start + len(block)] = labels + len(means)
         means.extend(block[labels == label].mean(axis=0) for label in range(labels.max() + 1))
     groups = cluster(normalized(np.stack(means)), threshold=threshold, max_clusters=max_clusters)

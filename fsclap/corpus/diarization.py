@@ -77,7 +77,7 @@ class DiarizationSettings(BaseModel):
         0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker"
     )
     window: float = Field(
-        3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster"
+        4.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster"
     )
     cluster_threshold: float = Field(
         0.35, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers"
@@ -86,7 +86,7 @@ class DiarizationSettings(BaseModel):
         0.3, ge=0, le=5, description="Cosine that a change of speaker within a stretch of speech has to win"
     )
     min_speaker: float = Field(
-        2.0, ge=0, le=60, description="Seconds of speech below which a cluster is given to the others"
+        3.0, ge=0, le=60, description="Seconds of speech below which a cluster is given to the others"
     )
     max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers in one recording")
 

@@ -152,3 +152,8 @@ def test_a_corpus_in_an_object_store_needs_a_folder_for_its_card(corpus, tmp_pat
         write(Corpus("s3://bucket/corpus"))
     write(corpus, folder=tmp_path / "card")
     assert (tmp_path / "card" / "card.html").is_file()
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(corpus, make_rows, tmp_path):
+    corpus.commit_source(**make_rows("e1", series="$\\frac{$"))
+    assert "series" in draw(measure(corpus), tmp_path, threshold=None)

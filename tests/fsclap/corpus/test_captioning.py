@@ -1,31 +1,25 @@
 """Captions: what they say follows from the measures, what they said can be read back, and they read as English."""
 
 import itertools
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fsclap.corpus.attributes import Attributes
+from fsclap.corpus.bins import SCALES, Bins, load_bins
 from fsclap.corpus.captioning import (
-    SCALES,
     STYLE_ORDER,
     UNVOICED_WORDS,
-    Bins,
     CaptioningSettings,
     Grammar,
     Tags,
     caption,
     describe,
-    fit_bins,
-    load_bins,
     load_grammar,
-    mean,
     revision,
     style,
     style_key,
@@ -87,8 +81,8 @@ def read_back(text: str, meanings: Mapping[str, tuple[str, str]]) -> dict[str, s
     ("change", "told"),
     [
         ({}, {}),
-        ({"pitch_hz": 90.0}, {"pitch": "very low", "relative_pitch": "lowered"}),
-        ({"pitch_hz": 260.0}, {"pitch": "very high", "relative_pitch": "raised"}),
+        ({"pitch_hz": 90.0, "aperiodicity": 0.55}, {"pitch": "very low", "relative_pitch": "lowered"}),
+        ({"pitch_hz": 260.0, "aperiodicity": 0.4}, {"pitch": "very high", "relative_pitch": "raised"}),
         ({"pitch_range_st": 1.0}, {"pitch_range": "monotone"}),
         ({"pitch_range_st": 20.0}, {"pitch_range": "sweeping"}),
         ({"pitch_slope_st": -8.0}, {"intonation": "falling"}),
@@ -195,6 +189,14 @@ def test_a_style_is_worded_in_many_ways() -> None:
     assert len({caption(told, seed_text=str(i), grammar=GRAMMAR) for i in range(300)}) > 100
 
 
+GOLDEN = [
+    "Spoken quietly and at a slow pace, in a sad, low voice. For this speaker, it is lower in pitch than usual.",
+    "A speaker with a sad, deep voice talks slowly and softly. For this speaker, it is lower in pitch than usual.",
+    "Someone speaks unhurriedly and quietly, in a low voice. The speaker sounds sorrowful. Compared with this "
+    "speaker's other lines, it is at a lower pitch.",
+]
+
+
 def test_the_wording_is_the_same_on_every_machine() -> None:
     """Written down once: a change here changes every caption of every corpus."""
     told = {"emotion": "sad", "pitch": "low", "energy": "soft", "speaking_rate": "slow", "relative_pitch": "lowered"}
@@ -206,88 +208,10 @@ def test_a_word_without_wording_is_an_error_that_names_it() -> None:
         caption({"pitch": "low", "emotion": "bored"}, seed_text="x", grammar=GRAMMAR)
 
 
-def corpus(clips: int, seed: int = 0) -> tuple[list[Attributes], list[str]]:
-    """Plausible attributes of four speakers."""
-    rng = np.random.default_rng(seed)
-    speakers = [f"s{i % 4}" for i in range(clips)]
-    attributes = [
-        Attributes(
-            pitch_hz=float([100, 130, 190, 230][i % 4] * 2 ** (rng.normal(0, 2) / 12)),
-            pitch_range_st=float(rng.gamma(5, 2)),
-            pitch_slope_st=float(rng.normal(-1, 3)),
-            energy_db=float(rng.normal([-30, -25, -20, -15][i % 4], 3)),
-            energy_range_db=float(rng.normal(19, 3)),
-            speaking_rate=float(rng.normal(3.5, 0.6)),
-            pause_ratio=float(max(0, rng.normal(0, 0.1))),
-            voiced_ratio=0.6,
-            spectral_tilt_db=float(rng.normal(8, 5)),
-            aperiodicity=float(rng.uniform(0.3, 0.7)),
-        )
-        for i in range(clips)
-    ]
-    return attributes, speakers
-
-
-def test_fitted_bins_hold_the_share_of_clips_they_were_fitted_for(tmp_path: Path) -> None:
-    attributes, speakers = corpus(800)
-    bins = fit_bins(attributes, speakers, about={"made of": "nothing"})
-    for name, measure in {"pitch": "pitch_hz", "timbre": "spectral_tilt_db"}.items():
-        values = [bins.word(name, getattr(a, measure)) for a in attributes]
-        bounds = (0.0, *SCALES[name].quantiles, 1.0)
-        shares = dict(zip(SCALES[name].words, np.diff(bounds), strict=True))
-        assert {word: values.count(word) / 800 for word in shares} == pytest.approx(shares, abs=0.01)
-    bins.save(tmp_path / "bins.json")
-    assert load_bins(tmp_path / "bins.json") == bins
-
-
-def test_level_and_pitch_are_binned_by_their_distance_from_the_speaker() -> None:
-    bins = fit_bins(*corpus(800))
-    assert bins.edges["energy"] == pytest.approx([3 * z for z in (-1.28, -0.52, 0.52, 1.28)], abs=0.4)
-    assert bins.edges["relative_pitch"] == pytest.approx([-2.07, 2.07], abs=0.25)
-
-
-def test_rising_rises_and_a_pause_is_a_pause_whatever_the_corpus() -> None:
-    bins = fit_bins(*corpus(800))  # its intonation falls on average, and half of it never pauses
-    assert bins.edges["intonation"][0] == -bins.edges["intonation"][1] < 0
-    assert bins.edges["pauses"][0] > 0
-    assert bins.word("pauses", 0.0) is None
-
-
-def test_too_small_a_corpus_has_no_bins() -> None:
-    with pytest.raises(ValueError, match="8 clips have values of pitch; bins need at least 30"):
-        fit_bins(*corpus(8))
-
-
-@pytest.mark.parametrize(
-    "edges", [{"pitch": (1.0,)}, {"pitch": (4.0, 3.0, 2.0, 1.0)}, {"timbre": (0.0, float("nan"))}, {"age": (1.0,)}]
-)
-def test_bins_that_make_no_sense_are_refused_by_name(edges: dict[str, Sequence[float]], tmp_path: Path) -> None:
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"edges": {**load_bins(None).edges, **edges}}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine\.json does not hold caption bins"):
-        load_bins(path)
-
-
-def test_the_reference_bins_say_where_they_come_from() -> None:
-    about = load_bins(None).about
-    assert about["clips"] >= 500
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", about["date"])
-    assert about["sources"]
-    assert len(about["speakers"]) >= 10
-
-
-def test_mean_skips_what_was_not_measured_and_is_geometric_in_pitch() -> None:
-    average = mean([replace(ORDINARY, pitch_hz=100.0), replace(ORDINARY, pitch_hz=400.0), Attributes()])
-    assert average == replace(ORDINARY, pitch_hz=pytest.approx(200.0))
-    assert mean([]) == Attributes()
-
-
 def described(attributes: Sequence[Attributes], speakers: Sequence[str], **settings: object) -> list[dict[str, str]]:
     ids = [f"source-{i:05d}" for i in range(len(attributes))]
     tags = [Tags()] * len(ids)
-    found = describe(
-        attributes, speakers=speakers, tags=tags, ids=ids, settings=CaptioningSettings(**settings)
-    )
+    found = describe(attributes, speakers=speakers, tags=tags, ids=ids, settings=CaptioningSettings(**settings))
     return [description.style for description in found]
 
 
@@ -302,9 +226,7 @@ def test_each_clip_is_compared_with_its_own_speaker() -> None:
 def test_a_speaker_heard_twice_has_no_usual_but_a_level_in_the_recording() -> None:
     shout = replace(ORDINARY, energy_db=-8.0, pitch_hz=300.0)
     styles = described([ORDINARY, ORDINARY, ORDINARY, shout, replace(shout, pitch_hz=150.0)], ["a"] * 3 + ["b"] * 2)
-    assert [told.get("energy") for told in styles] == ["soft", "soft", "soft", "very loud", "very loud"] or [
-        told.get("energy") for told in styles
-    ] == [None, None, None, "very loud", "very loud"]
+    assert [told.get("energy") for told in styles] == [None, None, None, "very loud", "very loud"]
     assert all("relative_pitch" not in told for told in styles[3:])
     assert "energy" not in described([shout], ["a"])[0]
 
@@ -322,7 +244,7 @@ def test_a_description_is_that_of_its_style_and_id() -> None:
 
 
 def test_another_seed_words_the_same_style_otherwise() -> None:
-    attributes, speakers = corpus(60)
+    attributes, speakers = [replace(ORDINARY, speaking_rate=1.0 + i / 12) for i in range(60)], ["a"] * 60
     ids, tags = [str(i) for i in range(60)], [Tags()] * 60
     one, two = (
         describe(attributes, speakers=speakers, tags=tags, ids=ids, settings=CaptioningSettings(seed=seed))
@@ -354,10 +276,7 @@ def test_every_pair_of_words_reads_back() -> None:
     told_words = [(name, word) for name, by_word in GRAMMAR.phrases.items() for word in by_word]
     for (name, word), (other, second) in itertools.combinations(told_words, 2):
         if name != other:
-            told = {key: value for key, value in ((name, word), (other, second))}
+            told = {name: word, other: second}
             expected = {key: told[key] for key in STYLE_ORDER if key in told}
             text = caption(told, seed_text=word + second, grammar=GRAMMAR)
             assert read_back(text, known) == expected, text
-
-
-GOLDEN: list[str] = []
