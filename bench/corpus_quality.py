@@ -23,6 +23,7 @@ Every figure is a ratio of sums over recordings, with a 95 % bootstrap interval 
 """
 
 import argparse
+import itertools
 import json
 import logging
 import tempfile
@@ -203,25 +204,26 @@ def _annotation(turns: Sequence[TrueTurn | Turn]) -> Annotation:
 
 
 def word_errors(truth: Sequence[TrueTurn], found: Sequence[Turn]) -> Parts:
-    """Word errors over the English lines whose words are known; {} when there is none.
+    """Word errors over the stretches of one speaker whose words are known and English; {} when there is none.
 
-    Every found turn belongs to the line it overlaps longest, so that words of a neighbour are errors.
+    Every found turn belongs to the stretch it overlaps longest, so that the words of a neighbour are errors.
     """
-    heard: dict[int, list[str]] = defaultdict(list)
+    stretches = [list(group) for _, group in itertools.groupby(truth, key=lambda turn: turn.speaker)]
+    heard: list[list[str]] = [[] for _ in stretches]
     for turn in found:
-        overlap: dict[int, float] = defaultdict(float)
-        for true in truth:
-            overlap[true.line] += _overlap(turn, true)
-        line = max(overlap, key=overlap.__getitem__)
-        if overlap[line] > 0:
-            heard[line].append(turn.text)
-    known = {turn.line: NORMALIZE(turn.text) for turn in truth if turn.text and turn.language == "en"}
-    if not known:
+        overlaps = [sum(_overlap(turn, true) for true in stretch) for stretch in stretches]
+        if max(overlaps) > 0:
+            heard[int(np.argmax(overlaps))].append(turn.text)
+    pairs = [
+        (NORMALIZE(" ".join(turn.text or "" for turn in stretch)), NORMALIZE(" ".join(texts)))
+        for stretch, texts in zip(stretches, heard, strict=True)
+        if all(turn.text is not None and turn.language == "en" for turn in stretch)
+    ]
+    if not pairs:
         return {}
-    references = list(known.values())
-    result = jiwer.process_words(references, [NORMALIZE(" ".join(heard[line])) for line in known])
+    result = jiwer.process_words([true for true, _ in pairs], [guess for _, guess in pairs])
     errors = result.substitutions + result.deletions + result.insertions
-    return {"wer": (float(errors), float(sum(len(reference.split()) for reference in references)))}
+    return {"wer": (float(errors), float(sum(len(true.split()) for true, _ in pairs)))}
 
 
 def _overlap(a: Turn | TrueTurn, b: Turn | TrueTurn) -> float:

@@ -46,6 +46,8 @@ TEST_SPEAKERS = frozenset(
 )
 FISH = ("small-fish", "big-fish")
 LINE_SECONDS = (1.5, 8.0)
+JOINED_SECONDS = 2.2
+"""Exclamations are joined to a line until it is this long."""
 LEAST_LINES = 4
 """A speaker with fewer lines left is not cast again."""
 
@@ -123,7 +125,7 @@ def _pool(clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, list[lis
     by_speaker: dict[str, list[Clip]] = {}
     for clip in (clips[i] for i in rng.permutation(len(clips))):
         by_speaker.setdefault(clip.speaker, []).append(clip)
-    return {who: list(group_lines(by_speaker[who], LINE_SECONDS)) for who in sorted(by_speaker)}
+    return {who: list(group_lines(by_speaker[who], LINE_SECONDS, join=JOINED_SECONDS)) for who in sorted(by_speaker)}
 
 
 def _dialogue(pool: dict[str, list[list[Clip]]], track: Path, *, root: Path, rng: np.random.Generator) -> Dialogue:

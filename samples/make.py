@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 44_100
 LINE_SECONDS = (1.5, 7.5)
-EPISODE_SECONDS = (55.0, 63.0)
+JOINED_SECONDS = 2.4
+"""Exclamations are joined to a line until it is this long."""
+EPISODE_SECONDS = (57.0, 65.0)
 """No further line once an episode is longer than the first; none that would make it longer than the second."""
 MUSIC_DB = 8.0
 """Speech-to-music ratio where there is music, over the speech there."""
@@ -64,7 +66,9 @@ class Series:
     episodes: tuple[Episode, ...]
 
 
-BRITISH, PIRATE, SURFER, MOBSTER = (f"hedgewars/{pack}" for pack in ("British", "Pirate", "Surfer", "Mobster"))
+BRITISH, HILLBILLY, MOBSTER, PIRATE, SURFER = (
+    f"hedgewars/{pack}" for pack in ("British", "HillBilly", "Mobster", "Pirate", "Surfer")
+)
 ALLISON, READER, NARRATOR = "asterisk/allison", "librivox/austen", "horizons/narrator"
 SMALL, BIG = "fillets-cs/small-fish", "fillets-cs/big-fish"
 
@@ -74,8 +78,8 @@ SERIES = (
         "Crossed Lines",
         "en",
         (
-            Episode("Good Day to You, Sir", (BRITISH, PIRATE, MOBSTER), "GFDL-1.3-only"),
-            Episode("You Will Regret That", (PIRATE, SURFER, BRITISH), "GFDL-1.3-only"),
+            Episode("Sleeping with the Fishes", (MOBSTER, HILLBILLY, PIRATE), "GFDL-1.3-only"),
+            Episode("Good Day to You, Sir", (BRITISH, HILLBILLY, SURFER), "GFDL-1.3-only"),
             Episode(
                 "Mister Dashwood Leaves a Message",
                 (ALLISON, READER),
@@ -158,7 +162,10 @@ def make(root: Path, out: Path, *, seed: int) -> None:
 
 def _script(clips: Sequence[Clip], episode: Episode, rng: np.random.Generator) -> list[Line]:
     """Lines until the episode is long enough; a speaker with few recordings has them spread over it."""
-    queues = {who: list(group_lines(_ordered(clips, who, episode, rng), LINE_SECONDS)) for who in episode.speakers}
+    queues = {
+        who: list(group_lines(_ordered(clips, who, episode, rng), LINE_SECONDS, join=JOINED_SECONDS))
+        for who in episode.speakers
+    }
     goals = {who: min(len(queue), 8) for who, queue in queues.items()}
     lines: list[Line] = []
     seconds = 0.0

@@ -122,10 +122,11 @@ def speech_mask(stretches: Sequence[tuple[float, float]], samples: int, sample_r
     return mask
 
 
-def group_lines(clips: Sequence[Clip], seconds: tuple[float, float]) -> Iterator[list[Clip]]:
+def group_lines(clips: Sequence[Clip], seconds: tuple[float, float], *, join: float) -> Iterator[list[Clip]]:
     """Group one speaker's clips into lines of `seconds` (shortest, longest) each.
 
-    A clip with known words is a line; exclamations without are joined until they last 2.2 s.
+    A clip with known words is a line; exclamations without are joined until they last
+    `join` seconds.
     """
     shortest, longest = seconds
     pending: list[Clip] = []
@@ -135,7 +136,7 @@ def group_lines(clips: Sequence[Clip], seconds: tuple[float, float]) -> Iterator
                 yield [clip]
         elif clip.seconds <= longest:
             pending.append(clip)
-            if sum(c.seconds for c in pending) >= 2.2:
+            if sum(c.seconds for c in pending) >= join:
                 yield pending
                 pending = []
 

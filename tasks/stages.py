@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,24 +129,28 @@ def stage_cache_key(make_stage: Callable[..., Stage]) -> Callable[[TaskRunContex
     return key
 
 
-def _products(stage: Stage, items: list[Item]) -> Iterable[tuple[Item, Product | Refusal]]:
-    """Each item with what became of it. After an unforeseen error the stage starts anew behind that item."""
-    while items:
-        products = stage.produce(items)
-        for position, item in enumerate(items):
-            try:
-                product: Product | Refusal = next(products)
-            except TimeoutError:
-                raise  # the task's own time limit
-            except Exception as error:
-                log.exception("%s: %s failed", stage.name, item.episode.locator)
+def _products(stage: Stage, items: list[Item]) -> Iterator[tuple[Item, Product | Refusal]]:
+    """Each item with what became of it.
+
+    An engine that takes all files at once may fail on the first because of the last, so after an unforeseen
+    error the items that are still open go through one by one, and only those that fail alone have failed.
+    """
+    products = stage.produce(items)
+    for position, item in enumerate(items):
+        try:
+            product = next(products)
+        except TimeoutError:
+            raise  # the task's own time limit
+        except Exception as error:
+            log.exception("%s: failed at %s", stage.name, item.episode.locator)
+            if len(items) == 1:
                 detail = f"{type(error).__name__}: {error}"
                 yield item, Refusal(stage=stage.name, reason="internal_error", detail=detail, transient=True)
-                items = items[position + 1 :]
-                break
-            yield item, product
-        else:
+            else:
+                for alone in items[position:]:
+                    yield from _products(stage, [alone])
             return
+        yield item, product
 
 
 def _record(stage: Stage, store: WorkStore, step: Step, product: Product | Refusal) -> None:
@@ -164,7 +168,7 @@ def _log_outcome(stage: Stage, item: Item, product: Product | Refusal) -> None:
     if isinstance(product, Refusal):
         log.warning("%s: %s refused (%s): %s", product.stage, name, product.reason, product.detail)
     else:
-        facts = ", ".join(f"{key} {value}" for key, value in product.facts.items())
+        facts = ", ".join(f"{key} {value}" for key, value in product.facts.items() if not isinstance(value, str))
         log.info("%s: %s in %.1f s%s", stage.name, name, sum(product.seconds.values()), f" ({facts})" if facts else "")
 
 

@@ -1,7 +1,7 @@
 """How an utterance is spoken, in ten numbers: pitch, level, rate, pauses and voice quality.
 
 Everything is measured on frames of 25 ms every 10 ms at 16 kHz. F0 comes from WORLD's DIO refined by StoneMask
-(Morise et al. 2009, 2016): Harvest agrees with it within a semitone on most voiced frames of acted speech and
+(Morise et al. 2009, 2016): Harvest agrees with it to about a semitone on most voiced frames of acted speech and
 costs twenty times as much. Syllables follow de Jong & Wempe (2009): voiced peaks of the band-limited intensity.
 """
 
@@ -38,10 +38,6 @@ MIN_PAUSE = 15
 """Frames: a shorter silence is the closure of a plosive."""
 MIN_VOICED = 5
 """Voiced frames below which there is no pitch to speak of."""
-MAX_STEP_ST = 5.0
-"""A voice does not move further in 10 ms: a larger step is an octave jump of the tracker."""
-MIN_RUN = 4
-"""Frames: a shorter stretch between two jumps is an error of the tracker."""
 
 SYLLABLE_BAND = (300.0, 3000.0)
 SMOOTHING = 1.5
@@ -158,18 +154,7 @@ def _f0(wave: np.ndarray, frames: int) -> np.ndarray:
     coarse, times = pyworld.dio(wave, RATE, f0_floor=F0_FLOOR, f0_ceil=F0_CEILING, frame_period=period)
     f0 = pyworld.stonemask(wave, coarse, times, RATE)
     f0[(f0 < F0_FLOOR) | (f0 > F0_CEILING)] = 0
-    return _without_jumps(f0[:frames])
-
-
-def _without_jumps(f0: np.ndarray) -> np.ndarray:
-    """`f0` with the stretches blanked that are too short to be more than a slip of the tracker."""
-    semitones = 12 * np.log2(np.where(f0 > 0, f0, 1.0))
-    breaks = np.flatnonzero(np.abs(np.diff(semitones)) > MAX_STEP_ST) + 1
-    kept = f0.copy()
-    for run in np.split(np.arange(len(f0)), breaks):
-        if len(run) < MIN_RUN:
-            kept[run] = 0
-    return kept
+    return f0[:frames]
 
 
 def _pitch(f0: np.ndarray) -> tuple[float | None, float | None, float | None]:

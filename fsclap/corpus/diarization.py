@@ -57,36 +57,31 @@ class DiarizationSettings(BaseModel):
         "whisper-resemblyzer",
         description="whisper-resemblyzer: Silero VAD, Resemblyzer, agglomerative clustering, Whisper tiny.en",
     )
-    device: str = Field(
-        "cpu", description="Torch device of the speaker encoder and the recogniser: cpu, cuda"
-    )
+    device: str = Field("cpu", description="Torch device of the speaker encoder and the recogniser: cpu, cuda")
     language: Literal["en"] | None = Field(
         None,
         description="Language of the speech, when known. The recogniser knows English only and cannot tell, "
         "so a turn's language is this value; None means unknown, and the text of other languages is unreliable",
     )
-    vad_onset: float = Field(0.3, gt=0, lt=1, description="Speech probability that starts a stretch of speech")
+    vad_onset: float = Field(0.4, gt=0, lt=1, description="Speech probability that starts a stretch of speech")
     vad_offset: float = Field(0.02, gt=0, lt=1, description="Speech probability below which it ends")
     vad_pad: float = Field(0.06, ge=0, le=1, description="Seconds added on both sides of detected speech")
     min_silence: float = Field(0.2, gt=0, le=5, description="Seconds of silence that end a stretch of speech")
-    min_turn: float = Field(
-        0.3, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped"
-    )
+    min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped")
     max_turn: float = Field(15.0, ge=2, le=29, description="Longest turn, in seconds; cut at its best pause")
-    merge_gap: float = Field(
-        0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker"
-    )
-    window: float = Field(
-        4.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster"
+    merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker")
+    window: float = Field(3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster")
+    change_distance: float = Field(
+        0.45, gt=0, le=1, description="Cosine distance between neighbouring windows that is a change of voice"
     )
     cluster_threshold: float = Field(
-        0.35, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers"
+        0.37, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers"
     )
     switch_cost: float = Field(
         0.3, ge=0, le=5, description="Cosine that a change of speaker within a stretch of speech has to win"
     )
     min_speaker: float = Field(
-        3.0, ge=0, le=60, description="Seconds of speech below which a cluster is given to the others"
+        4.0, ge=0, le=60, description="Seconds of speech below which a cluster is given to the others"
     )
     max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers in one recording")
 

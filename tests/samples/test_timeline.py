@@ -77,7 +77,7 @@ def test_only_clips_without_words_are_joined(tmp_path) -> None:
     texts = [None, None, "a line", None, "another"]
     seconds = [1.2, 1.2, 2.0, 0.5, 1.0]
     clips = [clip(tmp_path, f"c{i}", tone(s), text=t) for i, (s, t) in enumerate(zip(seconds, texts, strict=True))]
-    grouped = [[c.path.stem for c in group] for group in group_lines(clips, (1.5, 8.0))]
+    grouped = [[c.path.stem for c in group] for group in group_lines(clips, (1.5, 8.0), join=2.2)]
     assert grouped == [["c0", "c1"], ["c2"]]
 
 

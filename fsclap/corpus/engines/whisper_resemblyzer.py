@@ -24,6 +24,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
 from faster_whisper.vad import VadOptions, get_speech_timestamps
+from scipy.signal import find_peaks
 
 from fsclap import Seconds
 from fsclap.corpus.clustering import best_path, cluster, in_order, normalized
@@ -36,6 +37,8 @@ RATE = 16_000
 WINDOW = 25_600
 """Samples of one window: 1.6 s, the length the encoder was trained with."""
 HOP = 8_000
+LAG = 3
+"""Windows from one to the first that does not overlap it by more than 0.1 s."""
 MEL_HOP = 160
 EMBED_BATCH = 256
 LEVEL = 10 ** (-30 / 20)
@@ -56,6 +59,7 @@ TRANSCRIBE_BATCH = 8
 TOKENS_PER_SECOND = 12
 COMPRESSION_RATIO = 2.4
 LOG_PROBABILITY = -1.0
+NO_SPEECH = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +226,7 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
     """The speech of one recording, cut where the speaker changes."""
     if not voiced.stretches:
         return []
-    centroids = _centroids(*_points(voiced, window=settings.window), settings)
+    centroids = _centroids(*_points(voiced, settings), settings)
     scores = np.concatenate(voiced.embeddings) @ centroids.T
     first = np.cumsum([0, *map(len, voiced.windows)])
     cost = np.full(len(scores), settings.switch_cost)
@@ -231,17 +235,31 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
     return [part for index, labels in enumerate(path) for part in _cut_at_changes(voiced, index, labels)]
 
 
-def _points(voiced: Voiced, *, window: Seconds) -> tuple[np.ndarray, np.ndarray]:
-    """Mean embeddings of pieces of at most `window` seconds: (pieces, dim) of unit norm, and their seconds."""
+def _points(voiced: Voiced, settings: DiarizationSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Mean embeddings of pieces of one voice: (pieces, dim) of unit norm, and the seconds of each."""
     points, seconds = [], []
-    for stretch, windows, vectors in zip(voiced.stretches, voiced.windows, voiced.embeddings, strict=True):
-        pieces = math.ceil(stretch.length / (window * RATE))
-        size = stretch.length / pieces
-        piece = np.array([min(pieces - 1, int((w.center - stretch.start) / size)) for w in windows])
-        for number in np.unique(piece):
-            points.append(vectors[piece == number].mean(axis=0))
-            seconds.append(size / RATE)
+    for stretch, vectors in zip(voiced.stretches, voiced.embeddings, strict=True):
+        share = stretch.length / RATE / len(vectors)
+        for run in _runs(vectors, settings.change_distance):
+            for piece in np.array_split(run, math.ceil(len(run) * share / settings.window)):
+                points.append(piece.mean(axis=0))
+                seconds.append(len(piece) * share)
     return normalized(np.stack(points)), np.array(seconds)
+
+
+def _runs(vectors: np.ndarray, distance: float) -> Iterator[np.ndarray]:
+    """Cuts a stretch where windows that do not overlap differ most, and drops the windows across the cut."""
+    if len(vectors) <= LAG:
+        yield vectors
+        return
+    change = 1 - np.sum(vectors[:-LAG] * vectors[LAG:], axis=1)
+    peaks, _ = find_peaks(np.pad(change, 1), height=distance, distance=LAG)
+    start = 0
+    for before in (peaks - 1).tolist():
+        if before >= start:
+            yield vectors[start : before + 1]
+        start = before + LAG
+    yield vectors[start:]
 
 
 def _centroids(points: np.ndarray, seconds: np.ndarray, settings: DiarizationSettings) -> np.ndarray:
@@ -336,16 +354,16 @@ class Recogniser:
         """The words of each clip (30 s at most); empty where there are none, or none that can be believed.
 
         A clip is shown with as little silence behind it as the model bears. What repeats itself is tried again
-        with the full 30 s and a beam of five. Text that still does, or that the model itself finds improbable
-        (as it does most speech in other languages), is left out; the two criteria and their values are those
-        of Whisper (Radford et al. 2022, section 4.5).
+        with the full 30 s and a beam of five. Text is left out that still does, that the model itself finds
+        improbable (as it does most speech in other languages), or where it hears no speech; the criteria and
+        their values are those of Whisper (Radford et al. 2022, section 4.5), each for itself.
         """
         heard = self._in_batches(clips, [_context(len(clip)) for clip in clips], beam=1)
         again = [number for number, text in enumerate(heard) if text.repeats]
         retried = self._in_batches([clips[number] for number in again], [CONTEXTS[-1]] * len(again), beam=5)
         for number, text in zip(again, retried, strict=True):
             heard[number] = text
-        return ["" if text.repeats or text.log_probability < LOG_PROBABILITY else text.words for text in heard]
+        return [text.words if text.credible else "" for text in heard]
 
     def _in_batches(self, clips: Sequence[np.ndarray], contexts: list[int], *, beam: int) -> list["Heard"]:
         heard: dict[int, Heard] = {}
@@ -366,19 +384,18 @@ class Recogniser:
             max_length=min(limit, self.model.max_length),
             suppress_tokens=self.suppressed,
             return_scores=True,
+            return_no_speech_prob=True,
         )
         for clip, result in zip(clips, results, strict=True):
-            yield self._read(clip, result.sequences_ids[0], result.scores[0])
+            tokens = result.sequences_ids[0]
+            words = self.tokenizer.decode(tokens).strip()
+            runaway = len(tokens) >= 10 + TOKENS_PER_SECOND * len(clip) / RATE
+            repeats = runaway or get_compression_ratio(words) > COMPRESSION_RATIO
+            yield Heard(words, repeats, result.scores[0], result.no_speech_prob)
 
     def _features(self, clip: np.ndarray, context: int) -> np.ndarray:
         silence = context * RATE - len(clip)
         return self.model.feature_extractor(np.pad(clip, (0, silence)), padding=0)[:, : context * RATE // MEL_HOP]
-
-    def _read(self, clip: np.ndarray, tokens: list[int], score: float) -> "Heard":
-        words = self.tokenizer.decode(tokens).strip()
-        runaway = len(tokens) >= 10 + TOKENS_PER_SECOND * len(clip) / RATE
-        repeats = runaway or get_compression_ratio(words) > COMPRESSION_RATIO
-        return Heard(words, score * len(tokens) / (len(tokens) + 1), repeats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,13 +404,19 @@ class Heard:
 
     Attributes:
         words: Its text.
-        log_probability: Mean over its tokens.
         repeats: The text loops: it compresses too well, or holds more tokens than can be said in the time.
+        log_probability: Mean over its tokens.
+        no_speech: Probability that nobody speaks.
     """
 
     words: str
-    log_probability: float
     repeats: bool
+    log_probability: float
+    no_speech: float
+
+    @property
+    def credible(self) -> bool:
+        return not self.repeats and self.log_probability >= LOG_PROBABILITY and self.no_speech <= NO_SPEECH
 
 
 def _context(samples: int) -> int:

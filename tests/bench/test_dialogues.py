@@ -1,0 +1,123 @@
+"""Dialogues built from a small tree in the packages' layout, whose recordings are cut from the samples."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import soundfile
+
+from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, build, main, mix
+from samples.sources import ASTERISK, FILLETS, HEDGEWARS, LIBRIVOX, MUSIC, TRANSCRIPTS
+from samples.timeline import speech_mask
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+RATE = 22_050
+
+
+def episode(name: str) -> tuple[np.ndarray, list[dict]]:
+    series = json.loads((SAMPLES / "truth.json").read_text(encoding="utf-8"))["series"]
+    turns = next(e["turns"] for s in series for e in s["episodes"] if e["file"] == name)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(SAMPLES / name)]
+    sound = subprocess.run([*command, "-f", "f32le", "-ar", str(RATE), "-"], capture_output=True, check=True)
+    return np.frombuffer(sound.stdout, dtype=np.float32), turns
+
+
+def cast_as_fish(root: Path, language: str, names: Sequence[str]) -> None:
+    """Put the turns of two speakers into a level, as the big and the small fish."""
+    folder = root / FILLETS / "sound/city" / language
+    folder.mkdir(parents=True)
+    script = root / FILLETS / f"script/city/dialogs_{language}.lua"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number, (wave, turns) in enumerate(map(episode, names)):
+        fonts = dict(zip(sorted({turn["speaker"] for turn in turns}), ("font_big", "font_small"), strict=False))
+        for index, turn in enumerate(turns):
+            if turn["speaker"] in fonts:
+                name = f"line{number}-{index}"
+                cut = wave[round(turn["start"] * RATE) : round(turn["end"] * RATE)]
+                soundfile.write(folder / f"{name}.ogg", cut, RATE)
+                entries.append(f'dialogId("{name}", "{fonts[turn["speaker"]]}", "-")\ndialogStr("line {name}")')
+    script.write_text("\n\n".join(entries), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("packages")
+    cast_as_fish(root, "cs", ["dve-ryby/e03.mp4", "dve-ryby/e04.mp4"])
+    cast_as_fish(root, "nl", ["crossed-lines/e03.mp4", "crossed-lines/e04.mp4"])
+    for folder in (HEDGEWARS / "Sounds/voices", LIBRIVOX, *MUSIC):
+        (root / folder).mkdir(parents=True)
+    (root / LIBRIVOX / "transcription").write_text("")
+    for line in TRANSCRIPTS.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            path = root / ASTERISK / f"{line.partition(':')[0]}.g722"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes(800))  # a tenth of a second: never long enough for a line
+    for name in ("one", "two"):
+        track = np.random.default_rng(len(name)).normal(scale=0.1, size=50 * RATE)
+        soundfile.write(root / MUSIC[0] / f"{name}.ogg", track.astype(np.float32), RATE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def built(packages, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("dialogues")
+    build(packages, out=out, minutes=0.5, seed=0)
+    return out
+
+
+def truths(out: Path, half: str) -> list[dict]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / half).glob("*/truth.json"))]
+
+
+def test_the_halves_share_neither_speakers_nor_music(built) -> None:
+    speakers = [{s for truth in truths(built, half) for s in truth["speakers"]} for half in HALVES]
+    tracks = [{truth["music"]["track"] for truth in truths(built, half)} for half in HALVES]
+    assert speakers == [{f"fillets-{c}/{fish}-fish" for fish in ("big", "small")} for c in ("cs", "nl")]
+    assert all(tracks)
+    assert not tracks[0] & tracks[1]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_sound_lies_where_the_truth_says(built, half) -> None:
+    for folder in sorted((built / half).iterdir()):
+        truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+        clean, music = (soundfile.read(folder / f"{name}.flac")[0] for name in ("clean", "music"))
+        assert len(clean) == len(music)
+        assert len(clean) / SAMPLE_RATE == pytest.approx(truth["seconds"], abs=1e-3)
+        mask = speech_mask([(t["start"], t["end"]) for t in truth["turns"]], len(clean), SAMPLE_RATE)
+        assert np.sum(clean[~mask] ** 2) < 1e-3 * np.sum(clean[mask] ** 2)
+        ratio = 10 * np.log10(np.mean(clean[mask] ** 2) / np.mean(music[mask] ** 2))
+        assert ratio == pytest.approx(STEM_SNR_DB, abs=0.05)
+        ordered = [time for turn in truth["turns"] for time in (turn["start"], turn["end"])]
+        assert ordered == sorted(ordered)
+        assert all(turn["text"].startswith("line ") or turn["text"] == "" for turn in truth["turns"])
+
+
+def test_the_same_seed_gives_the_same_files_and_another_others(packages, built, tmp_path) -> None:
+    build(packages, out=tmp_path / "same", minutes=0.5, seed=0)
+    build(packages, out=tmp_path / "other", minutes=0.5, seed=1)
+    files = sorted(path.relative_to(built) for path in built.rglob("*.*"))
+    assert len(files) >= 6
+    assert all((built / path).read_bytes() == (tmp_path / "same" / path).read_bytes() for path in files)
+    assert truths(tmp_path / "other", "dev") != truths(built, "dev")
+
+
+def test_music_is_mixed_at_the_ratio_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.normal(size=10_000)
+    music = rng.normal(size=10_000) * 10 ** (-STEM_SNR_DB / 20)
+    for snr in (0.0, 5.0, 10.0):
+        added = mix(clean, music, snr) - clean
+        assert 10 * np.log10(np.mean(clean**2) / np.mean(added**2)) == pytest.approx(snr, abs=0.2)
+
+
+def test_more_than_there_is_to_say_is_refused(packages, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--out", str(tmp_path), "--packages", str(packages), "--minutes", "60"])
+    assert stop.value.code == 1
+    assert "used up" in capsys.readouterr().err
