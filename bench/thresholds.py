@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 SWEEPS: dict[str, tuple[float, ...]] = {
     "cluster_threshold": (0.29, 0.31, 0.33, 0.35, 0.37, 0.39, 0.41),
+    "change_distance": (0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 1.0),
     "window": (2.0, 3.0, 4.0, 5.0),
     "min_speaker": (0.0, 2.0, 3.0, 4.0, 6.0),
     "switch_cost": (0.1, 0.3, 0.6, 1.0),

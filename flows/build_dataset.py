@@ -22,16 +22,8 @@ from tasks.plan import plan_build
 from tasks.publish import Progress, Published, announce, publish, remember_build
 from tasks.separation import separate
 
-Sources = Annotated[
-    list[str],
-    Field(
-        min_length=1,
-        description="Where the recordings are: addresses of videos, playlists, series pages or RSS feeds; "
-        "or files and folders of this machine.",
-    ),
-]
-CorpusLocation = Annotated[str, Field(min_length=1, description="Folder of the corpus; made if there is none.")]
-WorkLocation = Annotated[str, Field(min_length=1, description="Folder of the stages' outputs, reused by later runs.")]
+Sources = Annotated[list[str], Field(min_length=1)]
+Folder = Annotated[str, Field(min_length=1)]
 
 
 @flow(
@@ -42,14 +34,21 @@ WorkLocation = Annotated[str, Field(min_length=1, description="Folder of the sta
 )
 def build_dataset(
     sources: Sources,
-    corpus: CorpusLocation = "data/corpus",
-    work: WorkLocation = "data/work",
+    corpus: Folder = "data/corpus",
+    work: Folder = "data/work",
     settings: BuildSettings = BuildSettings(),  # noqa: B008 (frozen)
 ) -> Published:
     """Turn recordings into a corpus of single-speaker utterances that are described in words.
 
     What the corpus already holds is left alone; what another setting changes is made again from the first
     stage that it touches.
+
+    Args:
+        sources: Where the recordings are: addresses of videos, playlists, series pages or RSS feeds; or files
+            and folders of the worker's machine.
+        corpus: Folder of the corpus; made if there is none.
+        work: Folder of the stages' outputs, which later runs reuse.
+        settings: Settings of the stages, in their order.
     """
     log = get_run_logger()
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]

@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 
-from flows.build_dataset import CorpusLocation, build_dataset
+from flows.build_dataset import Folder, build_dataset
 from fsclap.corpus.settings import BuildSettings
 from storage.build import read_build
 from storage.corpus import Corpus
@@ -10,8 +10,12 @@ from tasks.publish import Published
 
 
 @flow(name="refresh-corpus", flow_run_name="refresh {corpus}")
-def refresh_corpus(corpus: CorpusLocation = "data/corpus") -> Published:
-    """Process the episodes that appeared since the last build, with the settings of that build."""
+def refresh_corpus(corpus: Folder = "data/corpus") -> Published:
+    """Process the episodes that appeared since the last build, with the settings of that build.
+
+    Args:
+        corpus: Folder of a corpus that build-dataset has built.
+    """
     build = read_build(Corpus.open(corpus))
     if build is None:
         raise ValueError(f"{corpus}: never built by build-dataset, so there are no sources to refresh; build it first")

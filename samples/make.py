@@ -41,7 +41,7 @@ class Episode:
 
     Attributes:
         title: In the file's metadata and on its title card.
-        speakers: Who speaks, in order of first appearance.
+        speakers: Who speaks.
         licence: SPDX identifier of the licence of every recording in it.
         music: Track inside the packages, or None.
         stretch: Share of the episode under music: from, to.

@@ -22,17 +22,20 @@ ATTRIBUTES = pa.struct(
         ("pitch_slope_st", pa.float32()),  # semitones a second over the voiced frames, least squares
         ("energy_db", pa.float32()),  # RMS level over speech frames, dBFS
         ("energy_range_db", pa.float32()),  # 10th to 95th percentile of the frame level
-        ("speaking_rate", pa.float32()),  # syllable nuclei a second of the utterance
-        ("pause_ratio", pa.float32()),  # share of the utterance that is silent
+        ("speaking_rate", pa.float32()),  # syllable nuclei a second, from the first to the last speech frame
+        ("pause_ratio", pa.float32()),  # share that is silent, from the first to the last speech frame
         ("voiced_ratio", pa.float32()),  # share of speech frames that are voiced
-        ("spectral_tilt_db", pa.float32()),  # level below 1 kHz less level above: breathy is low
-        ("aperiodicity", pa.float32()),  # mean band aperiodicity of voiced frames, 0 clear .. 1 noisy
+        ("spectral_tilt_db", pa.float32()),  # level below 1 kHz less level above: a tense or raised voice is low
+        ("aperiodicity", pa.float32()),  # noise share of voiced frames in 3 bands up to 3 kHz: 0 clear .. 1 noisy
     ]
 )
 """Acoustic attributes of an utterance; null where they cannot be measured (no voiced frame)."""
 
 STYLE = pa.list_(pa.struct([("attribute", pa.string()), ("word", pa.string())]))
-"""Attribute -> the word of its bin, in the order of the caption's key. Not a map: `datasets` cannot read one."""
+"""Attribute -> the word of its bin; none for an attribute that is middling or was not measured.
+
+A list, not a map, which `datasets` cannot read.
+"""
 
 UTTERANCE = pa.schema(
     [

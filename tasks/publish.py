@@ -1,7 +1,6 @@
 """What people and other flows get to see of a build: artifacts, the card, and the event that starts training."""
 
 import base64
-import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.corpus.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
 from storage.build import read_announced, read_build, write_announced, write_build
-from storage.card import write_card
+from storage.card import CardPaths, write_card
 from storage.corpus import Corpus
 from tasks.commit import Committed
 
@@ -74,11 +73,13 @@ def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Publ
     )
     create_table_artifact(_episodes(done), key="build-episodes", description=_summary(done))
     create_table_artifact(_rejects(table), key="build-rejects", description="Refused so far, by stage and reason")
-    create_markdown_artifact(
-        _without_front_matter(card.readme.read_text()), key="corpus-card", description=f"Card of {corpus}"
-    )
-    for name, plot in card.plots.items():
-        create_image_artifact(_data_uri(plot), key=f"corpus-{name.replace('_', '-')}", description=name)
+    create_markdown_artifact(_for_the_ui(card), key="corpus-card", description=f"Card of {corpus}")
+    if "retention" in card.plots:
+        create_image_artifact(
+            _data_uri(card.plots["retention"]),
+            key="corpus-retention",
+            description="Share of turns kept against the threshold of Eq. 5",
+        )
     return Published(
         corpus=corpus,
         version=table.version(),
@@ -128,9 +129,10 @@ def _episodes(done: list[Committed]) -> list[dict[str, Any]]:
 
 def _summary(done: list[Committed]) -> str:
     kept, found = sum(row.kept for row in done), sum(row.found for row in done)
-    states = {status: sum(row.status == status for row in done) for status in ("kept", "rejected", "failed")}
+    states = Counter(row.status for row in done)
     return (
-        f"{len(done)} episodes: {json.dumps(states)}. {found} turns found, {kept} kept, {found - kept} rejected. "
+        f"{len(done)} episodes in this run: {states['kept']} kept, {states['rejected']} rejected, "
+        f"{states['failed']} failed. {found} turns found: {kept} kept, {found - kept} rejected. "
         f"At most {TABLE_ROWS} rows are shown; all are in the corpus's sources table."
     )
 
@@ -140,9 +142,12 @@ def _rejects(table: Corpus) -> list[dict[str, Any]]:
     return [{"stage": stage, "reason": reason, "count": n} for (stage, reason), n in counts.most_common(TABLE_ROWS)]
 
 
-def _without_front_matter(readme: str) -> str:
-    """The card's text without the YAML block that only a model hub reads."""
-    return readme.split("---\n", 2)[2] if readme.startswith("---\n") else readme
+def _for_the_ui(card: CardPaths) -> str:
+    """The card's text with its plots inside, and without the YAML block that only a model hub reads."""
+    text = card.readme.read_text().split("---\n", 2)[2]
+    for plot in card.plots.values():
+        text = text.replace(f"](plots/{plot.name})", f"]({_data_uri(plot)})")
+    return text
 
 
 def _data_uri(plot: Path) -> str:

@@ -57,7 +57,7 @@ class DiarizationSettings(BaseModel):
         "whisper-resemblyzer",
         description="whisper-resemblyzer: Silero VAD, Resemblyzer, agglomerative clustering, Whisper tiny.en",
     )
-    device: str = Field("cpu", description="Torch device of the speaker encoder and the recogniser: cpu, cuda")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the speaker encoder and the recogniser run")
     language: Literal["en"] | None = Field(
         None,
         description="Language of the speech, when known. The recogniser knows English only and cannot tell, "
@@ -72,7 +72,7 @@ class DiarizationSettings(BaseModel):
     merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker")
     window: float = Field(3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster")
     change_distance: float = Field(
-        0.45, gt=0, le=1, description="Cosine distance between neighbouring windows that is a change of voice"
+        0.4, gt=0, le=1, description="Cosine distance between neighbouring windows that is a change of voice"
     )
     cluster_threshold: float = Field(
         0.37, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers"

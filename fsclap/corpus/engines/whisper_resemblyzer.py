@@ -2,7 +2,8 @@
 
 1. Silero VAD v6 (in faster-whisper) finds stretches of speech.
 2. Resemblyzer's GE2E encoder (Wan et al. 2018, arXiv:1710.10467) embeds windows of 1.6 s.
-3. The windows are averaged over stretches of at most `window` seconds, and these are clustered.
+3. A stretch is cut where windows before and after differ most; each piece of at most `window` seconds is the
+   mean of its windows, and the pieces are clustered.
 4. Every window then goes to its nearest cluster, at a cost for each change (Viterbi): this finds changes of
    speaker inside a stretch of speech. A change is moved to the quietest point close by.
 5. Whisper transcribes each turn on its own.
@@ -302,8 +303,8 @@ def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
             groups[-1].append(part)
         else:
             groups.append([part])
-    turns = [turn for group in groups for turn in _bounded(group, round(settings.max_turn * RATE))]
-    return [turn for turn in turns if turn.span.length >= settings.min_turn * RATE]
+    cut = [part for group in groups for part in _bounded(group, round(settings.max_turn * RATE))]
+    return [part for part in cut if part.span.length >= settings.min_turn * RATE]
 
 
 def _bounded(group: list[Part], longest: int) -> list[Part]:
@@ -360,6 +361,7 @@ class Recogniser:
         """
         heard = self._in_batches(clips, [_context(len(clip)) for clip in clips], beam=1)
         again = [number for number, text in enumerate(heard) if text.repeats]
+        log.debug("%d of %d clips are transcribed again, since their text repeats itself", len(again), len(clips))
         retried = self._in_batches([clips[number] for number in again], [CONTEXTS[-1]] * len(again), beam=5)
         for number, text in zip(again, retried, strict=True):
             heard[number] = text
