@@ -77,7 +77,8 @@ def waves(recordings: Sequence[Recording], separator: Separator) -> Iterator[tup
     ]
     yield "clean", [soxr.resample(clean, SAMPLE_RATE, RATE) for clean, _ in stems]
     mixtures = [
-        soxr.resample(mix(*pair, STEM_SNR_DB), SAMPLE_RATE, separator.sample_rate)[np.newaxis] for pair in stems
+        soxr.resample(mix(pair[0], pair[1], STEM_SNR_DB), SAMPLE_RATE, separator.sample_rate)[np.newaxis]
+        for pair in stems
     ]
     yield "separated", [soxr.resample(v, separator.sample_rate, RATE) for v in separator.separate(mixtures)]
 
@@ -142,7 +143,8 @@ def _similarities(
     recordings: Sequence[dict[str, list[np.ndarray]]], share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Eq. 5 of right and of wrong clips, when `share` of each speaker's clips are other speakers'."""
-    right, wrong = [], []
+    right: list[float] = []
+    wrong: list[float] = []
     for clips in recordings:
         for speaker, own in clips.items():
             others = [clip for other, theirs in clips.items() if other != speaker for clip in theirs]

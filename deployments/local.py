@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,11 +63,11 @@ def run() -> int:
     return 0
 
 
-def ui() -> int:
+def ui() -> NoReturn:
     with services() as feeds:
         print(f"\nPrefect UI    {API.removesuffix('/api')}\nSample pages  {'  '.join(feeds)}\nCtrl-C ends it.")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    return 0
+        while True:
+            signal.pause()
 
 
 @contextmanager
@@ -246,8 +247,9 @@ async def _final_state(client: object, deployment: UUID, version: object, patien
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "ui"])
-    # Ctrl-C ends the children through the `with` blocks.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Both end the children through the `with` blocks. SIGINT too: a shell's background job inherits it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     return {"run": run, "ui": ui}[parser.parse_args().command]()
 
 

@@ -200,15 +200,9 @@ def librivox(root: Path) -> Iterator[Clip]:
 
 
 def horizons(root: Path) -> Iterator[Clip]:
-    """The English narrator of Unknown Horizons: four sentences, written down with a speech recogniser."""
-    lines = (
-        "A new group of islands is waiting to be conquered.",
-        "A new world has been created.",
-        "A new group of islands is waiting for your settlement.",
-        "A new group of islands lays before you for exploration.",
-    )
-    for number, text in enumerate(lines):
-        path = root / HORIZONS / f"{number}.ogg"
+    """The English narrator of Unknown Horizons: four sentences, of which the game's messages give one."""
+    for path in sorted((root / HORIZONS).glob("*.ogg")):
+        text = "A new world has been created." if path.stem == "1" else None
         yield Clip(path, "horizons/narrator", "en", text, _seconds(path))
 
 

@@ -49,7 +49,7 @@ UTTERANCE = pa.schema(
         pa.field("end", pa.float64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
         pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}/S00": labels are per episode
-        pa.field("similarity", pa.float32(), nullable=False),  # Eq. 5, on the scale the build was set to
+        pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null: kept as its speaker's only turn
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),
         pa.field("emotion", pa.string()),  # null when the captioning engine does not hear emotion
