@@ -32,9 +32,12 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/.dev
+bench: .venv/.dev data/dialogues
 	$(BIN)/python -m bench.corpus_quality --json data/bench/corpus_quality.json
 	$(BIN)/python -m bench.orchestration --json data/bench/orchestration.json
+
+data/dialogues: .venv/.dev
+	$(BIN)/python -m bench.dialogues --out $@
 
 clean:
 	rm -rf .venv .prefect data

@@ -3,9 +3,9 @@
     python -m bench.orchestration [--episodes 200] [--seconds 20] [--json FILE]
 
 Cuts short episodes from the sample videos, builds a corpus from them through a Prefect server of its own, and
-splits the wall time of the flow in two: the bodies of the tasks, and everything else. Waiting for a
-concurrency slot counts as orchestration, though it happens inside a body. The download of the next batch runs
-beside the stages; only the time that the flow waits for it shows up, and it counts as orchestration too.
+splits the wall time of the flow in two: the bodies of the tasks, and everything else, waiting for the concurrency
+slot included. The download of the next batch runs beside the stages; only the time that the flow waits for it
+shows up, and it counts as orchestration too.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,6 @@ class Clock:
         return timed
 
 
-class TimedSlot:
-    """A concurrency slot whose taking and giving back is timed, not its holding."""
-
-    def __init__(self, slot: AbstractContextManager[None], clock: Clock) -> None:
-        self._slot, self._clock = slot, clock
-
-    def __enter__(self) -> None:
-        with self._clock.running():
-            self._slot.__enter__()
-
-    def __exit__(self, *raised: Any) -> bool | None:
-        with self._clock.running():
-            return self._slot.__exit__(*raised)
-
-
 def make_episodes(folder: Path, count: int, seconds: float) -> None:
     """Short WAV episodes of two series, cut from the samples at moving positions, no two alike."""
     length = int(seconds * RATE)
@@ -103,12 +88,12 @@ def measure(episodes: int, seconds: float) -> dict[str, Any]:
         source.mkdir()
         make_episodes(source, episodes, seconds)
         warm_up()
-        bodies, downloads, slots, api = Clock(), Clock(), Clock(), Clock()
-        instrument(bodies, downloads, slots, api)
+        bodies, downloads, api = Clock(), Clock(), Clock()
+        instrument(bodies, downloads, api)
         start = time.perf_counter()
         published = build_dataset([str(source)], f"{folder}/corpus", f"{folder}/work")
         wall = time.perf_counter() - start
-    orchestration = wall - (bodies.seconds - slots.seconds)
+    orchestration = wall - bodies.seconds
     return {
         "episodes": episodes,
         "seconds_of_audio_an_episode": seconds,
@@ -131,8 +116,8 @@ def warm_up() -> None:
     load_diarizer(DiarizationSettings())
 
 
-def instrument(bodies: Clock, downloads: Clock, slots: Clock, api: Clock) -> None:
-    from tasks import captioning, commit, consistency, diarization, download, limits, plan, publish, separation
+def instrument(bodies: Clock, downloads: Clock, api: Clock) -> None:
+    from tasks import captioning, commit, consistency, diarization, download, plan, publish, separation
 
     for task in (
         download.list_episodes,
@@ -146,9 +131,6 @@ def instrument(bodies: Clock, downloads: Clock, slots: Clock, api: Clock) -> Non
     ):
         task.fn = bodies.around(task.fn)
     download.download.fn = downloads.around(download.download.fn)
-
-    take = limits.slot
-    limits.slot = commit.slot = lambda *args, **kwargs: TimedSlot(take(*args, **kwargs), slots)
 
     send = httpx.AsyncClient.send
 

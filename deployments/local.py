@@ -210,7 +210,7 @@ async def finished_build(run: UUID) -> dict[str, object] | None:
     from prefect.flow_runs import wait_for_flow_run
 
     async with get_client() as client:
-        ended: FlowRun = await wait_for_flow_run(run, timeout=None, poll_interval=1, client=client)
+        ended: FlowRun = await wait_for_flow_run(run, timeout=None, client=client)
         state = ended.state
     return (await state.aresult()).model_dump() if state and state.is_completed() else None
 

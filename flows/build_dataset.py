@@ -18,6 +18,7 @@ from tasks.commit import Committed, commit
 from tasks.consistency import filter_speakers
 from tasks.diarization import diarize
 from tasks.download import download, list_episodes
+from tasks.limits import compute_slot
 from tasks.plan import plan_build
 from tasks.publish import Progress, Published, announce, publish, remember_build
 from tasks.separation import separate
@@ -60,9 +61,11 @@ def build_dataset(
     for number, batch in enumerate(batches, start=1):
         log.info("Batch %d of %d: %s (%d episodes)", number, len(batches), batch.name, len(batch.items))
         media = downloads.pop().result()
-        # The next download runs while this batch is computed.
-        downloads = [download.submit(ahead, work, settings) for ahead in batches[number : number + 1]]
-        done += process(media, corpus, work, settings)
+        with compute_slot(settings):
+            # The next download runs while this batch is computed.
+            downloads = [download.submit(ahead, work, settings) for ahead in batches[number : number + 1]]
+            described = describe(media, work, settings)
+            done += commit(described, corpus, work, settings)
         progress.update(len(done))
 
     remember_build(corpus, sources, work, settings)
@@ -71,10 +74,9 @@ def build_dataset(
     return published
 
 
-def process(media: Batch, corpus: str, work: str, settings: BuildSettings) -> list[Committed]:
-    """Take downloaded episodes through the stages."""
+def describe(media: Batch, work: str, settings: BuildSettings) -> Batch:
+    """Take downloaded episodes through the stages, from sound to words."""
     vocals = separate(media, work, settings)
     turns = diarize(vocals, work, settings)
     judged = filter_speakers(turns, work, settings)
-    described = caption(judged, work, settings)
-    return commit(described, corpus, work, settings)
+    return caption(judged, work, settings)

@@ -47,6 +47,10 @@ def _repeated(sources: list[dict[str, Any]], kept: pa.Table) -> Iterator[str]:
     for source_id, count in Counter(row["source_id"] for row in sources).items():
         if count > 1:
             yield f"source {source_id} is in the ledger {count} times"
+    media = Counter(row["media_sha256"] for row in sources if row["status"] == "kept" and row["media_sha256"])
+    for sha256, count in media.items():
+        if count > 1:
+            yield f"the recording with SHA-256 {sha256} is in the corpus {count} times, under different addresses"
     for utterance_id, count in Counter(kept["utterance_id"].to_pylist()).items():
         if count > 1:
             yield f"utterance {utterance_id} is in the corpus {count} times"

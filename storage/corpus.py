@@ -49,6 +49,8 @@ _CONFIGURATION: dict[str, str | None] = {
     "delta.enableExpiredLogCleanup": "false",
     # Statistics of captions and transcripts would only swell the log.
     "delta.dataSkippingStatsColumns": "source_id",
+    # Opening a table replays what came after the last checkpoint; a commit opens each table.
+    "delta.checkpointInterval": "20",
 }
 # FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. About 30 MB of
 # audio to a row group, which a reader that names other columns skips.

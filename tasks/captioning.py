@@ -22,7 +22,6 @@ from tasks.consistency import STAGE as CONSISTENCY
 from tasks.consistency import read_verdicts
 from tasks.diarization import STAGE as DIARIZATION
 from tasks.diarization import TURNS, read_vocals
-from tasks.limits import compute_slot
 from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
 
 MEASURE = "attributes"
@@ -56,6 +55,8 @@ def attributes_stage(store: WorkStore) -> Stage:
 
 
 def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+    measures = attributes_stage(store)
+
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         for item in items:
             with Stopwatch() as watch:
@@ -66,7 +67,7 @@ def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
         name=STAGE,
         engine=captioning_engine(settings),
         parameters=shaping(settings.captioning),
-        inputs=lambda item: [item.steps[MEASURE].key, item.steps[CONSISTENCY].key, item.episode.source_id],
+        inputs=lambda item: [measures.step(item).key, item.steps[CONSISTENCY].key, item.episode.source_id],
         produce=produce,
     )
 
@@ -80,9 +81,8 @@ def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
 def caption(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Describe how every kept turn of a batch is spoken."""
     store = WorkStore(work)
-    with compute_slot("cpu"):
-        measured = run_stage(attributes_stage(store), batch, store)
-        return run_stage(captioning_stage(store, settings), measured, store)
+    measured = run_stage(attributes_stage(store), batch, store)
+    return run_stage(captioning_stage(store, settings), measured, store)
 
 
 def captioning_engine(settings: BuildSettings) -> str:

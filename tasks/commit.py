@@ -17,7 +17,6 @@ from storage.corpus import Corpus
 from storage.work import WorkStore
 from tasks import captioning, consistency, diarization, separation
 from tasks.batches import Batch, Item, Refusal
-from tasks.limits import slot
 from tasks.plan import recipe
 from tasks.stages import Outcome, outcome
 
@@ -52,10 +51,9 @@ class Committed(BaseModel):
 def commit(batch: Batch, corpus: str, work: str, settings: BuildSettings) -> list[Committed]:
     """Write the rows and the refusals of a batch, source by source."""
     store = WorkStore(work)
-    with slot("fsclap-commit"):
-        table = Corpus.open(corpus)
-        kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
-        return [_commit_item(item, table, kept_media, store, settings) for item in batch.items]
+    table = Corpus.open(corpus)
+    kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
+    return [_commit_item(item, table, kept_media, store, settings) for item in batch.items]
 
 
 def _commit_item(

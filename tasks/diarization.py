@@ -11,7 +11,6 @@ from fsclap.corpus.settings import BuildSettings, shaping
 from fsclap.corpus.turns import Turn, write_turns
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
-from tasks.limits import compute_slot
 from tasks.separation import STAGE as SEPARATION
 from tasks.separation import VOCALS
 from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
@@ -49,8 +48,7 @@ def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
 def diarize(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Find the turns of a batch: speaker, text and speaker embedding of each."""
     store = WorkStore(work)
-    with compute_slot(settings.diarization.device):
-        return run_stage(diarization_stage(store, settings), batch, store)
+    return run_stage(diarization_stage(store, settings), batch, store)
 
 
 def read_vocals(item: Item, store: WorkStore, sample_rate: int) -> np.ndarray:

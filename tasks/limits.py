@@ -4,13 +4,20 @@ from contextlib import AbstractContextManager
 
 from prefect.concurrency.sync import concurrency
 
-LIMITS = {"fsclap-download": 4, "fsclap-cpu": 1, "fsclap-gpu": 1, "fsclap-commit": 1}
+from fsclap.corpus.settings import BuildSettings
+
+LIMITS = {"fsclap-download": 4, "fsclap-cpu": 1, "fsclap-gpu": 1}
 """Name -> slots. A compute stage uses all cores of the machine, so one at a time is the fastest."""
 
 
-def compute_slot(device: str) -> AbstractContextManager[None]:
-    """Holds the machine's CPU or GPU for one batch."""
-    return slot("fsclap-gpu" if device.startswith("cuda") else "fsclap-cpu")
+def compute_slot(settings: BuildSettings) -> AbstractContextManager[None]:
+    """Holds the machine's CPU, or its GPU when a stage runs there, for all stages of one batch.
+
+    Not for each stage: while SQLite still writes the last task's events the server answers 503 to whoever asks for
+    a slot, and the client comes back after a second or two.
+    """
+    devices = (settings.separation.device, settings.diarization.device)
+    return slot("fsclap-gpu" if any(device.startswith("cuda") for device in devices) else "fsclap-cpu")
 
 
 def slot(limit: str, occupy: int = 1) -> AbstractContextManager[None]:

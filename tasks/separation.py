@@ -14,7 +14,6 @@ from fsclap.corpus.settings import BuildSettings, shaping
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.download import STAGE as DOWNLOAD
-from tasks.limits import compute_slot
 from tasks.stages import Product, Stage, Stopwatch, folder, outcome, run_stage, stage_cache_key
 
 STAGE = "separation"
@@ -52,8 +51,7 @@ def separation_stage(store: WorkStore, settings: BuildSettings) -> Stage:
 def separate(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Decode the media of a batch and keep the vocals, 24 kHz mono."""
     store = WorkStore(work)
-    with compute_slot(settings.separation.device):
-        return run_stage(separation_stage(store, settings), batch, store)
+    return run_stage(separation_stage(store, settings), batch, store)
 
 
 def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) -> Iterator[Product | Refusal]:

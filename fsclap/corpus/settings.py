@@ -23,7 +23,7 @@ class BuildSettings(BaseModel):
         description="Which engines run. embedded: weights from pip packages, no model hub, no GPU.",
     )
     batch_episodes: int = Field(
-        8, ge=1, le=200, description="Episodes a task takes at once; 5 to 30 minutes of audio is a good size."
+        12, ge=1, le=200, description="Episodes a task takes at once; 5 to 30 minutes of audio is a good size."
     )
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: DecodeSettings = Field(default_factory=DecodeSettings)

@@ -66,3 +66,12 @@ def test_a_lost_shard_is_found(corpus, make_rows):
     assert any(f"{shard} is gone" in problem for problem in check(corpus))
     moved.rename(corpus.folder / "utterances" / shard)
     assert check(corpus) == []
+
+
+def test_the_same_recording_under_two_addresses_is_found(corpus, make_rows):
+    for name in ("one", "two"):
+        rows = make_rows(name)
+        rows["source"]["media_sha256"] = "ab" * 32
+        corpus.commit_source(**rows)
+    (problem,) = check(corpus)
+    assert "ab" * 32 in problem
