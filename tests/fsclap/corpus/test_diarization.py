@@ -100,10 +100,13 @@ def test_transcribes_the_words(turns: list[Turn]) -> None:
     normalize = jiwer.Compose(
         [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
     )
+    # The words of some lines are not known; who says those says no others.
+    known = [true for true in english_truth() if true["text"] is not None]
+    within = [turn for turn in turns if any(turn.start < true["end"] and true["start"] < turn.end for true in known)]
     truth, heard = (
-        normalize(" ".join(texts))
-        for texts in ([true["text"] for true in english_truth()], [turn.text for turn in turns])
+        normalize(" ".join(texts)) for texts in ([true["text"] for true in known], [turn.text for turn in within])
     )
+    assert len(truth.split()) > 20
     assert jiwer.wer(truth, heard) < 0.15
     (second,) = (turn for turn in turns if turn.start < 6.3 < turn.end)
     assert "the conference cannot be extended" in normalize(second.text)
