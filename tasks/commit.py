@@ -63,7 +63,7 @@ def _commit_item(
     utterances, rejects = _rows(item, store, settings) if item.alive else ([], [])
     source = _source_row(item, store, settings, kept=len(utterances), rejected=len(rejects))
     if item.refusal is not None:
-        rejects = [_reject(item, settings, item.refusal.stage, item.refusal.reason, item.refusal.detail)]
+        rejects = [_reject(_identity(item, settings), item.refusal.stage, item.refusal.reason, item.refusal.detail)]
     corpus.commit_source(source, utterances=utterances, rejects=rejects)
     if source["status"] == "kept":
         kept_media[source["media_sha256"]] = source
@@ -97,20 +97,19 @@ def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[R
     descriptions = iter(captioning.read_descriptions(item, store))
     vocals = diarization.read_vocals(item, store, separation.CORPUS_RATE)
     utterances, rejects = [], []
+    identity = _identity(item, settings)  # once: the recipe in it reads the caption bins
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
         place = {"start": turn.start, "end": turn.end, "speaker": _speaker(item, turn.speaker), "text": turn.text}
         place["similarity"] = verdict.similarity
         if not verdict.kept:
-            rejects.append(
-                _reject(item, settings, consistency.STAGE, verdict.reason or "", verdict.detail or "") | place
-            )
+            rejects.append(_reject(identity, consistency.STAGE, verdict.reason or "", verdict.detail or "") | place)
             continue
         described = next(descriptions)
         name = captioning.utterance_id(item.episode.source_id, number)
         rate = separation.CORPUS_RATE
         clip = vocals[sample_index(turn.start, rate) : sample_index(turn.end, rate)]
         utterances.append(
-            _identity(item, settings)
+            identity
             | place
             | {
                 "utterance_id": name,
@@ -145,9 +144,9 @@ def _identity(item: Item, settings: BuildSettings) -> Row:
     }
 
 
-def _reject(item: Item, settings: BuildSettings, stage: str, reason: str, detail: str) -> Row:
+def _reject(identity: Row, stage: str, reason: str, detail: str) -> Row:
     nothing = dict.fromkeys(("start", "end", "speaker", "similarity", "text"))
-    return _identity(item, settings) | nothing | {"stage": stage, "reason": reason, "detail": detail}
+    return identity | nothing | {"stage": stage, "reason": reason, "detail": detail}
 
 
 def _source_row(item: Item, store: WorkStore, settings: BuildSettings, *, kept: int, rejected: int) -> Row:
