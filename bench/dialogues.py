@@ -90,7 +90,7 @@ def build(root: Path, *, out: Path, minutes: float, seed: int) -> dict[str, floa
     for index, half in enumerate(HALVES):
         cast = [clip for clip in clips if (clip.speaker in TEST_SPEAKERS) == (half == "test")]
         rng = np.random.default_rng([seed, 1 + index])
-        pool = _pool(cast, rng)
+        pool = pool_of_lines(cast, rng)
         written[half] = _build_half(
             pool, tracks[index :: len(HALVES)], root=root, out=out / half, seconds=minutes * 30, rng=rng
         )
@@ -108,7 +108,7 @@ def _build_half(
 ) -> float:
     total, number = 0.0, 0
     while total < seconds:
-        dialogue = _dialogue(pool, tracks[number % len(tracks)], root=root, rng=rng)
+        dialogue = next_dialogue(pool, tracks[number % len(tracks)], root=root, rng=rng)
         _write(dialogue, out / f"{out.name}-{number:03d}")
         total += len(dialogue.clean) / SAMPLE_RATE
         number += 1
@@ -120,7 +120,7 @@ def _shuffled(items: Sequence[Path], rng: np.random.Generator) -> list[Path]:
     return [items[i] for i in rng.permutation(len(items))]
 
 
-def _pool(clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, list[list[Clip]]]:
+def pool_of_lines(clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, list[list[Clip]]]:
     """Lines still to be spoken, by speaker: a clip each, or several short ones that make up a line."""
     by_speaker: dict[str, list[Clip]] = {}
     for clip in (clips[i] for i in rng.permutation(len(clips))):
@@ -128,7 +128,8 @@ def _pool(clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, list[lis
     return {who: list(group_lines(by_speaker[who], LINE_SECONDS, join=JOINED_SECONDS)) for who in sorted(by_speaker)}
 
 
-def _dialogue(pool: dict[str, list[list[Clip]]], track: Path, *, root: Path, rng: np.random.Generator) -> Dialogue:
+def next_dialogue(pool: dict[str, list[list[Clip]]], track: Path, *, root: Path, rng: np.random.Generator) -> Dialogue:
+    """Take the lines of one dialogue out of the pool; SourceError when it is used up."""
     cast = _cast(pool, rng)
     lines = [speak(group, SAMPLE_RATE, rng) for group in _script(pool, cast, rng)]
     levelled = level_speakers([line for line in lines if line], {who: rng.uniform(-1.5, 1.5) for who in cast})
