@@ -109,7 +109,7 @@ def measure(clip: np.ndarray, sample_rate: Hertz) -> Attributes:
     if not speech.any():
         return Attributes()
 
-    f0 = np.where(speech, _f0(wave, len(level)), 0.0)
+    f0 = np.where(speech, pitch_track(wave, len(level)), 0.0)
     voiced = f0 > 0
     power = np.abs(np.fft.rfft(tapered, FFT)) ** 2  # (frames, FFT // 2 + 1)
     pitch, pitch_range, pitch_slope = _pitch(f0)
@@ -148,8 +148,8 @@ def _speech_frames(level: np.ndarray) -> np.ndarray:
     return level > max(SPEECH_FLOOR_DBFS, float(np.percentile(level, 95)) - SPEECH_DEPTH_DB)
 
 
-def _f0(wave: np.ndarray, frames: int) -> np.ndarray:
-    """F0 in Hz, 0 where unvoiced, a frame every HOP samples: (frames,)."""
+def pitch_track(wave: np.ndarray, frames: int) -> np.ndarray:
+    """F0 in Hz, 0 where unvoiced, a frame every HOP samples of a (samples,) float64 wave at RATE: (frames,)."""
     period = 1000 * HOP / RATE
     coarse, times = pyworld.dio(wave, RATE, f0_floor=F0_FLOOR, f0_ceil=F0_CEILING, frame_period=period)
     f0 = pyworld.stonemask(wave, coarse, times, RATE)

@@ -1,0 +1,165 @@
+"""The encoders of LAION CLAP in transformers.ClapModel: HTSAT for sound, RoBERTa for text, both trained along.
+
+HTSAT gives 32 tokens for 10 s (LAION's fine-grained output is these 32, each repeated 32 times).
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import ClapAudioConfig, ClapFeatureExtractor, ClapModel, ClapTextConfig
+from transformers import PreTrainedTokenizerFast as Tokenizer
+from transformers.models.clap.modeling_clap import ClapAudioModel, ClapTextModel
+
+from fsclap import Hertz
+from fsclap.model.encoders import EncoderError, Encoders
+from fsclap.model.settings import ModelSettings
+from fsclap.model.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+AUDIO_FOLDER, TEXT_FOLDER = "htsat", "roberta"
+"""Where a saved model keeps the configurations of its encoders."""
+SECONDS = 10
+
+
+def clap_encoders(settings: ModelSettings) -> Encoders:
+    """HTSAT-tiny and RoBERTa-base as `settings.clap_weights` has them, or with random weights.
+
+    Raises:
+        EncoderError: The weights cannot be read, or are of a model that fuses several crops of a clip.
+    """
+    if settings.clap_weights is None:
+        audio, text = random_networks()
+        return HTSATTokens(audio), RobertaTokens(text, byte_tokenizer())
+    log.info("CLAP weights from %s", settings.clap_weights)
+    return read_encoders(settings.clap_weights)
+
+
+def read_encoders(weights: str) -> Encoders:
+    """The encoders of a ClapModel in a folder, or on the hub, in transformers' layout (safetensors only)."""
+    try:
+        clap = ClapModel.from_pretrained(weights, use_safetensors=True)
+        tokenizer = Tokenizer.from_pretrained(weights)
+    except (OSError, ValueError) as error:
+        raise EncoderError(
+            f"model.clap_weights={weights}: no ClapModel can be read there ({error}). Name a folder with config.json, "
+            "model.safetensors and tokenizer.json, or a model of the hub such as laion/clap-htsat-unfused"
+        ) from error
+    if clap.audio_model.config.enable_fusion:
+        raise EncoderError(
+            f"model.clap_weights={weights} is a model that takes four crops of a clip (enable_fusion); "
+            "this one takes one crop: name an unfused model such as laion/clap-htsat-unfused"
+        )
+    return HTSATTokens(clap.audio_model), RobertaTokens(clap.text_model, tokenizer)
+
+
+def saved_encoders(folder: Path) -> Encoders:
+    """The encoders of a saved FSCLAP, their weights still to be loaded."""
+    audio = ClapAudioModel(ClapAudioConfig.from_pretrained(folder / AUDIO_FOLDER))
+    text = ClapTextModel(ClapTextConfig.from_pretrained(folder / TEXT_FOLDER))
+    return HTSATTokens(audio), RobertaTokens(text, Tokenizer.from_pretrained(folder))
+
+
+def random_networks() -> tuple[ClapAudioModel, ClapTextModel]:
+    """HTSAT-tiny, and RoBERTa-base with a vocabulary of bytes: the sizes of LAION's models, with random weights."""
+    text = ClapTextConfig(vocab_size=BYTES + len(SPECIAL))
+    return ClapAudioModel(ClapAudioConfig(enable_fusion=False)), ClapTextModel(text)
+
+
+class HTSATTokens(nn.Module):
+    """HTSAT's last grid, averaged over frequency: 32 tokens for 10 s of sound.
+
+    A shorter clip is repeated until it fills the 10 s, as in LAION's training, so all 32 tokens are sound.
+    """
+
+    frozen = False
+    max_frames = 1001
+
+    def __init__(self, network: ClapAudioModel) -> None:
+        super().__init__()
+        self.network = network
+        self.extractor = ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad")
+        self.sample_rate: Hertz = self.extractor.sampling_rate
+        self.dim: int = network.config.hidden_size
+        self.revision = "clap-log-mel-1"
+
+    def features(self, wave: np.ndarray) -> np.ndarray:
+        """(samples,) float32 at 48 kHz, at least one sample -> (frames, 64) float32 log-mel, dB, 100 frames a second.
+
+        Raises:
+            ValueError: The wave is not mono, is empty, or holds NaN or infinity.
+        """
+        if wave.ndim != 1 or len(wave) == 0 or not np.isfinite(wave).all():
+            raise ValueError(f"expected a finite mono wave (samples,), not empty; got shape {wave.shape}")
+        filled = SECONDS * self.sample_rate
+        if len(wave) < filled:
+            repeated = np.tile(wave, filled // len(wave))
+            wave = np.pad(repeated, (0, filled - len(repeated)))
+        mel: np.ndarray = self.extractor._np_extract_fbank_features(wave, self.extractor.mel_filters_slaney)
+        return mel.astype(np.float32)
+
+    def save_assets(self, folder: Path) -> None:
+        """Leave the network's configuration beside the weights."""
+        self.network.config.save_pretrained(folder / AUDIO_FOLDER)
+
+    def forward(self, features: Tokens) -> Tokens:
+        """(batch, frames, 64) -> (batch, 32, dim)."""
+        grid: Tensor = self.network.audio_encoder(features.values[:, None]).last_hidden_state
+        tokens = grid.mean(dim=2).transpose(1, 2)  # (batch, dim, frequency, time) -> (batch, time, dim)
+        return Tokens(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
+
+
+class RobertaTokens(nn.Module):
+    """RoBERTa's last hidden states. A caption of more than `max_tokens` word pieces loses its end."""
+
+    frozen = False
+    max_tokens = 77
+
+    def __init__(self, network: ClapTextModel, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.network = network
+        self.tokenizer = tokenizer
+        self.dim: int = network.config.hidden_size
+        self.revision = "clap-tokens-1"
+
+    def features(self, captions: Sequence[str]) -> list[np.ndarray]:
+        """(tokens,) int64 token ids a caption."""
+        ids = self.tokenizer(list(captions), truncation=True, max_length=self.max_tokens)["input_ids"]
+        return [np.array(row, dtype=np.int64) for row in ids]
+
+    def forward(self, features: Tokens) -> Tokens:
+        """(batch, tokens) ids -> (batch, tokens, dim)."""
+        ids = features.values.masked_fill(~features.mask, PADDING)
+        states: Tensor = self.network(input_ids=ids, attention_mask=features.mask.long()).last_hidden_state
+        return Tokens(states, features.mask)
+
+    def save_assets(self, folder: Path) -> None:
+        """Leave the tokenizer beside the weights."""
+        self.tokenizer.save_pretrained(folder)
+        self.network.config.save_pretrained(folder / TEXT_FOLDER)
+
+
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+"""In RoBERTa's order; ClapTextConfig's ids for beginning, padding and end are theirs."""
+PADDING = SPECIAL.index("<pad>")
+BYTES = 256
+
+
+def byte_tokenizer() -> Tokenizer:
+    """RoBERTa's tokenizer without merges: a token a byte. Random weights have no use for a learnt vocabulary."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names: dict[str, Any] = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return Tokenizer(tokenizer_object=backend, **names)

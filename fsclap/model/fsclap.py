@@ -1,0 +1,266 @@
+"""FS-CLAP: speech and its description in one space.
+
+    encoder tokens -> fusion (two self-attention blocks) -> separation (a feed-forward network a modality)
+                   -> attention pooling -> joint space
+
+With fusion="shared", the default, the same two blocks run over each modality alone. A clip's embedding then never
+depends on a caption: it can be computed once and indexed. With fusion="paired" clip i is fused with its own caption,
+as section 3.1 of the paper reads: its embedding has seen the answer (fsclap.evaluation.leak). The literal fusion is
+put to use where it may see both: in the matching head, which scores a clip and a caption given together.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fsclap.model.encoders import EncoderError, Encoders, build_encoders, is_module
+from fsclap.model.fusion_separation import AttentionPooling, Fusion, MeanPooling, Separation
+from fsclap.model.settings import ModelSettings
+from fsclap.model.tokens import Tokens, pad
+
+AUDIO, TEXT = 0, 1
+REVISIONS_FILE = "encoders.json"
+
+
+class Embeddings(NamedTuple):
+    """Rows of unit norm, (batch, embedding) each; row i of one belongs to row i of the other."""
+
+    audio: Tensor
+    text: Tensor
+
+
+class FSCLAP(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="fsclap",
+    tags=["audio-retrieval", "speech", "speaking-style"],
+    coders={ModelSettings: (lambda settings: settings.model_dump(mode="json"), ModelSettings.model_validate)},
+):
+    """The model; load a trained one with `FSCLAP.from_pretrained(folder)`.
+
+    Args:
+        settings: What it is made of.
+        encoders: Encoders to use instead of those that the settings name, for tests and studies.
+    """
+
+    def __init__(self, settings: ModelSettings, *, encoders: Encoders | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.audio_encoder, self.text_encoder = build_encoders(settings) if encoders is None else encoders
+        width, dropout = settings.width, settings.dropout
+        self.project = nn.ModuleList(nn.Linear(e.dim, width) for e in (self.audio_encoder, self.text_encoder))
+        self.modality = nn.Parameter(torch.zeros(2, width))
+        fused = settings.fusion != "none" or settings.rerank
+        self.fusion = Fusion(width, heads=settings.heads, dropout=dropout) if fused else None
+        separated = settings.separation
+        self.separation = nn.ModuleList(
+            Separation(width, dropout=dropout) if separated else nn.Identity() for _ in range(2)
+        )
+        attention = settings.pooling == "attention"
+        self.pooling = nn.ModuleList(AttentionPooling(width) if attention else MeanPooling() for _ in range(2))
+        self.joint = nn.ModuleList(Projection(width, settings.embedding, dropout=dropout) for _ in range(2))
+        self.log_scale = nn.Parameter(torch.tensor(-float(np.log(settings.temperature))))
+        self.matcher = Matcher(width, dropout=dropout) if settings.rerank else None
+
+    def encode_audio(self, features: Tokens) -> Tensor:
+        """Embed clips, (batch, frames, features) -> (batch, embedding), rows of unit norm.
+
+        Raises:
+            ValueError: The model fuses pairs, so no clip has an embedding of its own.
+        """
+        return self._alone(self.audio_encoder(features), AUDIO)
+
+    def encode_text(self, features: Tokens) -> Tensor:
+        """Embed captions, (batch, tokens[, features]) -> (batch, embedding), rows of unit norm.
+
+        Raises:
+            ValueError: As `encode_audio`.
+        """
+        return self._alone(self.text_encoder(features), TEXT)
+
+    def forward(self, audio: Tokens, text: Tokens) -> Embeddings:
+        """Embed pairs: row i of the audio belongs to row i of the text."""
+        if self.settings.fusion != "paired":
+            return Embeddings(self.encode_audio(audio), self.encode_text(text))
+        pooled = self._fused_pairs(self.audio_encoder(audio), self.text_encoder(text))
+        return Embeddings(*(F.normalize(joint(x), dim=-1) for joint, x in zip(self.joint, pooled, strict=True)))
+
+    def match(self, audio: Tokens, text: Tokens) -> Tensor:
+        """Score pairs with the matching head: (batch,) logits of row i of the audio being described by row i.
+
+        Raises:
+            ValueError: The model was made without the head (`rerank`).
+        """
+        if self.matcher is None:
+            raise ValueError("this model has no matching head: train it with model.rerank=true")
+        pooled = self._fused_pairs(self.audio_encoder(audio), self.text_encoder(text))
+        score: Tensor = self.matcher(torch.cat(pooled, dim=-1))
+        return score
+
+    def logit_scale(self) -> Tensor:
+        """1 / tau, between 1 and `max_logit_scale`."""
+        with torch.no_grad():
+            # The parameter itself is held in its range: a clamp of the output would have no gradient to come back by.
+            self.log_scale.clamp_(0.0, float(np.log(self.settings.max_logit_scale)))
+        return self.log_scale.exp()
+
+    def embed_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
+        """Embed waves, each (samples,) float32 at `audio_encoder.sample_rate`, without gradients."""
+        features = [self.audio_encoder.features(wave)[: self.audio_encoder.max_frames] for wave in waves]
+        return self._inferred(self.encode_audio, features)
+
+    def embed_text(self, captions: Sequence[str]) -> Tensor:
+        """Embed captions, without gradients."""
+        return self._inferred(self.encode_text, self.text_encoder.features(captions))
+
+    def _inferred(self, encode: Any, features: list[np.ndarray]) -> Tensor:
+        training = self.training
+        self.eval()
+        with torch.inference_mode():
+            embedded: Tensor = encode(pad(features).to(self.device))
+        self.train(training)
+        return embedded
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """What the features of each modality are computed with."""
+        return {"audio": self.audio_encoder.revision, "text": self.text_encoder.revision}
+
+    @property
+    def device(self) -> torch.device:
+        return self.log_scale.device
+
+    def _projected(self, tokens: Tokens, modality: int) -> Tensor:
+        projected: Tensor = self.project[modality](tokens.values) + self.modality[modality]
+        return projected
+
+    def _alone(self, tokens: Tokens, modality: int) -> Tensor:
+        if self.settings.fusion == "paired":
+            raise ValueError(
+                'fusion="paired" gives a clip no embedding of its own: it depends on the caption it is fused with. '
+                'Retrieval needs fusion="shared" or "none".'
+            )
+        x = self._projected(tokens, modality)
+        if self.fusion is not None and self.settings.fusion == "shared":
+            x = self.fusion(x, tokens.mask)
+        pooled = self.pooling[modality](self.separation[modality](x), tokens.mask)
+        return F.normalize(self.joint[modality](pooled), dim=-1)
+
+    def _fused_pairs(self, audio: Tokens, text: Tokens) -> list[Tensor]:
+        """Concatenate, fuse, split, separate, pool: [(batch, width) of the audio, (batch, width) of the text]."""
+        assert self.fusion is not None
+        x = torch.cat([self._projected(audio, AUDIO), self._projected(text, TEXT)], dim=1)
+        x = self.fusion(x, torch.cat([audio.mask, text.mask], dim=1))
+        parts = x.split([audio.mask.shape[1], text.mask.shape[1]], dim=1)
+        return [
+            self.pooling[modality](self.separation[modality](part), tokens.mask)
+            for modality, part, tokens in zip((AUDIO, TEXT), parts, (audio, text), strict=True)
+        ]
+
+    def parameter_groups(self, *, encoder_lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameters for AdamW with two learning rates; norms, biases and the temperature do not decay."""
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                encoder = name.startswith(("audio_encoder.", "text_encoder."))
+                decays = parameter.ndim >= 2 and name != "modality"
+                groups.setdefault((encoder, decays), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": encoder_lr if encoder else head_lr,
+                "weight_decay": weight_decay if decays else 0.0,
+            }
+            for (encoder, decays), parameters in sorted(groups.items())
+        ]
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        (save_directory / REVISIONS_FILE).write_text(json.dumps(self.revisions, indent=1) + "\n")
+        for encoder in (self.audio_encoder, self.text_encoder):
+            if is_module(encoder) and hasattr(encoder, "save_assets"):
+                encoder.save_assets(save_directory)
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]
+        cls, *, model_id: str, settings: ModelSettings, encoders: Encoders | None = None, **options: Any
+    ) -> "FSCLAP":
+        folder = _saved_folder(model_id, options)
+        if encoders is None and settings.encoders == "clap":
+            from fsclap.model.clap import saved_encoders
+
+            # Trained encoders: their weights are the model's own, so those that training started from are not needed.
+            encoders = saved_encoders(folder)
+        model: FSCLAP = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
+        _check_revisions(model.revisions, folder)
+        return model
+
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        raise ValueError(f"{model_file}: only safetensors are read; a pickle can run code when it is loaded")
+
+
+def _check_revisions(revisions: dict[str, str], folder: Path) -> None:
+    file = folder / REVISIONS_FILE
+    trained = json.loads(file.read_text()) if file.is_file() else revisions
+    if trained != revisions:
+        raise EncoderError(
+            f"the model in {folder} was trained on the features {trained}; those installed here are {revisions}. "
+            "Install the same versions, or train it again."
+        )
+
+
+def _saved_folder(model_id: str, options: dict[str, Any]) -> Path:
+    """The folder of a saved model; of the hub's, what describes it."""
+    if Path(model_id).is_dir():
+        return Path(model_id)
+    named = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+    found = snapshot_download(
+        model_id, allow_patterns=["*.json"], **{name: options[name] for name in named if name in options}
+    )
+    return Path(found)
+
+
+class Projection(nn.Module):
+    """From a pooled vector to the joint space: two layers, as LAION CLAP's, after a norm."""
+
+    def __init__(self, width: int, embedding: int, *, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, embedding),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(embedding, embedding),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width) -> (batch, embedding)."""
+        projected: Tensor = self.layers(x)
+        return projected
+
+
+class Matcher(nn.Module):
+    """From the pooled halves of a fused pair to the logit that they belong together."""
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(2 * width),
+            nn.Linear(2 * width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, 1),
+        )
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(batch, 2 width) -> (batch,)."""
+        logits: Tensor = self.layers(pooled)
+        return logits.squeeze(-1)

@@ -1,0 +1,263 @@
+"""The contrastive loss with hard negatives (Eq. 1-3), and the matching loss of the re-ranker.
+
+Notation: B pairs, s_ij the logits (cosine / tau) of row i against column j, s_ii the positive. Rows are clips in one
+direction and captions in the other.
+"""
+
+from typing import Literal, NamedTuple, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+WHOLE = 4096
+"""Up to so many rows, the matrix is held whole: 64 MiB in float32 for each of some ten intermediate results."""
+
+ROWS_AT_A_TIME = 1024
+
+
+class LossSettings(BaseModel):
+    """The contrastive loss: Eq. 1-3 and what they leave open."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gamma: float = Field(
+        0.15, ge=0, description="How much more a hard negative weighs than an easy one, Eq. 2. 0: InfoNCE, exactly"
+    )
+    detach_weights: bool = Field(
+        True, description="The weights of Eq. 2 are constants for the gradient. The paper doesn't say"
+    )
+    reduction: Literal["mean", "sum"] = Field(
+        "mean",
+        description="mean: over the rows, then over both directions, so that neither the loss nor its gradient "
+        "grows with the batch, and a learning rate holds for all of them. sum: over rows and directions, as Eq. 1",
+    )
+    denominator: Literal["all", "negatives"] = Field(
+        "all", description="What k runs over in Eq. 2: all of the row, as written, or its negatives alone"
+    )
+    mask_same_caption: bool = Field(
+        True, description="Two clips with one caption are no negatives of one another; hard ones they would be"
+    )
+    regularization: Literal["none", "sample", "batch"] = Field(
+        "none",
+        description="Eq. 3. sample: mean|h| / |h|_2 of each vector, on average. batch: the same of the whole "
+        "tensor, the form of WavCaps and MGA-CLAP, which a batch of 96 makes ten times smaller",
+    )
+    regularization_weight: float = Field(1.0, ge=0, description="Factor of the two terms of Eq. 3")
+    compat: Literal["mga"] | None = Field(
+        None,
+        description="mga: what the released code of MGA-CLAP computes instead of Eq. 2, for comparison",
+    )
+
+    @model_validator(mode="after")
+    def _mga_leaves_no_choice(self) -> Self:
+        chosen = [
+            name
+            for name in ("detach_weights", "reduction", "denominator")
+            if self.compat and getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if chosen:
+            raise ValueError(f"compat={self.compat} settles {', '.join(chosen)}: leave them as they are")
+        return self
+
+
+class HardNegatives(NamedTuple):
+    """For each audio the row of a text that isn't its own, and the other way round; (B,) int64, -1 for none."""
+
+    text: Tensor
+    audio: Tensor
+
+
+def contrastive_loss(
+    audio: Tensor,
+    text: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    settings: LossSettings,
+    groups: Tensor | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """Eq. 1 with the weights of Eq. 2, both directions, and Eq. 3 where it is asked for.
+
+    Row i loses logsumexp_j(s_ij + log w_ij) - s_ii with w_ii = 1 and, for a negative j,
+    log w_ij = log n_i + gamma s_ij - logsumexp_k(gamma s_ik). n_i is the number of elements k runs over: the B of
+    Eq. 2, less those that the mask takes from the row (and less the positive for denominator="negatives"). So the
+    mean weight over k is 1 in every row, and gamma = 0 is InfoNCE, masked or not.
+
+    Computed in float32 at least, whatever the dtype of the embeddings or of an autocast around it.
+
+    Args:
+        audio: (B, E) unit rows.
+        text: (B, E) unit rows; row i is the caption of audio i.
+        logit_scale: 1 / tau, > 0.
+        groups: (B,) integers, equal where two captions are. With mask_same_caption, such pairs are neither
+            negatives nor in the sum of Eq. 2; with compat="mga" they share the target, as in its code.
+        chunk: Rows held at a time. The backward pass computes them again, so that memory grows with B rather than
+            B^2; the value stays the same. None: the whole matrix up to 4096 rows, 1024 at a time from there on.
+
+    Returns:
+        A scalar, float32 or float64.
+
+    Raises:
+        ValueError: Shapes don't agree, or the batch is empty.
+    """
+    _check(audio, text, groups)
+    dtype = torch.promote_types(audio.dtype, torch.float32)
+    audio, text = audio.to(dtype), text.to(dtype)
+    scale = torch.as_tensor(logit_scale, dtype=dtype, device=audio.device)
+    groups = groups if settings.mask_same_caption else None
+    with torch.autocast(audio.device.type, enabled=False):
+        if settings.compat == "mga":
+            loss = (
+                _mga(audio, text, scale, groups, settings.gamma) + _mga(text, audio, scale, groups, settings.gamma)
+            ) / 2
+        else:
+            one, other = (_direction(*pair, scale, groups, settings, chunk) for pair in ((audio, text), (text, audio)))
+            loss = one + other if settings.reduction == "sum" else (one + other) / (2 * len(audio))
+        return loss + settings.regularization_weight * (_spread(audio, settings) + _spread(text, settings))
+
+
+def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of the re-ranker, mean over pairs, in float32 at least.
+
+    Args:
+        logits: (P,) scores of fused pairs.
+        labels: (P,) 1 or true where the pair belongs together.
+
+    Raises:
+        ValueError: Shapes don't agree.
+    """
+    if logits.shape != labels.shape:
+        raise ValueError(f"expected a label a logit, got {tuple(labels.shape)} labels for {tuple(logits.shape)} logits")
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+@torch.no_grad()
+def hard_negatives(
+    audio: Tensor,
+    text: Tensor,
+    logit_scale: Tensor | float,
+    *,
+    gamma: float,
+    groups: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> HardNegatives:
+    """A negative for each clip and for each caption, drawn with the weights of Eq. 2, as ALBEF and BLIP draw them.
+
+    Args:
+        audio: (B, E) unit rows.
+        text: (B, E) unit rows.
+        logit_scale: 1 / tau.
+        gamma: 1 draws with the probabilities of the softmax, 0 evenly.
+        groups: (B,) integers; pairs with the same one are never drawn.
+        generator: Where the randomness comes from, on the device of the embeddings.
+
+    Returns:
+        Rows of text and of audio; -1 where a row has no negative (B = 1, or the whole batch has its caption): leave
+        such rows out of the matching loss.
+
+    Raises:
+        ValueError: Shapes don't agree, or the batch is empty.
+    """
+    _check(audio, text, groups)
+    dtype = torch.promote_types(audio.dtype, torch.float32)
+    with torch.autocast(audio.device.type, enabled=False):
+        hardness = gamma * torch.as_tensor(logit_scale, dtype=dtype, device=audio.device)
+        logits = hardness * (audio.to(dtype) @ text.to(dtype).T)
+    same = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
+    if groups is not None:
+        same |= groups[:, None] == groups
+    return HardNegatives(text=_draw(logits, same, generator), audio=_draw(logits.T, same, generator))
+
+
+def _draw(logits: Tensor, same: Tensor, generator: torch.Generator | None) -> Tensor:
+    without = same.all(dim=1)
+    logits = logits.masked_fill(same, -torch.inf).masked_fill(without[:, None], 0.0)
+    drawn = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    return drawn.masked_fill(without, -1)
+
+
+def _check(audio: Tensor, text: Tensor, groups: Tensor | None) -> None:
+    if audio.ndim != 2 or audio.shape != text.shape or not len(audio):
+        raise ValueError(
+            f"expected audio and text of one shape (B, E), B >= 1, got {tuple(audio.shape)} and {tuple(text.shape)}"
+        )
+    if groups is not None and groups.shape != audio.shape[:1]:
+        raise ValueError(f"expected a group for each of {len(audio)} pairs, got shape {tuple(groups.shape)}")
+
+
+def _direction(
+    rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, settings: LossSettings, chunk: int | None
+) -> Tensor:
+    """The sum of the losses of all rows."""
+    size = len(rows)
+    if chunk is None:
+        chunk = size if size <= WHOLE else ROWS_AT_A_TIME
+    if chunk >= size:
+        return _rows_loss(rows, columns, scale, 0, groups, settings)
+    losses = [
+        checkpoint(
+            _rows_loss, rows[first : first + chunk], columns, scale, first, groups, settings,
+            use_reentrant=False, preserve_rng_state=False,
+        )
+        for first in range(0, size, chunk)
+    ]  # fmt: skip
+    return torch.stack(losses).sum()
+
+
+def _rows_loss(
+    rows: Tensor, columns: Tensor, scale: Tensor, first: int, groups: Tensor | None, settings: LossSettings
+) -> Tensor:
+    """The sum of the losses of rows `first` and following, of which all columns are there."""
+    own = torch.arange(first, first + len(rows), device=rows.device)[:, None]
+    logits = scale * (rows @ columns.T)
+    # Less the positive: at a logit scale of 1e4, a logarithm of 3 would be lost in the rounding of the logits.
+    logits = logits - logits.gather(1, own)
+    masked = None if groups is None else (groups[own] == groups).scatter(1, own, False)
+    weighted = logits + _log_weights(logits, own, masked, settings)
+    if masked is not None:
+        weighted = weighted.masked_fill(masked, -torch.inf)
+    return weighted.scatter(1, own, 0.0).logsumexp(dim=1).sum()
+
+
+def _log_weights(logits: Tensor, own: Tensor, masked: Tensor | None, settings: LossSettings) -> Tensor:
+    """Eq. 2 in log space, (rows, B). What it says of masked elements and of the positive means nothing."""
+    hardness = settings.gamma * (logits.detach() if settings.detach_weights else logits)
+    left_out = torch.zeros_like(logits, dtype=torch.bool) if masked is None else masked
+    if settings.denominator == "negatives":
+        left_out = left_out.scatter(1, own, True)
+    # Not minus infinity: a row that is left out as a whole would have a gradient of NaN.
+    kept = hardness.masked_fill(left_out, torch.finfo(logits.dtype).min / 4)
+    count = (~left_out).sum(dim=1, keepdim=True).clamp(min=1)
+    return count.to(logits.dtype).log() + hardness - kept.logsumexp(dim=1, keepdim=True)
+
+
+def _mga(rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, gamma: float) -> Tensor:
+    """One direction as the released code of MGA-CLAP has it, to the letter; see `LossSettings.compat`.
+
+    It differs from Eq. 2: the sum over row j, not row i, normalises w_ij (a keepdim is missing; and as each row was
+    shifted by its maximum before, the shift doesn't cancel); that sum leaves out the element itself; B - 1 for B;
+    the gradient flows through the weights; 1e-7 in the logarithm. The difference of sums rounds to zero where one
+    element outweighs the rest of its row: from a logit scale of some hundred on, value or gradient is not finite.
+    """
+    same = torch.eye(len(rows), device=rows.device) if groups is None else (groups[:, None] == groups)
+    targets = same.to(rows.dtype) / same.sum(dim=1, keepdim=True)
+    logits = scale * (rows @ columns.T)
+    logits = logits - logits.max(dim=1, keepdim=True).values.detach()
+    hardness = (gamma * logits).exp()
+    weights = (len(rows) - 1) * hardness / (hardness.sum(dim=1) - hardness)
+    weights = weights.masked_fill(targets > 0, 1.0)
+    log_probability = logits - (1e-7 + (weights * logits.exp()).sum(dim=1, keepdim=True)).log()
+    return -(targets * log_probability).sum(dim=1).mean()
+
+
+def _spread(embeddings: Tensor, settings: LossSettings) -> Tensor:
+    """One term of Eq. 3."""
+    if settings.regularization == "none":
+        return embeddings.new_zeros(())
+    if settings.regularization == "batch":
+        return embeddings.abs().mean() / torch.linalg.vector_norm(embeddings)
+    return (embeddings.abs().mean(dim=1) / torch.linalg.vector_norm(embeddings, dim=1)).mean()
