@@ -1,4 +1,4 @@
-"""Makes what prefect.yaml cannot declare: the work pool, the global concurrency limits, the automation that
+"""Makes what prefect.yaml cannot declare: the work pools, the global concurrency limits, the automation that
 notices runs whose machine died. Idempotent: run it before every `prefect deploy --all`.
 
     python -m deployments.bootstrap
@@ -20,26 +20,27 @@ from tasks.limits import LIMITS
 
 log = logging.getLogger("fsclap.bootstrap")
 
-POOL = "fsclap-cpu"
-POOL_SLOTS = 2
-"""A build and what it triggered may run side by side; the stages share the CPU by `fsclap-cpu`."""
+POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1}
+"""Name -> runs at once. On the CPU a build and what it triggered may run side by side; they share its cores by the
+limit `fsclap-cpu`."""
 ZOMBIES = "fsclap: runs without a heartbeat have crashed"
 HEARTBEAT = timedelta(seconds=180)
 """Prefect's default `PREFECT_FLOWS_HEARTBEAT_FREQUENCY`; three missed ones mean that the machine is gone."""
 
 
 async def bootstrap(client: PrefectClient) -> None:
-    await make_pool(client)
+    await make_pools(client)
     await make_limits(client)
     await make_zombie_automation()
 
 
-async def make_pool(client: PrefectClient) -> None:
-    try:
-        await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", concurrency_limit=POOL_SLOTS))
-    except ObjectAlreadyExists:
-        await client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=POOL_SLOTS))
-    log.info("work pool %s: %d runs at once", POOL, POOL_SLOTS)
+async def make_pools(client: PrefectClient) -> None:
+    for name, slots in POOLS.items():
+        try:
+            await client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=slots))
+        except ObjectAlreadyExists:
+            await client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
+        log.info("work pool %s: %d runs at once", name, slots)
 
 
 async def make_limits(client: PrefectClient) -> None:

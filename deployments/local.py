@@ -3,7 +3,7 @@
     python -m deployments.local run     what `make run` does
     python -m deployments.local ui      what `make ui` does: the same server and worker, until Ctrl-C
 
-Everything it starts ends with it. State lives in .prefect/ (runs, logs) and data/ (work files, corpus).
+Everything it starts ends with it. State lives in .prefect/ (runs, logs) and data/ (work files, corpus, models).
 """
 
 import argparse
@@ -21,6 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
@@ -28,6 +29,7 @@ from uuid import UUID
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
 SAMPLES = ROOT / "samples"
+MODELS = "data/models"
 SERVER_PORT = int(os.environ.get("FSCLAP_SERVER_PORT", "4200"))
 SAMPLES_PORT = int(os.environ.get("FSCLAP_SAMPLES_PORT", "8765"))
 """Fixed, since an episode is known by its address: on another port the samples would be new episodes."""
@@ -46,21 +48,24 @@ ENVIRONMENT = {
 
 
 def run() -> int:
-    """Build the corpus of the samples, wait for what that starts, and say where everything is."""
+    """Build the corpus of the samples, wait for the model that this starts, and say where everything is."""
+    from deployments.summary import evaluation_of, summary
+
     with services() as feeds:
-        published = asyncio.run(finished_build(start_build(feeds)))
+        started = datetime.now(UTC)
+        published = asyncio.run(finished_build(start("build-dataset/build-dataset", sources=feeds)))
         if published is None:
             print(f"The build failed: see the log above, or `make ui` and {API.removesuffix('/api')}", file=sys.stderr)
             return 1
-        if published["new"]:
-            followers = asyncio.run(wait_for_followers(published["version"]))
-        else:
-            followers = ["Nothing new: no event, so nothing else started."]
-    from deployments.summary import summary
-
-    print(summary(str(published["corpus"]), followers))
+        corpus, version = str(published["corpus"]), int(str(published["version"]))
+        followers = []
+        if published["new"] or evaluation_of(MODELS, corpus, version) is None:
+            if not published["new"]:  # the event went out before; what it started was interrupted
+                start("train-fsclap/train-fsclap", corpus=corpus, version=version)
+            followers = asyncio.run(wait_for_followers(version, since=started))
+    print(summary(corpus, MODELS, followers))
     print(f"\nPrefect UI  make ui, then {API.removesuffix('/api')}")
-    return 0
+    return 0 if all(": Completed (" in follower for follower in followers) else 1
 
 
 def ui() -> NoReturn:
@@ -185,16 +190,11 @@ async def pause_schedules() -> None:
                 await client.update_deployment_schedule(deployment.id, schedule.id, active=False)
 
 
-def start_build(sources: list[str]) -> UUID:
-    """`prefect deployment run build-dataset/build-dataset`; the id of the run that it made."""
-    command = [
-        *PREFECT,
-        "deployment",
-        "run",
-        "build-dataset/build-dataset",
-        "--param",
-        f"sources={json.dumps(sources)}",
-    ]
+def start(deployment: str, **parameters: object) -> UUID:
+    """`prefect deployment run`; the id of the run that it made."""
+    command = [*PREFECT, "deployment", "run", deployment]
+    for name, value in parameters.items():
+        command += ["--param", f"{name}={json.dumps(value)}"]
     made = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     print(made)
     found = re.search(r"UUID: ([0-9a-f-]{36})", made)
@@ -215,19 +215,24 @@ async def finished_build(run: UUID) -> dict[str, object] | None:
     return (await state.aresult()).model_dump() if state and state.is_completed() else None
 
 
-async def wait_for_followers(version: object, patience: float = 300) -> list[str]:
-    """Wait for the runs that the corpus version started, and say how each ended."""
+async def wait_for_followers(version: int, *, since: datetime) -> list[str]:
+    """Wait for the training and the evaluation of a corpus version, and say how each ended."""
     from prefect.client.orchestration import get_client
 
     outcomes = []
     async with get_client() as client:
         for name in ("train-fsclap", "evaluate-fsclap"):
             deployment = await client.read_deployment_by_name(f"{name}/{name}")
-            outcomes.append(f"{name}: {await _final_state(client, deployment.id, version, patience)}")
+            ended = await _final_state(client, deployment.id, version, since=since)
+            outcomes.append(f"{name}: {ended}")
+            if not ended.startswith("Completed"):
+                break
     return outcomes
 
 
-async def _final_state(client: object, deployment: UUID, version: object, patience: float) -> str:
+async def _final_state(
+    client: object, deployment: UUID, version: int, *, since: datetime, patience: float = 900
+) -> str:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
     from prefect.client.schemas.sorting import FlowRunSort
 
@@ -238,8 +243,13 @@ async def _final_state(client: object, deployment: UUID, version: object, patien
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=1,
         )
-        if runs and runs[0].parameters.get("version") == version and runs[0].state and runs[0].state.is_final():
-            return f"{runs[0].state.name} ({runs[0].name})"
+        # Versions start at 0 again in a corpus that was deleted and built anew, so an older run may have this one too.
+        if runs and runs[0].created >= since and runs[0].parameters.get("version") == version:
+            state = runs[0].state
+            if state is not None and state.is_final():
+                return (
+                    f"{state.name} ({runs[0].name})" if state.name == "Completed" else f"{state.name}: {state.message}"
+                )
         await asyncio.sleep(1)
     return f"not finished after {patience:g} s; see `make ui`"
 

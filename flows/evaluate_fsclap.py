@@ -1,16 +1,34 @@
-"""Starts after training. Reports what a retrieval figure on this corpus version could and could not mean."""
+"""From a model to a report and a decision, as in section 4 of the paper. Starts by itself after a training.
+
+leak probe -> retrieval figures, collapse, report -> compared with the current model -> promoted, or not
+"""
 
 from prefect import flow
 
-from tasks.readiness import evaluation_report
+from flows.build_dataset import Folder
+from tasks.evaluation import EvaluatedModel, decide_promotion, evaluate_model, refuse_leak, show_evaluation
+from tasks.limits import model_slot
 
 
-@flow(name="evaluate-fsclap", flow_run_name="evaluate on {corpus} version {version}")
-def evaluate_fsclap(corpus: str = "data/corpus", version: int | None = None) -> int:
-    """Read one version of a corpus and report chance and ceilings of retrieval on its captions.
+@flow(name="evaluate-fsclap", flow_run_name="evaluate {model} on {corpus} version {version}")
+def evaluate_fsclap(
+    model: Folder, corpus: Folder = "data/corpus", version: int | None = None, work: Folder = "data/work"
+) -> EvaluatedModel:
+    """Evaluate a model on the clips that it never saw, and make it the current one if it is better.
+
+    The report lies in the model's folder, under evaluation/. A model that leaks gets a report that says so and no
+    figure, and fails the run. Promotion is decided by the validation part: the first model must beat chance, any other
+    the current one by more than the interval of the difference on the same clips.
 
     Args:
-        corpus: Folder of the corpus.
+        model: Folder of a finished model.
+        corpus: Folder of the corpus that it was trained on.
         version: Version of its utterances; the current one by default.
+        work: Folder of clips and features, which is shared with the training.
     """
-    return evaluation_report(corpus, version).version
+    with model_slot():
+        evaluated = evaluate_model(model, corpus, version, work)
+        evaluated = decide_promotion(evaluated, work)
+    show_evaluation(evaluated)
+    refuse_leak(evaluated)
+    return evaluated

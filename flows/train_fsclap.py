@@ -1,18 +1,51 @@
-"""Starts when a corpus version was committed. Reports what there is to train on; the training itself follows."""
+"""From a corpus version to a model, as in section 4.1 of the paper. Starts by itself when a version was committed.
+
+clips to local disk -> split by voice and text -> features -> epochs -> event, which starts evaluate-fsclap
+"""
 
 from prefect import flow
+from prefect.states import Completed, State
 
-from tasks.readiness import announce_trained, training_report
+from flows.build_dataset import Folder
+from fsclap.training.settings import TrainSettings
+from tasks.limits import model_slot
+from tasks.training import (
+    TooFewClips,
+    TrainedModel,
+    announce_trained,
+    show_too_small,
+    show_training,
+    train_model,
+)
 
 
 @flow(name="train-fsclap", flow_run_name="train on {corpus} version {version}")
-def train_fsclap(corpus: str = "data/corpus", version: int | None = None) -> int:
-    """Read one version of a corpus and report its speakers, hours and captions as training material.
+def train_fsclap(
+    corpus: Folder = "data/corpus",
+    version: int | None = None,
+    models: Folder = "data/models",
+    work: Folder = "data/work",
+    settings: TrainSettings = TrainSettings(),  # noqa: B008 (frozen)
+) -> TrainedModel | State[None]:
+    """Train on one version of a corpus.
+
+    The same version with the same settings is trained once: started again, an interrupted run goes on where it was,
+    and a finished one is only announced if it was never evaluated. A corpus that is too small ends the run as
+    "Too small", without a model.
 
     Args:
         corpus: Folder of the corpus.
         version: Version of its utterances; the current one by default.
+        models: Folder of the models; made if there is none. The clips that the current model there was tested on
+            stay test clips.
+        work: Folder of the clips and features that are made on the way, which later runs reuse.
+        settings: Settings of the split, the model, the loss and the training.
     """
-    report = training_report(corpus, version)
-    announce_trained(corpus, report.version)
-    return report.version
+    with model_slot(settings.accelerator):
+        trained = train_model(corpus, version, models, work, settings)
+    if isinstance(trained, TooFewClips):
+        show_too_small(corpus, trained)
+        return Completed(name="Too small", message=trained.reason)
+    show_training(trained)
+    announce_trained(trained)
+    return trained

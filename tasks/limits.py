@@ -20,6 +20,14 @@ def compute_slot(settings: BuildSettings) -> AbstractContextManager[None]:
     return slot("fsclap-gpu" if any(device.startswith("cuda") for device in devices) else "fsclap-cpu")
 
 
+def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:
+    """Holds the machine's GPU for a training or an evaluation; its CPU when it has no GPU, or with accelerator=cpu."""
+    import torch
+
+    gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return slot("fsclap-gpu" if gpu else "fsclap-cpu")
+
+
 def slot(limit: str, occupy: int = 1) -> AbstractContextManager[None]:
     # A lease that cannot be renewed (the server restarts) must not kill hours of work; strict only makes a
     # limit that nobody created an error.

@@ -4,6 +4,7 @@ Notation: B pairs, s_ij the logits (cosine / tau) of row i against column j, s_i
 direction and captions in the other.
 """
 
+import math
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -15,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 WHOLE = 4096
 """Up to so many rows, the matrix is held whole: 64 MiB in float32 for each of some ten intermediate results."""
 
-ROWS_AT_A_TIME = 1024
+AT_A_TIME = 2**22
+"""Logits in a chunk beyond that: 16 MiB in float32, which an allocator still reuses rather than gives back."""
 
 
 class LossSettings(BaseModel):
@@ -95,7 +97,7 @@ def contrastive_loss(
         groups: (B,) integers, equal where two captions are. With mask_same_caption, such pairs are neither
             negatives nor in the sum of Eq. 2; with compat="mga" they share the target, as in its code.
         chunk: Rows held at a time. The backward pass computes them again, so that memory grows with B rather than
-            B^2; the value stays the same. None: the whole matrix up to 4096 rows, 1024 at a time from there on.
+            B^2; the value stays the same. None: the whole matrix up to 4096 rows, 4 million logits at a time beyond.
 
     Returns:
         A scalar, float32 or float64.
@@ -195,7 +197,7 @@ def _direction(
     """The sum of the losses of all rows."""
     size = len(rows)
     if chunk is None:
-        chunk = size if size <= WHOLE else ROWS_AT_A_TIME
+        chunk = size if size <= WHOLE else max(1, AT_A_TIME // size)
     if chunk >= size:
         return _rows_loss(rows, columns, scale, 0, groups, settings)
     losses = [
@@ -220,19 +222,22 @@ def _rows_loss(
     weighted = logits + _log_weights(logits, own, masked, settings)
     if masked is not None:
         weighted = weighted.masked_fill(masked, -torch.inf)
-    return weighted.scatter(1, own, 0.0).logsumexp(dim=1).sum()
+    return F.cross_entropy(weighted.scatter(1, own, 0.0), own[:, 0], reduction="sum")
 
 
 def _log_weights(logits: Tensor, own: Tensor, masked: Tensor | None, settings: LossSettings) -> Tensor:
     """Eq. 2 in log space, (rows, B). What it says of masked elements and of the positive means nothing."""
     hardness = settings.gamma * (logits.detach() if settings.detach_weights else logits)
-    left_out = torch.zeros_like(logits, dtype=torch.bool) if masked is None else masked
+    left_out = masked
     if settings.denominator == "negatives":
+        left_out = torch.zeros_like(logits, dtype=torch.bool) if masked is None else masked
         left_out = left_out.scatter(1, own, True)
+    if left_out is None:
+        return math.log(logits.shape[1]) + hardness.log_softmax(dim=1)
     # Not minus infinity: a row that is left out as a whole would have a gradient of NaN.
-    kept = hardness.masked_fill(left_out, torch.finfo(logits.dtype).min / 4)
-    count = (~left_out).sum(dim=1, keepdim=True).clamp(min=1)
-    return count.to(logits.dtype).log() + hardness - kept.logsumexp(dim=1, keepdim=True)
+    hardness = hardness.masked_fill(left_out, torch.finfo(logits.dtype).min / 4)
+    count = (logits.shape[1] - left_out.sum(dim=1, keepdim=True)).clamp(min=1)
+    return count.to(logits.dtype).log() + hardness.log_softmax(dim=1)
 
 
 def _mga(rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, gamma: float) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.bootstrap import POOL
+from deployments.bootstrap import POOLS
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
@@ -26,7 +26,7 @@ def test_the_four_deployments_are_there() -> None:
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_deployment_has_the_name_of_its_flow_and_a_pool_that_bootstrap_makes(name: str) -> None:
     assert flow_of(DEPLOYMENTS[name]).name == name
-    assert DEPLOYMENTS[name]["work_pool"]["name"] == POOL
+    assert DEPLOYMENTS[name]["work_pool"]["name"] in POOLS
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -34,17 +34,25 @@ def test_parameters_fit_the_flow(name: str) -> None:
     deployment, flow = DEPLOYMENTS[name], flow_of(DEPLOYMENTS[name])
     known = inspect.signature(flow.fn).parameters
     assert set(deployment.get("parameters", {})) <= set(known)
+    given = dict(deployment.get("parameters", {}))
     for trigger in deployment.get("triggers", []):
         assert set(trigger["parameters"]) <= set(known)
-    assert flow.validate_parameters(deployment.get("parameters", {}))
+        given |= {name: 8 if name == "version" else "somewhere" for name in trigger["parameters"]}
+    assert flow.validate_parameters(given)
 
 
 def test_the_triggers_expect_the_events_that_the_tasks_emit() -> None:
     from tasks.publish import COMMITTED, Published
-    from tasks.readiness import TRAINED
+    from tasks.training import TRAINED, TrainedModel
 
     (train,) = DEPLOYMENTS["train-fsclap"]["triggers"]
     (evaluate,) = DEPLOYMENTS["evaluate-fsclap"]["triggers"]
     assert train["expect"] == [COMMITTED]
     assert evaluate["expect"] == [TRAINED]
-    assert {"corpus", "version"} <= set(Published.model_fields)
+    for trigger, payload in ((train, Published), (evaluate, TrainedModel)):
+        named = {
+            template.removeprefix("{{ event.payload.").removesuffix(" }}")
+            for template in trigger["parameters"].values()
+        }
+        assert named <= set(payload.model_fields)
+    assert evaluate["match"] == {"prefect.resource.id": "fsclap.model.*"}

@@ -7,16 +7,16 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
-from deployments.bootstrap import POOL, ZOMBIES, bootstrap
+from deployments.bootstrap import POOLS, ZOMBIES, bootstrap
 from tasks.limits import LIMITS, slot
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_bootstrap_makes_pool_limits_and_automation_once() -> None:
+def test_bootstrap_makes_pools_limits_and_automation_once() -> None:
     before, after = asyncio.run(_twice())
     assert before == after
-    assert before["pool"] == ("process", 2)
+    assert before["pools"] == [("fsclap-cpu", "process", 2), ("fsclap-gpu", "process", 1)]
     assert before["automations"] == [ZOMBIES]
     assert before["limits"] == LIMITS | {"fsclap-download": 7}, "a limit changed by hand stays"
 
@@ -40,11 +40,11 @@ async def _twice() -> tuple[dict[str, Any], dict[str, Any]]:
 
 async def _state(client: Any) -> dict[str, Any]:
     await bootstrap(client)
-    pool = await client.read_work_pool(POOL)
+    pools = [await client.read_work_pool(name) for name in POOLS]
     limits = await client.read_global_concurrency_limits(limit=100, offset=0)
     automations = await client.read_automations()
     return {
-        "pool": (pool.type, pool.concurrency_limit),
+        "pools": [(pool.name, pool.type, pool.concurrency_limit) for pool in pools],
         "limits": {limit.name: limit.limit for limit in limits if limit.name.startswith("fsclap-")},
         "automations": [automation.name for automation in automations],
     }

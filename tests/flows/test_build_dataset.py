@@ -13,9 +13,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRun
 
 from flows.build_dataset import build_dataset
-from flows.evaluate_fsclap import evaluate_fsclap
 from flows.refresh_corpus import refresh_corpus
-from flows.train_fsclap import train_fsclap
 from fsclap.corpus.consistency import ConsistencySettings
 from fsclap.corpus.settings import BuildSettings
 from storage.check import check
@@ -151,14 +149,6 @@ def test_work_files_that_were_deleted_are_made_again(built: Built) -> None:
     shutil.rmtree(built.corpus)
     assert built.build().result().utterances == len(before)
     assert built.rows() == before
-
-
-def test_training_and_evaluation_report_on_the_version_they_are_given(built: Built) -> None:
-    version = Corpus.open(built.corpus).version()
-    assert train_fsclap(built.corpus, version) == version
-    assert evaluate_fsclap(built.corpus, version) == version
-    with pytest.raises(ValueError, match="version"):
-        train_fsclap(built.corpus, version + 99)
 
 
 def test_settings_are_validated_before_anything_runs() -> None:

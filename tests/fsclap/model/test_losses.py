@@ -300,7 +300,7 @@ def test_large_batches_are_chunked_of_themselves(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loss, "_rows_loss", watched)
     audio, text = pairs(4200, dim=2, dtype=torch.float32)
     contrastive_loss(audio, text, 1.0, settings=LossSettings())
-    assert max(rows) == 1024
+    assert max(rows) * 4200 <= 2**22
     assert sum(rows) == 2 * 4200
 
 
@@ -380,7 +380,7 @@ def test_hard_negatives_are_drawn_with_the_weights_of_equation_2() -> None:
     audio, text = pairs(5)
     groups = torch.tensor([0, 0, 1, 2, 3])
     generator = torch.Generator().manual_seed(0)
-    draws = 20_000
+    draws = 4_000
     counts = torch.zeros(2, 5, 5)
     for _ in range(draws):
         drawn = hard_negatives(audio, text, 4.0, gamma=0.5, groups=groups, generator=generator)
@@ -388,7 +388,7 @@ def test_hard_negatives_are_drawn_with_the_weights_of_equation_2() -> None:
             counts[direction, torch.arange(5), indices] += 1
     for found, logits in zip(counts / draws, (4.0 * audio @ text.T, 4.0 * text @ audio.T), strict=True):
         weights = (0.5 * logits).exp() * (groups[:, None] != groups)
-        torch.testing.assert_close(found.double(), weights / weights.sum(dim=1, keepdim=True), atol=0.015, rtol=0)
+        torch.testing.assert_close(found.double(), weights / weights.sum(dim=1, keepdim=True), atol=0.035, rtol=0)
 
 
 def test_hard_negatives_are_never_of_the_same_caption() -> None:

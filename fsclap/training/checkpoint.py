@@ -1,0 +1,139 @@
+"""Where a run stands, in one file: tensors in safetensors, the rest as JSON in its header. No pickle anywhere."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fsclap.training.clips import written_aside
+
+log = logging.getLogger(__name__)
+
+LAST = "last.safetensors"
+_MODEL, _OPTIMIZER = "model/", "optimizer/"
+
+
+class Epoch(BaseModel):
+    """What an epoch came to.
+
+    Attributes:
+        epoch: From 1.
+        loss: Contrastive loss, mean over its steps; steps that were skipped do not count.
+        validation: Mean of both directions' mAP@10 on the validation part, 0 to 1.
+        skipped: Steps that were skipped.
+        seconds: Of this epoch, with validation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epoch: int
+    loss: float | None
+    validation: float
+    skipped: int
+    seconds: float
+
+
+class Position(BaseModel):
+    """Where a run stands. Order, crops and dropout follow from the seed and the position, so no generator is kept.
+
+    Attributes:
+        epoch: Epochs that are over.
+        in_epoch: Steps taken in the epoch that is not.
+        step: Steps taken in all.
+        losses: Of the epoch's steps so far.
+        skipped: Steps skipped in this epoch.
+        skipped_in_a_row: Up to now.
+        seconds: Spent in the epoch so far.
+        history: Epochs that are over.
+        metrics_bytes: Size of metrics.jsonl.
+        scaler: State of the mixed-precision scaler.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: int = 0
+    in_epoch: int = 0
+    step: int = 0
+    losses: list[float] = []
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+    history: list[Epoch] = []
+    metrics_bytes: int = 0
+    scaler: dict[str, int | float] = {}
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the best validation figure, the first of equals."""
+        return max(self.history, key=lambda epoch: (epoch.validation, -epoch.epoch), default=None)
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write the checkpoint, in place of the one before: whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {_MODEL + name: x for name, x in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{_OPTIMIZER}{number}/{name}": x for name, x in state.items()}
+    _save(folder / LAST, tensors, {"position": position.model_dump_json()})
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Load the checkpoint into model and optimiser; without one, change nothing and start from the beginning.
+
+    Raises:
+        ValueError: The file is damaged, or of another model.
+    """
+    file = folder / LAST
+    if not file.exists():
+        return Position()
+    try:
+        with safe_open(file, framework="pt") as opened:
+            position = Position.model_validate_json(opened.metadata()["position"])
+        tensors = load_file(file)
+        model.load_state_dict(_under(_MODEL, tensors))
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{file} cannot be resumed from ({error}); remove it to train from the start") from error
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under(_OPTIMIZER, tensors).items():
+        number, _, key = name.partition("/")
+        states.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    log.info("resuming from step %d, %d epochs done", position.step, position.epoch)
+    return position
+
+
+def save_best(folder: Path, model: nn.Module, epoch: int) -> None:
+    """Keep the weights of an epoch until `forget_others` is told of a better one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(_best(folder, epoch), dict(model.state_dict()), {})
+
+
+def load_best(folder: Path, model: nn.Module, epoch: int) -> None:
+    """Load what `save_best` kept."""
+    model.load_state_dict(load_file(_best(folder, epoch)))
+
+
+def forget_others(folder: Path, epoch: int) -> None:
+    """Remove the weights of all other epochs. Only when a checkpoint that names this one is written."""
+    for file in folder.glob("best-*.safetensors"):
+        if file != _best(folder, epoch):
+            file.unlink()
+
+
+def _best(folder: Path, epoch: int) -> Path:
+    return folder / f"best-{epoch:04d}.safetensors"
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def _save(file: Path, tensors: Mapping[str, Any], metadata: dict[str, str]) -> None:
+    with written_aside(file) as part:
+        save_file({name: x.detach().contiguous() for name, x in tensors.items()}, part, metadata=metadata)

@@ -1,0 +1,360 @@
+"""Training, on a CPU, a GPU or many: one code path, through Lightning Fabric.
+
+    {folder}/run.json                what this run is: settings, corpus, split
+    {folder}/checkpoints/            the last position and the best weights
+    {folder}/metrics.jsonl           a line for each step and each epoch
+    {folder}/tensorboard/            the same as curves
+    {folder}/rejected.jsonl          clips that could not be used
+    {folder}/split.json              who trained and who is tested
+    {folder}/config.json, *.safetensors    the model, best epoch: FSCLAP.from_pretrained(folder)
+    {folder}/training.json           `Trained`; written last
+
+A file appears whole or not at all (metrics.jsonl and the curves grow), so a run that was killed can go on.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from tqdm import tqdm
+
+from fsclap.evaluation.metrics import mean_map10, one_vector_a_caption
+from fsclap.model.encoders import Encoders
+from fsclap.model.fsclap import FSCLAP
+from fsclap.training.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
+from fsclap.training.checkpoint import (
+    Epoch,
+    Position,
+    forget_others,
+    load_best,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+from fsclap.training.clips import ClipStore, locked
+from fsclap.training.optimizer import Objective, Stepper, StepResult, lr_factor, make_optimizer
+from fsclap.training.record import RECORD, Metrics, Run, Trained, claim, environment, record_rejected
+from fsclap.training.settings import TrainSettings
+from fsclap.training.splits import Split, TooSmall
+
+log = logging.getLogger(__name__)
+
+
+class Diverged(RuntimeError):  # noqa: N818 (an outcome, as `Refused` is)
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+def train(
+    store: ClipStore,
+    split: Split,
+    settings: TrainSettings,
+    folder: Path,
+    *,
+    cache: Path,
+    corpus: str = "",
+    version: int | None = None,
+    encoders: Encoders | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Train a model, or go on where it was interrupted, or return it when it is finished.
+
+    Of several processes that train in one folder, the first does, and the others wait for its model.
+
+    Args:
+        store: The clips of a corpus version.
+        split: Of these clips.
+        folder: Of the model; made when it is missing.
+        cache: Of features; any number of runs may share it.
+        corpus, version: Where the clips come from, for the record.
+        encoders: Instead of those that the settings name.
+        progress: Show bars.
+
+    Raises:
+        TooSmall: Too few clips are usable.
+        Diverged: `max_skips` steps in a row were not finite.
+        ValueError: The folder holds another run.
+    """
+    run = Run(settings=settings, corpus=corpus, version=version, split=split.digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        claim(folder, run)
+        if not (folder / RECORD).exists():
+            split.save(folder / "split.json")
+            fabric = _fabric(settings)
+            job = Job(store, split, run, folder, cache, encoders, progress)
+            fabric.launch(functools.partial(_train, job=job))
+    return Trained.load(folder)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What each process of a run is told."""
+
+    store: ClipStore
+    split: Split
+    run: Run
+    folder: Path
+    cache: Path
+    encoders: Encoders | None
+    progress: bool
+
+
+def _fabric(settings: TrainSettings) -> Fabric:
+    gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    if settings.accelerator == "cuda" and not gpu:
+        raise ValueError(
+            "accelerator=cuda, and torch sees no GPU: choose auto or cpu, or install a CUDA build of torch"
+        )
+    precision: Any = settings.precision
+    if precision == "auto":
+        precision = "32-true" if not gpu else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    strategy: Any = "auto"
+    if settings.devices > 1:
+        # Spawned: the command line, started again, may be a scheduler's. Encoders have weights that no loss reaches.
+        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    device = "cuda" if gpu else "cpu"
+    return Fabric(accelerator=device, devices=settings.devices, strategy=strategy, precision=precision)
+
+
+def _train(fabric: Fabric, job: Job) -> None:
+    settings = job.run.settings
+    torch.manual_seed(settings.seed)
+    model = FSCLAP(settings.model, encoders=job.encoders)
+    training, validation = (_pairs(job, model, part) for part in ("train", "validation"))
+    if fabric.is_global_zero:
+        record_rejected(job.folder, [*training.rejected, *validation.rejected])
+    if settings.compile:
+        model.compile(dynamic=True)
+    # A fused AdamW undoes the scaling of gradients by itself, and then they cannot be clipped.
+    optimizer = make_optimizer(model, settings, fused=not fabric.strategy.precision.state_dict())
+    objective, wrapped = fabric.setup(Objective(model, settings), optimizer)
+    position = load_checkpoint(job.folder / "checkpoints", model, optimizer)
+    fabric.strategy.precision.load_state_dict(position.scaler)
+    loop = _Loop(fabric, model, optimizer, Stepper(fabric, objective, wrapped, settings), training, validation, job)
+    with Metrics(job.folder, position, writes=fabric.is_global_zero) as metrics:
+        while not _is_over(position, settings):
+            loop.epoch(position, metrics)
+    if fabric.is_global_zero:
+        load_best(job.folder / "checkpoints", model, _best(position).epoch)
+        _finish(fabric, job, model, position, training, validation)
+    fabric.barrier()
+
+
+@dataclass
+class _Loop:
+    fabric: Fabric
+    model: FSCLAP
+    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    training: Pairs
+    validation: Pairs
+    job: Job
+
+    def __post_init__(self) -> None:
+        self.settings = self.job.run.settings
+        self.saved = time.monotonic()
+
+    def epoch(self, position: Position, metrics: Metrics) -> None:
+        """Take what is left of an epoch, and validate."""
+        started = time.monotonic() - position.seconds
+        steps = self.steps(position.epoch)
+        self.model.train()
+        with self._bar(position, len(steps)) as bar:
+            for planned, batches, waited in self._loaded(steps[position.in_epoch :], position.epoch):
+                self._step(position, metrics, planned, batches, waited, per_epoch=len(steps))
+                position.seconds = time.monotonic() - started
+                bar.set_postfix(loss=f"{position.losses[-1]:.3f}" if position.losses else "not finite", refresh=False)
+                bar.update()
+                if position.in_epoch < len(steps) and self._is_due(position):
+                    self._save(position, metrics)
+        self._end_epoch(position, metrics, started)
+
+    def steps(self, epoch: int) -> list[list[np.ndarray]]:
+        """The positions of each batch of each step of an epoch, over all devices."""
+        settings = self.settings
+        batches = epoch_batches(
+            self.training.audio.lengths,
+            settings.batch,
+            seed=settings.seed,
+            epoch=epoch,
+            multiple=self.fabric.world_size,
+        )
+        return [batches[at : at + settings.accumulate] for at in range(0, len(batches), settings.accumulate)]
+
+    def _loaded(
+        self, steps: list[list[np.ndarray]], epoch: int
+    ) -> Iterator[tuple[list[np.ndarray], list[Batch], float]]:
+        """Each step's plan, this device's share of its batches, and the seconds that it was waited for."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        shares = [batch[rank::world] for step in steps for batch in step]
+        on_gpu = self.fabric.device.type == "cuda"
+        loaded = batches_of(self.training, shares, epoch=epoch, workers=self.settings.workers, pin_memory=on_gpu)
+        for step in steps:
+            asked = time.perf_counter()
+            batches = [batch.to(self.fabric.device) for batch in islice(loaded, len(step))]
+            yield step, batches, time.perf_counter() - asked
+
+    def _step(
+        self,
+        position: Position,
+        metrics: Metrics,
+        planned: list[np.ndarray],
+        batches: list[Batch],
+        waited: float,
+        *,
+        per_epoch: int,
+    ) -> None:
+        warmup = round(self.settings.warmup_epochs * per_epoch)
+        factor = lr_factor(position.step, warmup=warmup, total=self.settings.epochs * per_epoch)
+        self.stepper.set_learning_rate(factor)
+        result = self.stepper.step(batches, number=position.step)
+        position.step += 1
+        position.in_epoch += 1
+        figures: dict[str, Any] = {
+            "epoch": position.epoch + 1,
+            "loss": None if result.skipped else result.loss,
+            "grad_norm": None if result.skipped else result.grad_norm,
+            "lr": self.settings.head_lr * factor,
+            "pairs": sum(map(len, planned)),
+            "data_s": waited,
+            "compute_s": result.compute_s,
+            "optimizer_s": result.optimizer_s,
+        }
+        if self.settings.model.rerank:
+            figures["matching"] = None if result.skipped else result.matching
+        if result.skipped:
+            figures["skipped"] = [self.training.ids[at] for batch in planned for at in batch]
+        metrics.write(position.step, figures)
+        self._count(position, result)
+
+    def _count(self, position: Position, result: StepResult) -> None:
+        if not result.skipped:
+            position.losses.append(result.loss)
+            position.skipped_in_a_row = 0
+            return
+        position.skipped += 1
+        position.skipped_in_a_row += 1
+        log.warning(
+            "step %d skipped: loss %g, gradient norm %g; its clips are in metrics.jsonl",
+            position.step,
+            result.loss,
+            result.grad_norm,
+        )
+        if position.skipped_in_a_row >= self.settings.max_skips:
+            raise Diverged(
+                f"{position.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, up to step "
+                f"{position.step} (max_skips={self.settings.max_skips}). metrics.jsonl in {self.job.folder} has their "
+                "clips. Lower head_lr or encoder_lr, or choose precision=32-true"
+            )
+
+    def _end_epoch(self, position: Position, metrics: Metrics, started: float) -> None:
+        figure = self.fabric.broadcast(self._validate() if self.fabric.is_global_zero else 0.0)
+        done = Epoch(
+            epoch=position.epoch + 1,
+            loss=float(np.mean(position.losses)) if position.losses else None,
+            validation=figure,
+            skipped=position.skipped,
+            seconds=time.monotonic() - started,
+        )
+        position.history.append(done)
+        position.epoch, position.in_epoch, position.losses = done.epoch, 0, []
+        position.skipped, position.seconds = 0, 0.0
+        metrics.write(position.step, {"epoch": done.epoch, "epoch_loss": done.loss, "validation": figure})
+        best = _best(position).epoch
+        log.info("epoch %d: loss %s, validation mAP@10 %.4f, best epoch %d", done.epoch, done.loss, figure, best)
+        if self.fabric.is_global_zero and best == done.epoch:
+            save_best(self.job.folder / "checkpoints", self.model, best)
+        self._save(position, metrics)
+        if self.fabric.is_global_zero:
+            forget_others(self.job.folder / "checkpoints", best)
+
+    def _validate(self) -> float:
+        with self.fabric.autocast():
+            found = embed(self.model, self.validation, batch=self.settings.batch, workers=self.settings.workers)
+        audio, text = (rows.numpy() for rows in found)
+        if self.settings.model.fusion != "paired":  # there, equal captions of different clips are different vectors
+            text = one_vector_a_caption(text, self.validation.captions)
+        return mean_map10(audio, text)
+
+    def _is_due(self, position: Position) -> bool:
+        steps, minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
+        if steps is not None and position.in_epoch % steps == 0:
+            return True
+        return minutes is not None and time.monotonic() - self.saved > 60 * minutes
+
+    def _save(self, position: Position, metrics: Metrics) -> None:
+        self.saved = time.monotonic()
+        if self.fabric.is_global_zero:
+            position.metrics_bytes = metrics.size
+            position.scaler = self.fabric.strategy.precision.state_dict()
+            save_checkpoint(self.job.folder / "checkpoints", self.model, self.optimizer, position)
+
+    def _bar(self, position: Position, steps: int) -> Any:
+        return tqdm(
+            total=steps,
+            initial=position.in_epoch,
+            desc=f"epoch {position.epoch + 1}/{self.settings.epochs}",
+            unit=" steps",
+            disable=not (self.job.progress and self.fabric.is_global_zero),
+        )
+
+
+def _pairs(job: Job, model: FSCLAP, part: Any) -> Pairs:
+    settings = job.run.settings
+    pairs = load_pairs(
+        job.store,
+        job.split.ids(part),
+        (model.audio_encoder, model.text_encoder),
+        folder=job.cache,
+        seed=settings.seed,
+        same=settings.same,
+        cached=settings.cache_features,
+        progress=job.progress,
+    )
+    least = settings.split.min_train_clips if part == "train" else settings.split.min_eval_clips
+    if len(pairs) < least:
+        raise TooSmall(
+            f"{len(pairs)} clips of the {part} part are usable ({len(pairs.rejected)} are not); needed are {least}. "
+            "Add sources, or lower split.min_train_clips and split.min_eval_clips."
+        )
+    return pairs
+
+
+def _is_over(position: Position, settings: TrainSettings) -> bool:
+    if position.epoch >= settings.epochs:
+        return True
+    best = position.best
+    return best is not None and settings.patience is not None and position.epoch - best.epoch >= settings.patience
+
+
+def _best(position: Position) -> Epoch:
+    best = position.best
+    assert best is not None  # there is at least one epoch
+    return best
+
+
+def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, training: Pairs, validation: Pairs) -> None:
+    model.save_pretrained(job.folder)
+    best = _best(position)
+    Trained(
+        run=job.run,
+        best_epoch=best.epoch,
+        validation=best.validation,
+        leaks=model.settings.fusion == "paired",
+        history=position.history,
+        steps=position.step,
+        clips={"train": len(training), "validation": len(validation), "test": len(job.split.test)},
+        rejected=len(training.rejected) + len(validation.rejected),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        environment=environment(fabric),
+    ).save(job.folder / RECORD)
+    log.info("trained %s: epoch %d, validation mAP@10 %.4f", job.folder, best.epoch, best.validation)

@@ -1,0 +1,216 @@
+"""One optimiser step: gradients of the loss over its batches, on one device or many; clipping; what is not finite."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from fsclap.model.fsclap import FSCLAP
+from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
+from fsclap.training.batches import Batch
+from fsclap.training.settings import TrainSettings
+
+
+class Outputs(NamedTuple):
+    """What one forward pass gives: unit rows (batch, embedding), 1/tau, and the matching loss (0 without a head)."""
+
+    audio: Tensor
+    text: Tensor
+    scale: Tensor
+    matching: Tensor
+
+
+class Objective(nn.Module):
+    """All that the loss needs of one batch, in a single forward pass: DDP follows nothing else."""
+
+    def __init__(self, model: FSCLAP, settings: TrainSettings) -> None:
+        super().__init__()
+        self.model = model
+        self.gamma = settings.loss.gamma
+
+    def forward(self, batch: Batch) -> Outputs:
+        audio, text = self.model(batch.audio, batch.text)
+        scale = self.model.logit_scale()
+        matching = audio.new_zeros(()) if self.model.matcher is None else self._matching(batch, audio, text, scale)
+        return Outputs(audio, text, scale, matching)
+
+    def _matching(self, batch: Batch, audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        """The loss of the matching head on each pair, and on each clip and caption with a hard negative."""
+        drawn = hard_negatives(audio, text, scale, gamma=self.gamma, groups=batch.groups)
+        own = torch.arange(len(batch), device=audio.device)
+        hears = torch.cat([own, own, drawn.audio])
+        reads = torch.cat([own, drawn.text, own])
+        there = (hears >= 0) & (reads >= 0)
+        logits = self.model.match(batch.audio[hears[there]], batch.text[reads[there]])
+        return matching_loss(logits, (torch.arange(len(hears), device=audio.device) < len(batch))[there])
+
+
+def make_optimizer(model: FSCLAP, settings: TrainSettings, *, fused: bool) -> torch.optim.AdamW:
+    """AdamW with the groups of the model; each remembers its peak learning rate."""
+    groups = model.parameter_groups(
+        encoder_lr=settings.encoder_lr, head_lr=settings.head_lr, weight_decay=settings.weight_decay
+    )
+    for group in groups:
+        group["peak_lr"] = group["lr"]
+    return torch.optim.AdamW(groups, fused=fused)
+
+
+def lr_factor(step: int, *, warmup: int, total: int) -> float:
+    """Share of the peak learning rate at a step, counted from 0: a straight rise, then half a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+
+def step_seed(seed: int, step: int, device: int) -> int:
+    """What dropout and hard negatives of a step are drawn from."""
+    return int(np.random.SeedSequence((seed, step, device)).generate_state(1)[0])
+
+
+class StepResult(NamedTuple):
+    """What a step came to.
+
+    Attributes:
+        loss: Contrastive loss, mean over the batches.
+        matching: Matching loss, mean over the batches.
+        grad_norm: L2 norm before clipping.
+        skipped: Something was not finite, and the weights are as before.
+        compute_s, optimizer_s: Seconds of forward and backward passes, and of the rest. Neither waits for a GPU
+            before its time is taken; their sum does.
+    """
+
+    loss: float
+    matching: float
+    grad_norm: float
+    skipped: bool
+    compute_s: float
+    optimizer_s: float
+
+
+class Stepper:
+    """Takes optimiser steps.
+
+    Args:
+        objective, optimizer: As `fabric.setup` returned them.
+    """
+
+    def __init__(self, fabric: Fabric, objective: Any, optimizer: Any, settings: TrainSettings) -> None:
+        self.fabric = fabric
+        self.objective = objective
+        self.optimizer = optimizer
+        self.settings = settings
+        self.norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    def set_learning_rate(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+
+    def backward(self, batches: Sequence[Batch], *, number: int) -> Tensor:
+        """Leave the gradient of the step's loss in the parameters.
+
+        Randomness is drawn from (seed, step, device), so that a step is the same after a resumption.
+
+        Returns:
+            (2,) contrastive and matching loss.
+        """
+        torch.manual_seed(step_seed(self.settings.seed, number, self.fabric.global_rank))
+        return self._cached(batches) if self.settings.grad_cache else self._accumulated(batches)
+
+    def step(self, batches: Sequence[Batch], *, number: int) -> StepResult:
+        """Update the weights, if all is finite; if not, running statistics are as before the step, too."""
+        started = time.perf_counter()
+        held = [{name: x.clone() for name, x in norm.named_buffers()} for norm in self.norms]
+        losses = self.backward(batches, number=number)
+        computed = time.perf_counter()
+        loss, matching, grad_norm = self._update(losses)
+        skipped = not all(map(math.isfinite, (loss, matching, grad_norm)))
+        if skipped:
+            for norm, before in zip(self.norms, held, strict=True):
+                norm.load_state_dict(before, strict=False)
+        ended = time.perf_counter()
+        return StepResult(loss, matching, grad_norm, skipped, computed - started, ended - computed)
+
+    def _update(self, losses: Tensor) -> list[float]:
+        """Clip the gradients and apply them, if all is finite: the losses and the norm of the gradients."""
+        norm = self.fabric.clip_gradients(
+            self.objective, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
+        )
+        assert norm is not None
+        reduced = self.fabric.all_reduce(torch.cat([losses, norm.reshape(1)]), reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        # The one place where the host waits for the device. All devices see the same figures, and decide alike.
+        figures: list[float] = reduced.tolist()
+        # A scaler of half-precision gradients has to learn that they were not finite; it then does not step, either.
+        if all(map(math.isfinite, figures)) or self.fabric.strategy.precision.state_dict():
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return figures
+
+    def _accumulated(self, batches: Sequence[Batch]) -> Tensor:
+        """The mean of the losses of the batches, each contrasted within itself."""
+        losses = []
+        for at, batch in enumerate(batches):
+            with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
+                out = self.objective(batch)
+                loss = self._loss(out.audio, out.text, out.scale, batch.groups)
+                self.fabric.backward((loss + self.settings.rerank_weight * out.matching) / len(batches))
+            losses.append(torch.stack([loss.detach(), out.matching.detach()]))
+        return torch.stack(losses).mean(dim=0)
+
+    def _cached(self, batches: Sequence[Batch]) -> Tensor:
+        """The loss of all pairs contrasted with one another, in the memory of one batch (GradCache).
+
+        dL/dw = sum over batches of dL/d(embeddings) . d(embeddings)/dw: the embeddings are computed without
+        gradient, then the first factor of all of them, then each batch again for the second.
+        """
+        states, embedded = [], []
+        for batch in batches:
+            states.append(self._random_state())
+            with torch.no_grad():
+                embedded.append(self.objective(batch))
+        audio, text = (torch.cat(rows).requires_grad_() for rows in list(zip(*embedded, strict=True))[:2])
+        scale = embedded[-1].scale.detach().requires_grad_()
+        loss = self._loss(audio, text, scale, torch.cat([batch.groups for batch in batches]))
+        by_audio, by_text, by_scale = torch.autograd.grad(loss, [audio, text, scale])
+        after, matching = self._random_state(), []
+        sizes = [len(batch) for batch in batches]
+        for at, (batch, audio_grad, text_grad) in enumerate(
+            zip(batches, by_audio.split(sizes), by_text.split(sizes), strict=True)
+        ):
+            self._set_random_state(states[at])
+            with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
+                out = self.objective(batch)
+                rest = by_scale * out.scale + self.settings.rerank_weight * out.matching
+                self.fabric.backward(
+                    (out.audio * audio_grad).sum() + (out.text * text_grad).sum() + rest / len(batches)
+                )
+            matching.append(out.matching.detach())
+        self._set_random_state(after)
+        return torch.stack([loss.detach(), torch.stack(matching).mean()])
+
+    def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
+        """The loss over the pairs of all devices. DDP takes the mean of the devices' gradients; the gather's
+        backward pass sums them over devices, which makes up for it."""
+        if self.fabric.world_size > 1:
+            audio, text, groups = (self._gathered(x) for x in (audio, text, groups))
+        return contrastive_loss(audio, text, scale, settings=self.settings.loss, groups=groups)
+
+    def _gathered(self, x: Tensor) -> Tensor:
+        """(batch, ...) of each device -> (devices x batch, ...)."""
+        gathered = self.fabric.all_gather(x, sync_grads=x.is_floating_point())
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)
+
+    def _random_state(self) -> tuple[Tensor, Tensor | None]:
+        cuda = self.fabric.device.type == "cuda"
+        return torch.get_rng_state(), torch.cuda.get_rng_state(self.fabric.device) if cuda else None
+
+    def _set_random_state(self, state: tuple[Tensor, Tensor | None]) -> None:
+        torch.set_rng_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], self.fabric.device)

@@ -1,0 +1,179 @@
+"""Evaluation, as the flow sees it: the report, what people get to see of it, and which model is the current one."""
+
+import base64
+import datetime
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from storage.corpus import Corpus
+from storage.models import Decision, ModelStore
+from tasks.training import features_folder, open_clips, report_folder
+
+if TYPE_CHECKING:
+    from fsclap.evaluation.results import Evaluation
+
+log = logging.getLogger("fsclap.tasks")
+
+
+class EvaluatedModel(BaseModel):
+    """An evaluation, as flows hand it on.
+
+    Attributes:
+        report: The page; beside it are evaluation.json and map.png.
+        leaks: The model leaks, so there is no figure.
+        promoted: Whether the model is the current one now.
+        reason: Why it is, or is not.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    corpus: str
+    version: int
+    model: str
+    report: str
+    leaks: bool
+    promoted: bool = False
+    reason: str = ""
+
+
+@task(task_run_name="evaluate {model} on {corpus}", cache_policy=NO_CACHE)
+def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> EvaluatedModel:
+    """The leak probe and the protocol on the test part, and the report."""
+    from fsclap.evaluation.report import clips_needed, write_report
+    from fsclap.evaluation.run import clips_of, evaluate_model, history_of
+    from fsclap.training.splits import Split
+
+    table = Corpus.open(corpus)
+    version = table.version() if version is None else version
+    clips = open_clips(table, version, work)
+    folder = _model_folder(model)
+    found = evaluate_model(
+        folder, clips, Split.load(folder / "split.json"), "test",
+        cache=features_folder(work), corpus=corpus, version=version,
+    )  # fmt: skip
+    report = write_report(
+        found.evaluation,
+        report_folder(model, corpus, version),
+        audio_embeddings=found.audio,
+        text_embeddings=found.text,
+        history=history_of(folder),
+        clips=clips_of(clips, clips_needed(found.evaluation)),
+    )
+    return EvaluatedModel(
+        corpus=corpus, version=version, model=model, report=str(report), leaks=found.evaluation.leak.leaks
+    )
+
+
+@task(task_run_name="promote {evaluated.model}?", cache_policy=NO_CACHE)
+def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
+    """Make the model the current one if it is better by more than the interval and does not leak; keep the decision."""
+    from fsclap.evaluation.run import compare
+    from fsclap.training.splits import Split
+
+    folder = _model_folder(evaluated.model)
+    store = ModelStore.open(folder.parent)
+    current = store.promoted()
+    if current is not None and current.model == folder.name:
+        return evaluated.model_copy(update={"promoted": True, "reason": f"it is the current model: {current.reason}"})
+    if evaluated.leaks:
+        verdict = None
+    else:
+        clips = open_clips(Corpus.open(evaluated.corpus), evaluated.version, work)
+        split = Split.load(folder / "split.json")
+        against = store.folder(current.model) if current else None
+        verdict = compare(folder, against, clips, split, cache=features_folder(work))
+    decision = Decision(
+        model=folder.name,
+        against=current.model if current else None,
+        promoted=verdict is not None and verdict.better,
+        reason=verdict.reason if verdict else "it leaks",
+        figure=verdict.figure.model_dump() if verdict and verdict.figure else None,
+        difference=verdict.difference.model_dump() if verdict and verdict.difference else None,
+        clips=verdict.clips if verdict else 0,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    store.record(decision)
+    log.info("%s is %s: %s", folder.name, "promoted" if decision.promoted else "not promoted", decision.reason)
+    return evaluated.model_copy(update={"promoted": decision.promoted, "reason": decision.reason})
+
+
+@task(task_run_name="show the evaluation of {evaluated.model}", cache_policy=NO_CACHE)
+def show_evaluation(evaluated: EvaluatedModel) -> None:
+    """Headline with the map, the metrics as a table, and the way to the report, as artifacts."""
+    from fsclap.evaluation.report import FIGURES
+    from fsclap.evaluation.results import Evaluation
+
+    report = Path(evaluated.report).resolve()
+    evaluation = Evaluation.load(report.parent / FIGURES)
+    create_markdown_artifact(_summary(evaluated, evaluation, report), key="evaluation-report")
+    create_table_artifact(_table(evaluation), key="evaluation-metrics", description="Retrieval, in %")
+    create_link_artifact(
+        report.as_uri(), link_text="Report with plots and sound", key="evaluation-page",
+        description="A file on the worker's machine: copy the address if the browser does not follow it",
+    )  # fmt: skip
+
+
+def refuse_leak(evaluated: EvaluatedModel) -> None:
+    """End the flow as Failed when the model leaks.
+
+    Raises:
+        LeakError: It does; the message says what gave it away.
+    """
+    from fsclap.evaluation.leak import require_no_leak
+    from fsclap.evaluation.report import FIGURES
+    from fsclap.evaluation.results import Evaluation
+
+    require_no_leak(Evaluation.load(Path(evaluated.report).with_name(FIGURES)).leak)
+
+
+def _model_folder(model: str) -> Path:
+    folder = Path(model)
+    store = ModelStore.open(folder.parent) if folder.parent.is_dir() else None
+    if store is None or not store.finished(folder.name):
+        known = ", ".join(store.names()) if store else ""
+        raise ValueError(f"{model} is not the folder of a finished model; {folder.parent} has: {known or 'none'}")
+    return folder
+
+
+def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) -> str:
+    from fsclap.evaluation.report import HEADLINE, headline, interval, meaning
+
+    row = headline(evaluation)
+    lines = [f"# `{evaluated.model}` on `{evaluated.corpus}` version {evaluated.version}"]
+    if evaluated.leaks:
+        probe = evaluation.leak
+        lines.append(
+            "**This model leaks: no retrieval figure is printed.** Of pairs that have nothing to do with one another "
+            f"it finds {100 * max(probe.noise_r1, probe.shuffled_r1):.1f} %; chance is {100 * probe.chance:.1f} %."
+        )
+    elif row is not None:
+        metric = HEADLINE[1]
+        lines.append(f"## {metric}: {interval(row.metrics[metric])}")
+        lines.append(f"Mean of both directions, {row.pool:,} clips in the pool. {meaning(evaluation)}")
+    state = "The current model now" if evaluated.promoted else "Not promoted"
+    lines.append(f"**{state}**: {evaluated.reason}.")
+    image = base64.b64encode((report.parent / "map.png").read_bytes()).decode()
+    lines.append(f"![Map of the embeddings](data:image/png;base64,{image})")
+    return "\n\n".join(lines)
+
+
+def _table(evaluation: "Evaluation") -> list[dict[str, str | int]]:
+    rows = []
+    for row in evaluation.retrieval:
+        cells: dict[str, str | int] = {
+            "mode": row.mode,
+            "pool": row.pool,
+            "direction": row.direction,
+            "stage": row.stage,
+        }
+        for name, found in row.metrics.items():
+            cells[name] = f"{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+            cells[f"{name} chance"] = f"{100 * row.chance[name]:.1f}"
+        rows.append(cells)
+    return rows

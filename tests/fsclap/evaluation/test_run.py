@@ -1,0 +1,179 @@
+"""From a model's folder to its evaluation, and one model against another; on real clips with the embedded encoders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fsclap.evaluation.run import (
+    Evaluated,
+    Verdict,
+    against_current,
+    clips_of,
+    compare,
+    evaluate_model,
+    examples,
+    history_of,
+)
+from fsclap.training.clips import ClipStore
+from fsclap.training.loop import train
+from fsclap.training.splits import Split
+from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store, tiny
+
+__all__ = ["cache", "corpus", "one_thread", "split", "store"]  # fixtures of the training tests
+
+
+@dataclass(frozen=True)
+class Trained:
+    folder: Path
+    split: Split
+    evaluate: Callable[..., Evaluated]
+
+
+@pytest.fixture(scope="module")
+def trained(store: ClipStore, split: Split, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("model")
+    train(store, split, tiny(), folder, cache=cache, progress=False)
+
+    def evaluate(model: Path = folder, part: str = "test", clips: ClipStore = store) -> Evaluated:
+        return evaluate_model(model, clips, split, part, cache=cache, corpus="c", version=3)  # type: ignore[arg-type]
+
+    return Trained(folder, split, evaluate)
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_of_the_part_and_of_nothing_else(trained: Trained, store: ClipStore) -> None:
+    found = trained.evaluate()
+    evaluation = found.evaluation
+    assert sorted(found.ids) == trained.split.test
+    assert (evaluation.clips, evaluation.part, evaluation.corpus, evaluation.version) == (
+        len(found.ids),
+        "test",
+        "c",
+        3,
+    )
+    rows = [row for row in store.table.to_pylist() if row["utterance_id"] in trained.split.test]
+    assert evaluation.speakers == len({row["speaker"] for row in rows})
+    assert evaluation.styles == len({row["style_key"] for row in rows})
+    assert sum(size * count for size, count in evaluation.group_sizes.items()) == len(rows)
+    assert evaluation.nearest_training_speaker == trained.split.nearest_training_speaker("test")
+    assert not evaluation.leak.leaks
+    assert evaluation.figure("mAP@10", mode="paper").value > 0
+    assert np.linalg.norm(found.audio, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_the_validation_figure_is_the_one_that_training_selected_by(trained: Trained) -> None:
+    history = history_of(trained.folder)
+    figure = trained.evaluate(part="validation").evaluation.figure("mAP@10", mode="paper")
+    assert figure.value == pytest.approx(max(row["validation"] for row in history), abs=1e-6)
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert all(row["loss"] > 0 and row["learning_rate"] > 0 for row in history)
+    assert history[0]["step"] < history[1]["step"]
+
+
+@pytest.mark.slow
+def test_a_model_that_fuses_pairs_gets_no_retrieval_figure(
+    trained: Trained, store: ClipStore, cache: Path, tmp_path: Path
+) -> None:
+    settings = tiny(epochs=8)
+    paired = settings.model_copy(update={"model": settings.model.model_copy(update={"fusion": "paired"})})
+    train(store, trained.split, paired, tmp_path, cache=cache, progress=False)
+    evaluation = trained.evaluate(tmp_path).evaluation
+    assert evaluation.leak.leaks
+    assert evaluation.retrieval == []
+    assert (evaluation.best, evaluation.worst) == ([], [])
+    assert evaluation.audio.effective_rank >= 1
+
+
+@pytest.mark.slow
+def test_a_matching_head_reorders_what_the_embeddings_found(
+    trained: Trained, store: ClipStore, cache: Path, tmp_path: Path
+) -> None:
+    settings = tiny()
+    headed = settings.model_copy(update={"model": settings.model.model_copy(update={"rerank": True})})
+    train(store, trained.split, headed, tmp_path, cache=cache, progress=False)
+    stages = {row.stage for row in trained.evaluate(tmp_path).evaluation.retrieval}
+    assert stages == {"embeddings", "rerank@20"}
+
+
+@pytest.mark.slow
+def test_another_corpus_is_refused(trained: Trained, corpus: pa.Table, tmp_path: Path) -> None:
+    other = corpus.set_column(0, "utterance_id", pa.array([f"other-{row}" for row in range(len(corpus))]))
+    clips = ClipStore.create(tmp_path, other.to_batches(), key="other", progress=False)
+    with pytest.raises(ValueError, match="corpus that it was trained on"):
+        trained.evaluate(clips=clips)
+
+
+@pytest.mark.slow
+def test_a_model_is_compared_on_clips_that_the_current_one_never_saw(
+    trained: Trained, store: ClipStore, cache: Path, tmp_path: Path
+) -> None:
+    itself = compare(trained.folder, trained.folder, store, trained.split, cache=cache)
+    assert (itself.better, itself.clips) == (False, len(trained.split.validation))
+    assert itself.difference is not None
+    assert (itself.difference.value, itself.difference.high) == (0, 0)
+    # A split in which the model validates on what the current one was trained on.
+    swapped = trained.split.model_copy(update={"validation": trained.split.train})
+    found = compare(trained.folder, trained.folder, store, swapped, cache=cache)
+    assert (found.better, found.clips) == (False, 0)
+    assert "unknown to the current model" in found.reason
+    first = compare(trained.folder, None, store, trained.split, cache=cache)
+    assert first.difference is None
+    assert first.figure is not None
+    assert first.better == ("does not beat chance" not in first.reason)
+
+
+@pytest.mark.slow
+def test_a_current_model_whose_encoders_changed_does_not_stand_in_the_way(
+    trained: Trained, store: ClipStore, cache: Path, tmp_path: Path
+) -> None:
+    for file in trained.folder.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "encoders.json").write_text('{"audio": "another", "text": "another"}')
+    found = compare(trained.folder, tmp_path, store, trained.split, cache=cache)
+    assert "cannot be loaded any more" in found.reason
+    assert found.difference is None
+
+
+def verdict(gain: float, *, clips: int = 200) -> Verdict:
+    rng = np.random.default_rng(0)
+    theirs = rng.uniform(0, 0.5, clips)
+    return against_current(theirs + gain + 0.1 * rng.normal(size=clips), theirs, seed=0)
+
+
+def test_only_a_gain_beyond_its_interval_is_better() -> None:
+    assert verdict(0.05).better
+    assert verdict(0.05).difference is not None
+    assert not verdict(0.005).better
+    assert not verdict(-0.05).better
+    assert not verdict(0.05, clips=8).better
+    assert "beats the current model: mAP@10 +5" in verdict(0.05).reason
+    assert "does not beat the current model" in verdict(-0.05).reason
+
+
+def test_the_best_and_the_worst_queries_are_each_shown_once() -> None:
+    rng = np.random.default_rng(0)
+    audio = rng.normal(size=(30, 16))
+    audio /= np.linalg.norm(audio, axis=1, keepdims=True)
+    text = audio.copy()
+    text[20:] = -audio[20:]
+    captions = [f"caption {number // 2}" for number in range(30)]
+    text[1::2] = text[::2]  # equal captions, equal embeddings
+    best, worst = examples([f"c{number}" for number in range(30)], captions, audio, text, seed=0)
+    shown = [example.query for example in (*best, *worst)]
+    assert len(shown) == len(set(shown)) == 15
+    assert best[0].rank <= best[-1].rank < worst[-1].rank <= worst[0].rank
+    assert all(example.found_ids[0] == example.expected_id for example in best if example.rank == 1)
+    assert {example.query for example in worst[:5]} == {f"caption {number}" for number in range(10, 15)}
+
+
+def test_a_report_clip_has_the_words_of_its_style(store: ClipStore) -> None:
+    (id_,) = store.table["utterance_id"].to_pylist()[:1]
+    clip = clips_of(store, [id_])[id_]
+    assert clip.style == ("style 0",)
+    assert clip.flac.startswith(b"fLaC")

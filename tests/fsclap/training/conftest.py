@@ -1,0 +1,108 @@
+"""A corpus of clips cut from two real episodes, with voices and captions that are known."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from fsclap.audio import DecodeSettings, decode, encode_flac
+from fsclap.model.settings import ModelSettings
+from fsclap.training.clips import ClipStore
+from fsclap.training.settings import TrainSettings
+from fsclap.training.splits import Split, SplitSettings, make_split
+from tests.fsclap.conftest import SAMPLES
+
+RATE = 24000
+VOICES = 5
+TINY = ModelSettings(width=16, heads=2, embedding=16)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that runs can be compared to the last bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def voice(number: int) -> np.ndarray:
+    """The embedding of a voice: unit norm, nearly orthogonal to the others."""
+    vector = np.random.default_rng(number).normal(size=256)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def caption(number: int) -> str:
+    words = itertools.product(
+        ("low", "high", "deep", "bright"), ("slowly", "fast", "evenly"), ("soft", "loud", "tense"), ("one", "two")
+    )
+    pitch, pace, energy, style = list(words)[number % 72]
+    return f"A {pitch} and {energy} voice speaks {pace} in style {style}{'' if number < 72 else ' again'}."
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """90 clips of 0.6 to 1.5 s from two series; five voices, each in both of them under another label."""
+    rows = []
+    for series, media in (("Lines", "crossed-lines/e01.mp4"), ("Ryby", "dve-ryby/e01.mp4")):
+        out = tmp_path_factory.mktemp("decoded") / "wave"
+        wave = decode(SAMPLES / media, out, sample_rate=RATE, settings=DecodeSettings()).mean(axis=0)
+        for number in range(45):
+            start = 1.3 * number
+            seconds = 0.6 + 0.1 * (number % 10)
+            clip = wave[int(start * RATE) : int((start + seconds) * RATE)]
+            rows.append(row(series, number, clip, voice_number=number % VOICES))
+    return pa.Table.from_pylist(rows)
+
+
+def row(series: str, number: int, wave: np.ndarray, *, voice_number: int) -> dict[str, object]:
+    id_ = f"{series.lower()}-{number:05d}"
+    return {
+        "utterance_id": id_,
+        "source_id": series.lower(),
+        "series": series,
+        "episode": "e01",
+        "speaker": f"{series}/e01/S{voice_number:02d}",
+        "caption": caption(number + 45 * (series == "Ryby")),
+        "style_key": f"style={number % 7}",
+        "text": f"sentence number {number} of {series}",
+        "duration": len(wave) / RATE,
+        "speaker_embedding": voice(voice_number).tolist(),
+        "audio": {"bytes": encode_flac(wave, RATE), "path": f"{id_}.flac"},
+    }
+
+
+@pytest.fixture(scope="session")
+def store(corpus: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    folder = tmp_path_factory.mktemp("clips")
+    return ClipStore.create(folder, corpus.to_batches(), key="samples@1", progress=False)
+
+
+@pytest.fixture(scope="session")
+def split(store: ClipStore) -> Split:
+    return make_split(store.table, SplitSettings(seed=1))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features that the tests of this session share."""
+    return tmp_path_factory.mktemp("features")
+
+
+def tiny(**changes: object) -> TrainSettings:
+    """A run of seconds: three or four steps to an epoch, without dropout unless asked for."""
+    settings: dict[str, object] = {
+        "model": TINY.model_copy(update={"dropout": 0.0}),
+        "batch": 8,
+        "accumulate": 2,
+        "epochs": 2,
+        "head_lr": 3e-3,
+        "encoder_lr": 1e-3,
+        "workers": 0,
+        "accelerator": "cpu",
+    }
+    return TrainSettings(**(settings | changes))  # type: ignore[arg-type]

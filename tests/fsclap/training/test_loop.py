@@ -1,0 +1,212 @@
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fsclap.evaluation.metrics import mean_map10
+from fsclap.model.encoders import Encoders
+from fsclap.model.fsclap import FSCLAP
+from fsclap.model.tokens import Tokens
+from fsclap.training.batches import embed, load_pairs
+from fsclap.training.clips import ClipStore
+from fsclap.training.loop import Diverged, train
+from fsclap.training.record import Metrics, Trained
+from fsclap.training.splits import Split, TooSmall
+from tests.fsclap.training.conftest import TINY, tiny
+from tests.fsclap.training.encoders import FrozenBytes, TrainedMel, frozen, trained
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps(folder: Path) -> list[dict[str, Any]]:
+    """The steps, without what a clock says."""
+    rows = [line for line in lines(folder) if "loss" in line]
+    return [{name: x for name, x in row.items() if not name.endswith("_s")} for row in rows]
+
+
+@pytest.fixture
+def job(store: ClipStore, split: Split, cache: Path, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "store": store,
+        "split": split,
+        "settings": tiny(),
+        "folder": tmp_path / "run",
+        "cache": cache,
+        "encoders": frozen(),
+        "progress": False,
+    }
+
+
+def test_a_trained_folder_is_a_model(job: dict[str, Any], store: ClipStore, split: Split, cache: Path) -> None:
+    settings = tiny(epochs=6)
+    done = train(**job | {"settings": settings, "corpus": "samples", "version": 3})
+    assert (done.run.corpus, done.run.version, done.run.split) == ("samples", 3, split.digest)
+    assert [epoch.epoch for epoch in done.history] == [1, 2, 3, 4, 5, 6]
+    losses = [epoch.loss for epoch in done.history if epoch.loss is not None]
+    assert losses[-1] < losses[0] - 0.1  # it learns
+    assert done.validation == max(epoch.validation for epoch in done.history)
+    assert done.clips["train"] == len(split.train)
+    assert Split.load(done.folder / "split.json") == split
+
+    model = FSCLAP.from_pretrained(done.folder, encoders=frozen())
+    validation = load_pairs(store, split.validation, frozen(), folder=cache, progress=False)
+    found = embed(model, validation, batch=settings.batch)
+    assert mean_map10(found.audio.numpy(), found.text.numpy()) == done.validation  # the weights of the best epoch
+    assert (
+        not list(done.folder.glob("**/*.p*t")) + list(done.folder.glob("**/*.bin")) + list(done.folder.glob("**/*.pkl"))
+    )
+
+
+def test_every_step_is_measured(job: dict[str, Any]) -> None:
+    done = train(**job)
+    taken = steps(done.folder)
+    assert [row["step"] for row in taken] == list(range(1, done.steps + 1))
+    per_epoch = done.steps // 2
+    assert sum(row["pairs"] for row in taken[:per_epoch]) == done.clips["train"]
+    assert taken[per_epoch - 1]["lr"] == pytest.approx(3e-3)  # after one epoch of warm-up
+    assert done.history[0].loss == pytest.approx(np.mean([row["loss"] for row in taken[:per_epoch]]))
+    timed = [line for line in lines(done.folder) if "loss" in line]
+    assert all(line["data_s"] > 0 and line["compute_s"] > 0 and line["optimizer_s"] > 0 for line in timed)
+    assert [line["validation"] for line in lines(done.folder) if "validation" in line] == [
+        epoch.validation for epoch in done.history
+    ]
+    (curves,) = (done.folder / "tensorboard").glob("events*")
+    assert b"validation" in curves.read_bytes()
+
+
+def test_a_finished_folder_is_returned_and_another_run_refused(job: dict[str, Any]) -> None:
+    done = train(**job)
+    written = (done.folder / "model.safetensors").stat()
+    assert train(**job) == done == Trained.load(done.folder)
+    assert train(**job | {"settings": tiny(workers=1, checkpoint_minutes=3)}) == done  # these make no other model
+    assert (done.folder / "model.safetensors").stat() == written
+    with pytest.raises(
+        ValueError, match=r"holds another run \(model.width: 8 != 16; epochs: 3 != 2; version: 4 != None\)"
+    ):
+        train(**job | {"settings": tiny(epochs=3, model=tiny().model.model_copy(update={"width": 8})), "version": 4})
+
+
+def _train_until_killed(job: dict[str, Any], last: int) -> None:
+    write = Metrics.write
+
+    def write_and_die(self: Metrics, step: int, figures: dict[str, Any]) -> None:
+        write(self, step, figures)
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Metrics.write = write_and_die  # type: ignore[method-assign]
+    train(**job)
+
+
+def test_a_kill_within_an_epoch_leaves_no_trace(job: dict[str, Any], tmp_path: Path) -> None:
+    settings = tiny(epochs=3, checkpoint_steps=2, batch=6, model=TINY.model_copy(update={"dropout": 0.2}), max_skips=3)
+    undisturbed = train(**job | {"settings": settings, "encoders": trained(), "folder": tmp_path / "undisturbed"})
+    per_epoch = undisturbed.steps // 3
+    last = per_epoch + 3  # in the second epoch, one step after a checkpoint
+    assert last < 2 * per_epoch
+    job |= {"settings": settings, "encoders": trained()}
+    killed = multiprocessing.get_context("fork").Process(target=_train_until_killed, args=(job, last))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert steps(job["folder"])[-1]["step"] == last
+    assert not (job["folder"] / "training.json").exists()
+    done = train(**job)
+    assert steps(done.folder) == steps(undisturbed.folder)  # losses, norms, rates; no step twice
+    assert [e.validation for e in done.history] == [e.validation for e in undisturbed.history]
+    ours, theirs = (load_file(run.folder / "model.safetensors") for run in (done, undisturbed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_stops_when_validation_gets_no_better(job: dict[str, Any]) -> None:
+    done = train(**job | {"settings": tiny(epochs=30, patience=2, head_lr=1e-8)})
+    assert done.best_epoch == 1
+    assert len(done.history) == 3
+
+
+class Overflowing(TrainedMel):
+    """Grows beyond all numbers, as a learning rate that is too high makes an encoder do."""
+
+    def forward(self, features: Tokens) -> Tokens:
+        out = super().forward(features)
+        return Tokens((1e4 * out.values).exp(), out.mask)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_then_too_many(job: dict[str, Any], cache: Path) -> None:
+    encoders: Encoders = (Overflowing(), FrozenBytes())
+    with pytest.raises(Diverged, match=r"3 steps in a row .*max_skips=3.* has their clips. Lower head_lr"):
+        train(**job | {"encoders": encoders, "settings": tiny(max_skips=3)})
+    skipped = [line["skipped"] for line in lines(job["folder"])]
+    assert len(skipped) == 3
+    assert {id_ for ids in skipped for id_ in ids} <= set(job["split"].train)
+
+
+def test_corrupt_clips_are_left_out_and_recorded(
+    job: dict[str, Any], corpus: pa.Table, split: Split, tmp_path: Path
+) -> None:
+    rows = corpus.to_pylist()
+    broken = [split.train[4], split.train[9], split.validation[0]]
+    for row in rows:
+        if row["utterance_id"] in broken:
+            row["audio"]["bytes"] = b"not a recording"
+    rows[next(n for n, row in enumerate(rows) if row["utterance_id"] == split.train[0])]["caption"] = "word " * 10_000
+    store = ClipStore.create(tmp_path / "clips", pa.Table.from_pylist(rows).to_batches(), key="b", progress=False)
+    done = train(**job | {"store": store})
+    rejected = [json.loads(line) for line in (done.folder / "rejected.jsonl").read_text().splitlines()]
+    assert [line["utterance_id"] for line in rejected] == broken
+    assert all("15 bytes are not a readable FLAC" in line["reason"] for line in rejected)
+    assert done.rejected == 3
+    assert done.clips["train"] == len(split.train) - 2
+    few = job["split"].model_copy(update={"train": split.train[:33]})
+    with pytest.raises(TooSmall, match="31 clips of the train part are usable"):
+        train(**job | {"store": store, "split": few, "folder": tmp_path / "few"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grad_cache": True},
+        {"precision": "bf16-mixed"},
+        {"model": TINY.model_copy(update={"rerank": True})},
+        {"model": TINY.model_copy(update={"fusion": "none", "separation": False, "pooling": "mean"})},
+        {"same": "style_key", "accumulate": 1},
+        {"workers": 2, "cache_features": "all"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_other_ways(job: dict[str, Any], changes: dict[str, Any]) -> None:
+    done = train(**job | {"settings": tiny(**changes), "encoders": trained()})
+    assert [epoch.skipped for epoch in done.history] == [0, 0]
+    assert not done.leaks
+
+
+def test_the_literal_fusion_is_said_to_leak(job: dict[str, Any]) -> None:
+    done = train(**job | {"settings": tiny(model=TINY.model_copy(update={"fusion": "paired"}))})
+    assert done.leaks
+    assert json.loads((done.folder / "training.json").read_text())["leaks"] is True
+
+
+@pytest.mark.slow
+def test_two_devices_do_what_one_does(job: dict[str, Any], tmp_path: Path) -> None:
+    settings = {"checkpoint_steps": 2, "grad_cache": False}
+    for grad_cache in (False, True):
+        settings["grad_cache"] = grad_cache
+        runs = [
+            train(**job | {"settings": tiny(devices=n, **settings), "folder": tmp_path / f"{n}-{grad_cache}"})
+            for n in (1, 2)
+        ]
+        alone, together = (steps(run.folder) for run in runs)
+        assert [row["pairs"] for row in together][:2] == [row["pairs"] for row in alone][:2]
+        for one, two in zip(alone[:2], together[:2], strict=True):
+            assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+            assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
