@@ -1,0 +1,180 @@
+"""What a training step costs: where its time goes, how fast the data comes, and against a plain loop.
+
+    python -m bench.training [--corpus data/corpus] [--batch 24] [--steps 4] [--json FILE]
+
+1. Steps of `fsclap.training.loop.train` at the `clap` preset (HTSAT-tiny and RoBERTa-base with random weights): the
+   share of the step that is neither forward nor backward pass.
+2. The data path alone, from the rows of the corpus to batches, against what the model takes: clips a second of both.
+3. The same pairs through `transformers.ClapModel` in a plain eager loop (its own loss, the same AdamW), and through
+   this project's step: seconds a step, one after the other in one run. On a GPU both in bf16, and ours compiled; model FLOP
+   utilisation needs the card's peak (--peak-tflops).
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
+
+from bench.machine import machine
+from fsclap.model.clap import BYTES, SPECIAL
+from fsclap.model.fsclap import FSCLAP
+from fsclap.model.losses import LossSettings, contrastive_loss
+from fsclap.model.settings import ModelSettings
+from fsclap.training.batches import Batch, Pairs, batches_of, epoch_batches, load_pairs
+from fsclap.training.clips import ClipStore
+from fsclap.training.loop import train
+from fsclap.training.settings import TrainSettings
+from fsclap.training.splits import SplitSettings, make_split
+from storage.corpus import Corpus
+
+PAPER = ModelSettings(encoders="clap", width=512)
+
+
+def open_clips(corpus: str, folder: Path) -> ClipStore:
+    opened = Corpus.open(corpus)
+    return ClipStore.create(folder, opened.dataset().to_batches(batch_size=256), key="bench", progress=False)
+
+
+def all_pairs(clips: ClipStore, model: FSCLAP, folder: Path) -> Pairs:
+    ids = clips.table["utterance_id"].to_pylist()
+    return load_pairs(clips, ids, (model.audio_encoder, model.text_encoder), folder=folder, progress=False)
+
+
+def step_shares(clips: ClipStore, folder: Path, *, batch: int, steps: int) -> dict[str, float]:
+    """Seconds of the parts of a step, medians over the steps of one epoch but the first."""
+    split = make_split(clips.table, SplitSettings(min_train_clips=2, min_eval_clips=2))
+    settings = TrainSettings(model=PAPER, batch=batch, accumulate=1, epochs=1, split=split.settings)
+    few = split.model_copy(update={"train": split.train[: batch * steps], "validation": split.validation[:8]})
+    train(clips, few, settings, folder / "run", cache=folder, progress=False)
+    lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    taken = [line for line in lines if "compute_s" in line][1:]
+    parts = {name: float(np.median([line[name] for line in taken])) for name in ("data_s", "compute_s", "optimizer_s")}
+    return parts | {"share_outside": 1 - parts["compute_s"] / sum(parts.values()), "pairs": float(taken[0]["pairs"])}
+
+
+def data_rate(pairs: Pairs, batch: int, seconds: float = 20.0) -> float:
+    """Clips a second from Parquet's bytes to padded batches: decoded, resampled, as log-mel."""
+    plan = cycle(epoch_batches(pairs.audio.lengths, batch, seed=0, epoch=0))
+    loaded = batches_of(pairs, list(islice(plan, 1000)), epoch=0)
+    next(loaded)  # the workers are up
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        count += len(next(loaded))
+    return count / (time.perf_counter() - start)
+
+
+def plain_clap() -> ClapModel:
+    """ClapModel of the same sizes."""
+    text = ClapTextConfig(vocab_size=BYTES + len(SPECIAL))
+    return ClapModel(ClapConfig(audio_config=ClapAudioConfig().to_dict(), text_config=text.to_dict()))
+
+
+def plain_step(model: ClapModel, batch: Batch) -> torch.Tensor:
+    out = model(
+        input_ids=batch.text.values.masked_fill(~batch.text.mask, 1),
+        attention_mask=batch.text.mask.long(),
+        input_features=batch.audio.values[:, None],
+        return_loss=True,
+    )
+    loss: torch.Tensor = out.loss
+    return loss
+
+
+def our_step(model: FSCLAP, batch: Batch) -> torch.Tensor:
+    embedded = model(batch.audio, batch.text)
+    return contrastive_loss(*embedded, model.logit_scale(), settings=LossSettings(), groups=batch.groups)
+
+
+def timed(
+    model: torch.nn.Module, step: Callable[[Any, Batch], torch.Tensor], batches: list[Batch], *, compiled: bool
+) -> dict[str, float]:
+    """Seconds a step (median, without the first two) and floating-point operations of one."""
+    device = batches[0].groups.device
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=device.type == "cuda")
+    with FlopCounterMode(display=False) as counter:
+        step(model, batches[0]).backward()
+    if compiled:
+        model.compile(dynamic=False)
+    seconds = []
+    for batch in batches:
+        start = _now(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = step(model, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        seconds.append(_now(device) - start)
+    return {"seconds": float(np.median(seconds[2:])), "tflop": counter.get_total_flops() / 1e12}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def resident(pairs: Pairs, batch: int, steps: int, device: torch.device) -> Iterator[Batch]:
+    """Batches on the device, all of one shape, so that only the step is timed."""
+    rows = np.resize(np.argsort(pairs.text.lengths, kind="stable"), batch)
+    for loaded in batches_of(pairs, [rows], epoch=0, workers=0):
+        yield from [loaded.to(device)] * steps
+
+
+def measure(corpus: str, *, batch: int, steps: int, peak_tflops: float | None) -> dict[str, Any]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = open_clips(corpus, folder / "clips")
+        shares = step_shares(clips, folder, batch=batch, steps=steps)
+        ours = FSCLAP(PAPER)
+        pairs = all_pairs(clips, ours, folder)
+        rate = data_rate(pairs, batch)
+        model_rate = shares["pairs"] / shares["compute_s"]
+        batches = list(resident(pairs, batch, max(steps, 3), device))
+        on_gpu = device.type == "cuda"
+        plain = timed(plain_clap().to(device).train(), plain_step, batches, compiled=False)
+        mine = timed(ours.to(device).train(), our_step, batches, compiled=on_gpu)
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "batch": batch,
+        "step": shares,
+        "data_clips_a_second": rate,
+        "model_clips_a_second": model_rate,
+        "data_over_model": rate / model_rate,
+        "plain_eager": plain,
+        "this_project": mine,
+        "times_faster": plain["seconds"] / mine["seconds"],
+    }
+    if peak_tflops:
+        for side in (plain, mine):
+            side["utilisation"] = side["tflop"] / side["seconds"] / peak_tflops
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", default="data/corpus")
+    parser.add_argument("--batch", type=int, default=24, help="the paper's is 96; a CPU takes a minute a step for it")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--peak-tflops", type=float, help="of the card, dense bf16")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    figures = measure(options.corpus, batch=options.batch, steps=options.steps, peak_tflops=options.peak_tflops)
+    figures["machine"] = machine()
+    print(json.dumps(figures, indent=1))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
