@@ -6,8 +6,8 @@
    share of the step that is neither forward nor backward pass.
 2. The data path alone, from the rows of the corpus to batches, against what the model takes: clips a second of both.
 3. The same pairs through `transformers.ClapModel` in a plain eager loop (its own loss, the same AdamW), and through
-   this project's step: seconds a step, one after the other in one run. On a GPU both in bf16, and ours compiled; model FLOP
-   utilisation needs the card's peak (--peak-tflops).
+   this project's step: seconds a step, one after the other in one run. On a GPU both in bf16, and ours compiled; model
+   FLOP utilisation needs the card's peak (--peak-tflops).
 """
 
 import argparse
