@@ -30,7 +30,7 @@ def summary(location: str, models: str, followers: list[str]) -> str:
         *((line.split(":")[0], line.partition(": ")[2]) if ": " in line else ("", line) for line in followers),
         ("corpus", f"{location}, version {corpus.version()}"),
         ("card", Path(location, "card.html").resolve().as_uri()),
-        *_model(models, evaluation_of(models, location, corpus.version())),
+        *model_rows(models, evaluation_of(models, location, corpus.version())),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", *(f"{name:<{width}}  {value}" for name, value in rows)])
@@ -43,7 +43,8 @@ def evaluation_of(models: str, corpus: str, version: int) -> Path | None:
     return newest.parent if newest else None
 
 
-def _model(models: str, folder: Path | None) -> list[tuple[str, str]]:
+def model_rows(models: str, folder: Path | None) -> list[tuple[str, str]]:
+    """The model that was evaluated in a folder: whether it is the current one, its figures, its report."""
     if folder is None:
         return [("model", "none was evaluated on this version")]
     evaluation = Evaluation.load(folder / FIGURES)

@@ -109,11 +109,11 @@ def show_too_small(corpus: str, found: TooFewClips) -> None:
     log.warning("%s: %s", corpus, found.reason)
 
 
-def announce_trained(trained: TrainedModel) -> None:
+def announce_trained(trained: TrainedModel) -> bool:
     """Emit the event that starts the evaluation, unless the model was evaluated on this corpus version before."""
     if report_folder(trained.model, trained.corpus, trained.version).joinpath("evaluation.json").is_file():
         log.info("%s was evaluated before, no event", trained.model)
-        return
+        return False
     emit_event(
         TRAINED,
         resource={
@@ -122,6 +122,7 @@ def announce_trained(trained: TrainedModel) -> None:
         },
         payload=trained.model_dump(),
     )
+    return True
 
 
 def run_name(store: ModelStore, corpus: Corpus, version: int, settings: TrainSettings) -> str:

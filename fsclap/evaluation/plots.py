@@ -144,7 +144,7 @@ def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
     """
     named = {
         "loss": ("Training loss", TEXT_COLOUR, 1),
-        "validation": ("Validation mAP@10, mean of directions (%)", AUDIO_COLOUR, 100),
+        "validation": ("Validation mAP@10 (%)", AUDIO_COLOUR, 100),
         "learning_rate": ("Learning rate", _MUTED, 1),
     }
     keys = [key for key in named if any(row.get(key) is not None for row in history)]
@@ -166,8 +166,8 @@ def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _mark_best(panel: Axes, epochs: Sequence[int], values: np.ndarray) -> None:
     best = int(np.nanargmax(values))
-    panel.plot(epochs[best], values[best], "o", color=TEXT_COLOUR, markersize=7, label=f"best: {values[best]:.2f}")
-    panel.legend(loc="lower right")
+    panel.plot(epochs[best], values[best], "o", color=TEXT_COLOUR, markersize=7)
+    panel.set_title(f"{panel.get_title(loc='left')}, best {values[best]:.2f}")
     panel.margins(y=0.15)
 
 

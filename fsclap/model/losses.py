@@ -221,8 +221,8 @@ def _rows_loss(
     masked = None if groups is None else (groups[own] == groups).scatter(1, own, False)
     weighted = logits + _log_weights(logits, own, masked, settings)
     if masked is not None:
-        weighted = weighted.masked_fill(masked, -torch.inf)
-    return F.cross_entropy(weighted.scatter(1, own, 0.0), own[:, 0], reduction="sum")
+        weighted.masked_fill_(masked, -torch.inf)
+    return F.cross_entropy(weighted.scatter_(1, own, 0.0), own[:, 0], reduction="sum")
 
 
 def _log_weights(logits: Tensor, own: Tensor, masked: Tensor | None, settings: LossSettings) -> Tensor:
@@ -234,8 +234,8 @@ def _log_weights(logits: Tensor, own: Tensor, masked: Tensor | None, settings: L
         left_out = left_out.scatter(1, own, True)
     if left_out is None:
         return math.log(logits.shape[1]) + hardness.log_softmax(dim=1)
-    # Not minus infinity: a row that is left out as a whole would have a gradient of NaN.
-    hardness = hardness.masked_fill(left_out, torch.finfo(logits.dtype).min / 4)
+    # Not minus infinity: a row that is left out as a whole would be NaN, if only on its way to being masked.
+    hardness.masked_fill_(left_out, torch.finfo(logits.dtype).min / 4)
     count = (logits.shape[1] - left_out.sum(dim=1, keepdim=True)).clamp(min=1)
     return count.to(logits.dtype).log() + hardness.log_softmax(dim=1)
 

@@ -65,6 +65,7 @@ def test_the_best_epoch_is_marked_and_an_epoch_without_validation_is_a_gap() -> 
     line, mark = validation.get_lines()
     assert np.isnan(np.asarray(line.get_ydata(), float)[:2]).all()
     assert np.asarray(mark.get_ydata(), float) == pytest.approx([100 * best])
+    assert validation.get_title(loc="left") == f"Validation mAP@10 (%), best {100 * best:.2f}"
 
 
 def test_the_histogram_holds_every_pair_and_no_pair_twice() -> None:

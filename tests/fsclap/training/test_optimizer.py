@@ -114,7 +114,7 @@ def test_the_matching_head_sees_pairs_and_hard_negatives(pairs: Pairs) -> None:
         -math.log(torch.sigmoid(logit if label else -logit).item())
         for logit, (_, _, label) in zip(logits, scored, strict=True)
     ]
-    assert float(found.matching) == pytest.approx(np.mean(entropies), rel=1e-5)
+    assert found.matching.item() == pytest.approx(np.mean(entropies), rel=1e-5)
 
 
 def test_the_matching_head_learns_the_same_with_a_grad_cache(pairs: Pairs) -> None:
