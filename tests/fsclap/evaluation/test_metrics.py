@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,23 +260,29 @@ def test_refuses_what_cannot_be_scored(call: Callable[[], object], message: str)
 
 
 LARGE = """
-import resource
 import numpy as np
 from fsclap.evaluation.metrics import grouped_metrics, mean_map10, same_group
+
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) / 2**20  # ru_maxrss would count the process that this one was forked from
+
 def unit(seed):
     x = np.random.default_rng(seed).normal(size=(20_000, 64)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
 audio, text = unit(0), unit(1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 found = mean_map10(audio, text)
 groups = np.arange(20_000) % 500
 grouped = grouped_metrics(audio, text, same_group(groups, groups))
 assert abs(found * 20_000 - 2.93) < 0.5 and abs(grouped["R@1"].mean() - 40 / 20_000) < 0.002
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+print(peak() - before)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
 def test_twenty_thousand_pairs_fit_in_four_gibibytes() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 4.0
+    assert 0.05 < float(done.stdout) < 2.0

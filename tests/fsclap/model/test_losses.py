@@ -2,6 +2,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,7 +302,7 @@ def test_large_batches_are_chunked_of_themselves(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loss, "_rows_loss", watched)
     audio, text = pairs(4200, dim=2, dtype=torch.float32)
     contrastive_loss(audio, text, 1.0, settings=LossSettings())
-    assert max(rows) * 4200 <= 2**22
+    assert max(rows) * 4200 <= 2**24
     assert sum(rows) == 2 * 4200
 
 
@@ -412,23 +413,29 @@ def test_without_a_negative_there_is_none() -> None:
 
 
 LARGE = """
-import resource, torch
+import torch
 from torch.nn import functional as F
 from fsclap.model.losses import LossSettings, contrastive_loss
+
+def peak():
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(status["VmHWM"].split()[0]) / 2**20  # ru_maxrss would count the process that this one was forked from
+
 torch.set_num_threads(2)
 torch.manual_seed(0)
 audio, text = (F.normalize(torch.randn(20_000, 64), dim=1).requires_grad_() for _ in range(2))
 contrastive_loss(audio[:64], text[:64], 14.0, settings=LossSettings()).backward()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 groups = torch.arange(20_000) // 2
 contrastive_loss(audio, text, 14.0, settings=LossSettings(detach_weights=False), groups=groups).backward()
 assert audio.grad.isfinite().all() and audio.grad.abs().max() > 0
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+print(peak() - before)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux's /proc")
 def test_twenty_thousand_pairs_fit_in_four_gibibytes() -> None:
     """Without chunks, one matrix of logits alone is 1.5 GiB, and the graph holds some ten of them."""
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 4.0
+    assert 0.05 < float(done.stdout) < 2.0
