@@ -31,9 +31,8 @@ class SelfAttention(nn.Module):
         batch, length, width = x.shape
         heads = self.project_in(self.norm(x)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (batch, heads, length, width / heads)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
-        )
+        # No dropout of the attention weights: with it torch falls back to its slow kernel.
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
         mixed = self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))
         return x + F.dropout(mixed, self.dropout, self.training)
 
@@ -61,7 +60,6 @@ class Separation(nn.Module):
             nn.LayerNorm(width),
             nn.Linear(width, 4 * width),
             nn.GELU(),
-            nn.Dropout(dropout),
             zeroed(nn.Linear(4 * width, width)),
             nn.Dropout(dropout),
         )
