@@ -5,13 +5,14 @@ direction and captions in the other.
 """
 
 import math
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from fsclap.model.settings import LossSettings
 
 WHOLE = 4096
 """Up to so many rows, the matrix is held whole: 64 MiB in float32 for each of some ten intermediate results."""
@@ -19,51 +20,6 @@ WHOLE = 4096
 AT_A_TIME = 2**24
 """Logits in a chunk beyond that: 64 MiB in float32. Not less: glibc gives blocks over 32 MiB back as they are freed,
 while smaller ones fragment its heap (20,000 pairs peaked at 3.9 GiB with chunks of 16 MiB, under 1 with these)."""
-
-
-class LossSettings(BaseModel):
-    """The contrastive loss: Eq. 1-3 and what they leave open."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    gamma: float = Field(
-        0.15, ge=0, description="How much more a hard negative weighs than an easy one, Eq. 2. 0: InfoNCE, exactly"
-    )
-    detach_weights: bool = Field(
-        True, description="The weights of Eq. 2 are constants for the gradient. The paper doesn't say"
-    )
-    reduction: Literal["mean", "sum"] = Field(
-        "mean",
-        description="mean: over the rows, then over both directions, so that neither the loss nor its gradient "
-        "grows with the batch, and a learning rate holds for all of them. sum: over rows and directions, as Eq. 1",
-    )
-    denominator: Literal["all", "negatives"] = Field(
-        "all", description="What k runs over in Eq. 2: all of the row, as written, or its negatives alone"
-    )
-    mask_same_caption: bool = Field(
-        True, description="Two clips with one caption are no negatives of one another; hard ones they would be"
-    )
-    regularization: Literal["none", "sample", "batch"] = Field(
-        "none",
-        description="Eq. 3. sample: mean|h| / |h|_2 of each vector, on average. batch: the same of the whole "
-        "tensor, the form of WavCaps and MGA-CLAP, which a batch of 96 makes ten times smaller",
-    )
-    regularization_weight: float = Field(1.0, ge=0, description="Factor of the two terms of Eq. 3")
-    compat: Literal["mga"] | None = Field(
-        None,
-        description="mga: what the released code of MGA-CLAP computes instead of Eq. 2, for comparison",
-    )
-
-    @model_validator(mode="after")
-    def _mga_leaves_no_choice(self) -> Self:
-        chosen = [
-            name
-            for name in ("detach_weights", "reduction", "denominator")
-            if self.compat and getattr(self, name) != type(self).model_fields[name].default
-        ]
-        if chosen:
-            raise ValueError(f"compat={self.compat} settles {', '.join(chosen)}: leave them as they are")
-        return self
 
 
 class HardNegatives(NamedTuple):

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsclap.model.losses import LossSettings, contrastive_loss, hard_negatives, matching_loss
+from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
+from fsclap.model.settings import LossSettings
 
 GROUPS = torch.tensor([0, 1, 0, 2, 1, 3, 0, 4])
 
@@ -415,7 +416,8 @@ def test_without_a_negative_there_is_none() -> None:
 LARGE = """
 import torch
 from torch.nn import functional as F
-from fsclap.model.losses import LossSettings, contrastive_loss
+from fsclap.model.losses import contrastive_loss
+from fsclap.model.settings import LossSettings
 
 def peak():
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
