@@ -93,13 +93,14 @@ def build_corpus(episodes: Path, out: Path) -> Corpus:
     sources = [str(folder) for folder in sorted(episodes.iterdir()) if folder.is_dir()]
     bins = out / "bins.json"
     if not bins.is_file():
-        _run_flow(sources, out, BuildSettings())
+        run_flow(sources, out, BuildSettings())
         _fit_bins(Corpus.open(str(out / "corpus")), bins)
-    _run_flow(sources, out, BuildSettings(captioning=CaptioningSettings(bins=bins.resolve())))
+    run_flow(sources, out, BuildSettings(captioning=CaptioningSettings(bins=bins.resolve())))
     return Corpus.open(str(out / "corpus"))
 
 
-def _run_flow(sources: list[str], out: Path, settings: BuildSettings) -> None:
+def run_flow(sources: list[str], out: Path, settings: BuildSettings) -> None:
+    """Run `build-dataset` on a Prefect server of its own: `out`/corpus, `out`/work."""
     from prefect.client.orchestration import get_client
     from prefect.testing.utilities import prefect_test_harness
 

@@ -89,7 +89,9 @@ def plain_step(model: ClapModel, batch: Batch) -> torch.Tensor:
 
 def our_step(model: FSCLAP, batch: Batch) -> torch.Tensor:
     embedded = model(batch.audio, batch.text)
-    return contrastive_loss(*embedded, model.logit_scale(), settings=LossSettings(), groups=batch.groups)
+    return contrastive_loss(
+        embedded.audio, embedded.text, model.logit_scale(), settings=LossSettings(), groups=batch.groups
+    )
 
 
 def timed(
@@ -139,7 +141,7 @@ def measure(corpus: str, *, batch: int, steps: int, peak_tflops: float | None) -
         model_rate = shares["pairs"] / shares["compute_s"]
         batches = list(resident(pairs, batch, max(steps, 3), device))
         on_gpu = device.type == "cuda"
-        plain = timed(plain_clap().to(device).train(), plain_step, batches, compiled=False)
+        plain = timed(plain_clap().train().to(device), plain_step, batches, compiled=False)
         mine = timed(ours.to(device).train(), our_step, batches, compiled=on_gpu)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
