@@ -20,8 +20,9 @@ from fsclap.training.features import CachedFeatures, Features, audio_features, t
 
 log = logging.getLogger(__name__)
 
-MEGA_BATCH = 16
-"""Batches among which clips are sorted by length. More of them: less padding, and less chance in the order."""
+MEGA_BATCH = 4
+"""Batches among which clips are sorted by length. More of them: less padding, but the same clips meet again and again;
+were it the whole corpus, every epoch would have the same batches."""
 LEAST = 2
 """A batch of one pair contrasts nothing."""
 
@@ -157,20 +158,22 @@ def _groups(texts: Sequence[str]) -> np.ndarray:
 def epoch_batches(lengths: np.ndarray, size: int, *, seed: int, epoch: int, multiple: int = 1) -> list[np.ndarray]:
     """The positions of each batch of an epoch: at random, with clips of like length together.
 
+    What is left over is shared out, so that no step hangs on a handful of pairs.
+
     Args:
         lengths: (pairs,) of each.
-        size: Pairs to a batch; the last may have fewer, and is dropped when there is nothing to contrast in it.
-        multiple: What every batch is a multiple of; at most so many less one pairs sit out an epoch.
+        size: Most pairs to a batch. A batch with nothing to contrast in it is left out.
+        multiple: What every batch is a multiple of; divides `size`. At most so many less one pairs sit out an epoch.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
-    batches = []
+    order = order[: len(order) - len(order) % multiple]
+    batches: list[np.ndarray] = []
     for start in range(0, len(order), MEGA_BATCH * size):
         mega = order[start : start + MEGA_BATCH * size]
-        mega = mega[: len(mega) - len(mega) % multiple]
-        mega = mega[np.argsort(lengths[mega], kind="stable")]
-        batches += [mega[at : at + size] for at in range(0, len(mega), size)]
-    batches = [batch for batch in batches if len(batch) >= max(LEAST, multiple)]
+        alike = mega[np.argsort(lengths[mega], kind="stable")].reshape(-1, multiple)
+        batches += [part.reshape(-1) for part in np.array_split(alike, -(-len(mega) // size))]
+    batches = [batch for batch in batches if len(batch) >= LEAST]
     return [batches[at] for at in rng.permutation(len(batches))]
 
 

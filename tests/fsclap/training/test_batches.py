@@ -29,7 +29,20 @@ def test_an_epoch_has_every_clip_once_in_an_order_of_its_own() -> None:
     assert all(sorted(order) == list(range(1000)) for order in orders)
     np.testing.assert_array_equal(orders[0], orders[1])
     assert not np.array_equal(orders[0], orders[2])
-    assert sorted(len(batch) for batch in epochs[0])[:2] == [1000 % 24, 24]
+    sizes = [len(batch) for batch in epochs[0]]
+    assert len(sizes) == -(-1000 // 24)
+    assert min(sizes) >= 20  # what is left over is shared out
+    assert max(sizes) == 24
+
+
+def test_the_same_clips_do_not_meet_in_every_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(10, 200, size=1000)
+    together = []
+    for epoch in (0, 1):
+        batches = epoch_batches(lengths, 100, seed=1, epoch=epoch)
+        together.append({(a, b) for batch in batches for a in batch.tolist() for b in batch.tolist() if a < b})
+    # Batches of clips sorted over the whole corpus would be the same in every epoch.
+    assert len(together[0] & together[1]) / len(together[0]) < 0.5
 
 
 def test_clips_of_like_length_are_together() -> None:
@@ -41,13 +54,13 @@ def test_clips_of_like_length_are_together() -> None:
 
     batches = epoch_batches(lengths, 32, seed=0, epoch=0)
     order = np.random.default_rng(0).permutation(2000)
-    assert padding(batches) < 0.1 < 0.5 < padding([order[at : at + 32] for at in range(0, 2000, 32)])
+    assert padding(batches) < 0.25 < 0.5 < padding([order[at : at + 32] for at in range(0, 2000, 32)])
     means = [lengths[batch].mean() for batch in batches]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5  # and the batches are in no order
 
 
-@pytest.mark.parametrize(("clips", "sizes"), [(17, [8, 8]), (18, [2, 8, 8]), (1, [])])
-def test_a_batch_that_contrasts_nothing_is_dropped(clips: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(("clips", "sizes"), [(17, [5, 6, 6]), (16, [8, 8]), (8, [8]), (2, [2]), (1, [])])
+def test_batches_are_of_like_size_and_one_that_contrasts_nothing_is_left_out(clips: int, sizes: list[int]) -> None:
     assert sorted(map(len, epoch_batches(np.ones(clips), 8, seed=0, epoch=0))) == sizes
 
 
