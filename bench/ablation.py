@@ -5,8 +5,8 @@
 
 Every row has the same clips, split, budget and selection (validation mAP@10). Figures are of the test part: mAP@10 and
 R@1 of single-positive retrieval, mean of both directions, in pools of 200 and in the whole part. The interval is a 95 %
-bootstrap over clips of mAP@10 in pools of 200, averaged over pools and seeds; the difference from the base row is paired
-by clip. A run that is finished is not repeated.
+bootstrap over clips of mAP@10 in pools of 200, averaged over pools and seeds; the difference from the base row is
+paired by clip. A run that is finished is not repeated.
 """
 
 import argparse
