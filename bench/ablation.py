@@ -54,6 +54,7 @@ BUDGET: dict[str, Any] = {"epochs": 24, "batch": 96, "accumulate": 1, "head_lr":
 """The same for all rows. The paper's 10 epochs at 1e-4 fine-tune a CLAP on 10^5 clips; here all but the encoders is
 new. Learning rate and dropout were chosen on validation, with as many tries for the base row as for the others."""
 METRICS = ("mAP@10", "R@1")
+COLLAPSE = ("uniformity", "effective_rank", "mean_cosine")
 POOL, DRAWS = 200, 200
 """Clips to a pool, as small as the paper's; and pools that a clip's figure is averaged over."""
 
@@ -147,7 +148,7 @@ def _figures(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     for stage in sorted({row.stage for row in evaluations[0].retrieval} - {"embeddings"}):
         figures[f"{stage} mAP@10 200 by seed"] = [_of_stage(e, stage) for e in evaluations]
     for side in ("audio", "text"):
-        for measure in ("uniformity", "effective_rank", "mean_cosine"):
+        for measure in COLLAPSE:
             figures[f"{side} {measure}"] = _mean(getattr(getattr(e, side), measure) for e in evaluations)
     figures["alignment"] = _mean(e.joint.alignment for e in evaluations)
     figures["modality_gap"] = _mean(e.joint.modality_gap for e in evaluations)
@@ -178,6 +179,49 @@ def _line(row: str, figures: dict[str, Any]) -> str:
     return line
 
 
+def markdown(table: dict[str, Any]) -> str:
+    """The table of docs/results.md."""
+    heads = (
+        "mAP@10, pool 200",
+        "against base",
+        "by seed",
+        "R@1, pool 200",
+        "mAP@10, all",
+        "grouped mAP@10",
+        "best epochs",
+    )
+    lines = _header(*heads)
+    for row, figures in table.items():
+        apart = "{:+.2f} ({:+.2f} to {:+.2f})".format(*figures["against base"]) if "against base" in figures else ""
+        cells = [
+            row,
+            "{:.2f} ({:.2f} to {:.2f})".format(*figures[f"mAP@10 {POOL}"]),
+            apart,
+            ", ".join(f"{value:.2f}" for value in figures[f"mAP@10 {POOL} by seed"]),
+            _spread(figures[f"R@1 {POOL} by seed"]),
+            _spread(figures["mAP@10 all by seed"]),
+            f"{figures[f'grouped mAP@10 {POOL}']:.2f}",
+            ", ".join(map(str, figures["best epochs"])),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    measured = "uniformity, audio", "text", "effective rank, audio", "text", "mean cosine, audio", "text"
+    lines += ["", *_header(*measured, "alignment", "modality gap")]
+    measures = [f"{side} {name}" for name in COLLAPSE for side in ("audio", "text")] + ["alignment", "modality_gap"]
+    lines += [
+        f"| {row} | {' | '.join(f'{figures[name]:.2f}' for name in measures)} |" for row, figures in table.items()
+    ]
+    return "\n".join(lines)
+
+
+def _header(*names: str) -> list[str]:
+    return [f"| row | {' | '.join(names)} |", f"|{'---|' * (len(names) + 1)}"]
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=len(values) > 1):.2f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--style", type=Path, default=Path("data/style"), help="what bench.style_corpus wrote")
@@ -188,6 +232,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     figures = run(options.style, options.out, options.rows, options.seeds)
     (options.out / "ablation.json").write_text(json.dumps(figures, indent=1) + "\n")
+    print(f"\n{markdown(figures['rows'])}")
 
 
 if __name__ == "__main__":
