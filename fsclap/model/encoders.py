@@ -64,9 +64,9 @@ def build_encoders(settings: ModelSettings) -> Encoders:
         EncoderError: Weights are missing or do not fit; says which, and what to install or name.
     """
     if settings.encoders == "embedded":
-        from fsclap.model.embedded import ProsodicWhisper, SentenceTokens
+        from fsclap.model.embedded import ProsodicFrames, ProsodicWhisper, SentenceTokens
 
-        return ProsodicWhisper(), SentenceTokens()
+        return ProsodicWhisper() if settings.speech_tokens else ProsodicFrames(), SentenceTokens()
     from fsclap.model.clap import clap_encoders
 
     return clap_encoders(settings)

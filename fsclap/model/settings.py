@@ -15,8 +15,13 @@ class ModelSettings(BaseModel):
 
     encoders: Literal["embedded", "clap"] = Field(
         "embedded",
-        description="embedded: frozen Whisper tiny.en and prosody, frozen MiniLM, from pip packages. "
+        description="embedded: prosodic frames and frozen MiniLM, from pip packages. "
         "clap: HTSAT and RoBERTa of transformers.ClapModel, trained along.",
+    )
+    speech_tokens: bool = Field(
+        False,
+        description="For encoders=embedded: joins the frames of Whisper tiny.en's encoder to the prosodic ones. With "
+        "a thousand clips to learn from, a model learns by heart what they say (docs/results.md)",
     )
     clap_weights: str | None = Field(
         None,
@@ -49,6 +54,8 @@ class ModelSettings(BaseModel):
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         if self.clap_weights is not None and self.encoders != "clap":
             raise ValueError("clap_weights is only for encoders=clap")
+        if self.speech_tokens and self.encoders != "embedded":
+            raise ValueError("speech_tokens is only for encoders=embedded")
         return self
 
 

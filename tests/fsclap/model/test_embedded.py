@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.model.embedded import FRAME, ProsodicWhisper, SentenceTokens
+from fsclap.model.embedded import FRAME, ProsodicFrames, ProsodicWhisper, SentenceTokens
 from fsclap.model.prosody import DIM, MELS, prosodic_frames
 
 RATE = 16_000
@@ -18,13 +18,19 @@ def vowel(hertz: float, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("samples", [1, 100, FRAME, FRAME + 1, 5 * RATE + 3, 31 * RATE])
-def test_a_frame_for_every_80_ms_begun(samples: int) -> None:
-    encoder = ProsodicWhisper()
+@pytest.mark.parametrize("encoder_type", [ProsodicFrames, ProsodicWhisper])
+def test_a_frame_for_every_80_ms_begun(encoder_type: type[ProsodicFrames], samples: int) -> None:
+    encoder = encoder_type()
     wave = np.random.default_rng(0).normal(0, 0.05, samples).astype(np.float32)
     features = encoder.features(wave)
     assert features.shape == (-(-samples // FRAME), encoder.dim)
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
+
+
+def test_speech_tokens_stand_beside_the_prosodic_frames() -> None:
+    wave = vowel(150)
+    np.testing.assert_array_equal(ProsodicWhisper().features(wave)[:, 384:], ProsodicFrames().features(wave))
 
 
 def test_silence_has_finite_features() -> None:

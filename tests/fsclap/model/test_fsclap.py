@@ -155,6 +155,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path, encoders: Any) -> None:
     [
         ({"width": 20, "heads": 8}, "must be a multiple of heads"),
         ({"clap_weights": "somewhere"}, "only for encoders=clap"),
+        ({"encoders": "clap", "speech_tokens": True}, "only for encoders=embedded"),
         ({"fusion": "both"}, "shared"),
         ({"depth": 3}, "depth"),
     ],
