@@ -44,7 +44,7 @@ class ProsodicFrames:
     revision = prosody.REVISION
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """(samples,) float32 at 16 kHz, at least one sample -> (frames, dim) float32, a frame for every 80 ms begun.
+        """(samples,) float32 at 16 kHz, at least one sample -> (samples // FRAME + 1, dim) float32.
 
         Raises:
             ValueError: The wave is not mono, is empty, or holds NaN or infinity.
@@ -71,7 +71,9 @@ class ProsodicWhisper(ProsodicFrames):
         """As `ProsodicFrames.features`, with the columns of Whisper first."""
         frames = super().features(wave)
         heard = np.concatenate([_whisper_frames(wave[at : at + SHOWN]) for at in range(0, len(wave), SHOWN)])
-        return np.concatenate([heard[: len(frames)], frames], axis=1)
+        # Where the wave ends on a frame's edge, the last mark of the prosody is one that Whisper does not reach.
+        heard = np.pad(heard, ((0, len(frames) - len(heard)), (0, 0)), mode="edge")
+        return np.concatenate([heard, frames], axis=1)
 
 
 def _whisper_frames(wave: np.ndarray) -> np.ndarray:

@@ -31,10 +31,11 @@ def prosodic_frames(wave: np.ndarray) -> np.ndarray:
         wave: (samples,) floating point at 16 kHz, at least one sample.
 
     Returns:
-        (frames, DIM) float32, a frame for every 80 ms begun. Columns: voiced share; pitch, in octaves from 150 Hz;
-        pitch relative to the median of the clip, in octaves; its spread and slope inside the frame; level, level
-        relative to the loud parts of the clip, its spread, in units of 20 dB; spectral tilt in units of 20 dB;
-        periodicity of the level, that is its change to the frame before; 40 mel levels and their spreads.
+        (samples // (POOL HOP) + 1, DIM) float32: marks at 0, 10, 20 ms and so on, by eights. Columns: voiced share;
+        pitch, in octaves from 150 Hz; pitch relative to the median of the clip, its spread inside the frame, and its
+        change from the frame before; level, in units of 20 dB; level relative to the loud parts of the clip; its
+        spread; spectral tilt in units of 20 dB; change of the level from the frame before; 40 mel levels and their
+        spreads.
     """
     power = _power(wave)
     frames = len(power)
