@@ -77,9 +77,10 @@ def resynthesize(wave: np.ndarray, controls: dict[str, int]) -> np.ndarray:
         controls: -1, 0 or 1 for each of FACTORS.
     """
     factor = {name: FACTORS[name][step + 1] for name, step in controls.items()}
-    f0, times = pyworld.harvest(wave.astype(np.float64), RATE)
-    envelope = pyworld.cheaptrick(wave.astype(np.float64), f0, times, RATE)
-    noise = pyworld.d4c(wave.astype(np.float64), f0, times, RATE)
+    wave = wave.astype(np.float64)
+    coarse, times = pyworld.dio(wave, RATE)
+    f0 = pyworld.stonemask(wave, coarse, times, RATE)
+    envelope, noise = pyworld.cheaptrick(wave, f0, times, RATE), pyworld.d4c(wave, f0, times, RATE)
     voiced = f0 > 0
     if voiced.any():
         mean = np.log(f0[voiced]).mean()
