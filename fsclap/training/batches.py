@@ -1,6 +1,7 @@
 """From clips to batches: the same ones in the same order whatever the number of workers and devices."""
 
 import logging
+import multiprocessing.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -201,8 +202,17 @@ def batches_of(
         pin_memory=pin_memory,
         # An encoder on a GPU computes features without it, so a fork is safe, and needs no copy of the weights.
         multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_leave_at_once,
     )
     yield from loader
+
+
+def _leave_at_once(_: int) -> None:
+    """Have a worker end without the exit handlers of threads that only its parent has, such as a scheduler's.
+
+    They fail in a fork, which would then look like a worker that died. Queues are flushed before (priority -5).
+    """
+    multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=-100)
 
 
 @torch.no_grad()

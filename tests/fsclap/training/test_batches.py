@@ -1,3 +1,5 @@
+import multiprocessing
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +121,17 @@ def test_embeds_in_the_order_of_the_pairs(pairs: Pairs) -> None:
         (batch,) = batches_of(pairs, [np.array([position])], epoch=None)
         torch.testing.assert_close(found.audio[position], model.encode_audio(batch.audio)[0])
         torch.testing.assert_close(found.text[position], model.encode_text(batch.text)[0])
+
+
+def test_workers_end_well_where_threads_have_exit_handlers(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a scheduler in the same process has: they know threads that a fork does not have.
+    monkeypatch.setattr(threading, "_threading_atexits", [lambda: 1 / 0])
+    plan = epoch_batches(pairs.audio.lengths, 16, seed=0, epoch=0)
+    loaded = batches_of(pairs, plan, epoch=0, workers=2)
+    workers = [next(loaded)]
+    forked = multiprocessing.active_children()
+    workers += loaded
+    for process in forked:
+        process.join()
+    assert [process.exitcode for process in forked] == [0, 0]
+    assert len(workers) == len(plan)
