@@ -105,7 +105,7 @@ def _seed(row: str, seed: int, clips: ClipStore, split: Split, out: Path, versio
     if not (folder / "clips.npy").is_file():
         found = evaluate_model(folder, clips, split, "test", cache=cache, corpus="style", version=version)
         found.evaluation.save(folder / "evaluation.json")
-        text = one_vector_a_caption(found.text, _captions(clips, found.ids))
+        text = one_vector_a_caption(found.text, clips.column("caption", found.ids))
         np.save(folder / "clips.npy", clip_figures(found.audio, text))
     return {
         "evaluation": Evaluation.load(folder / "evaluation.json"),
@@ -127,11 +127,6 @@ def clip_figures(audio: np.ndarray, text: np.ndarray, *, pool: int = POOL, draws
         total[rows] += clip_map10(audio[rows], text[rows])
         times[rows] += 1
     return total / times
-
-
-def _captions(clips: ClipStore, ids: Sequence[str]) -> list[str]:
-    captions = clips.table["caption"].to_pylist()
-    return [captions[clips.rows[id_]] for id_ in ids]
 
 
 def _figures(seeds: list[dict[str, Any]]) -> dict[str, Any]:

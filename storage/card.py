@@ -125,11 +125,12 @@ def _readme(
 
 
 def _page(view: Mapping[str, Any], plots: Mapping[str, Path], examples: list[dict[str, Any]]) -> str:
-    images = [(_CAPTIONS[name], _data_uri(path.read_bytes(), "image/png")) for name, path in plots.items()]
+    images = [(_CAPTIONS[name], data_uri(path.read_bytes(), "image/png")) for name, path in plots.items()]
     return _environment(escaped=True).get_template("card.html.j2").render(view, images=images, examples=examples)
 
 
-def _data_uri(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as an address that a page can show or play, `kind` being their media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -260,7 +261,7 @@ def _examples(corpus: Corpus, statistics: Statistics) -> list[dict[str, Any]]:
     columns = ["utterance_id", "caption", "text", "speaker", "duration", "audio"]
     rows = {row["utterance_id"]: row for row in dataset.to_table(columns=columns, filter=wanted).to_pylist()}
     return [
-        {**rows[utterance_id], "sound": _data_uri(rows[utterance_id]["audio"]["bytes"], "audio/flac")}
+        {**rows[utterance_id], "sound": data_uri(rows[utterance_id]["audio"]["bytes"], "audio/flac")}
         for utterance_id in chosen
     ]
 

@@ -1,6 +1,5 @@
 """Evaluation, as the flow sees it: the report, what people get to see of it, and which model is the current one."""
 
-import base64
 import datetime
 import logging
 from pathlib import Path
@@ -11,6 +10,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from storage.card import data_uri
 from storage.corpus import Corpus
 from storage.models import Decision, ModelStore
 from tasks.training import features_folder, open_clips, report_folder
@@ -158,8 +158,8 @@ def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) 
         lines.append(f"Mean of both directions, {row.pool:,} clips in the pool. {meaning(evaluation)}")
     state = "The current model now" if evaluated.promoted else "Not promoted"
     lines.append(f"**{state}**: {evaluated.reason}.")
-    image = base64.b64encode((report.parent / "map.png").read_bytes()).decode()
-    lines.append(f"![Map of the embeddings](data:image/png;base64,{image})")
+    image = data_uri((report.parent / "map.png").read_bytes(), "image/png")
+    lines.append(f"![Map of the embeddings]({image})")
     return "\n\n".join(lines)
 
 

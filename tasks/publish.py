@@ -1,6 +1,5 @@
 """What people and other flows get to see of a build: artifacts, the card, and the event that starts training."""
 
-import base64
 import logging
 from collections import Counter
 from pathlib import Path
@@ -21,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.corpus.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
 from storage.build import read_announced, read_build, write_announced, write_build
-from storage.card import CardPaths, write_card
+from storage.card import CardPaths, data_uri, write_card
 from storage.corpus import Corpus
 from tasks.commit import Committed
 
@@ -76,7 +75,7 @@ def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Publ
     create_markdown_artifact(_for_the_ui(card), key="corpus-card", description=f"Card of {corpus}")
     if "retention" in card.plots:
         create_image_artifact(
-            _data_uri(card.plots["retention"]),
+            data_uri(card.plots["retention"].read_bytes(), "image/png"),
             key="corpus-retention",
             description="Share of turns kept against the threshold of Eq. 5",
         )
@@ -146,9 +145,5 @@ def _for_the_ui(card: CardPaths) -> str:
     """The card's text with its plots inside, and without the YAML block that only a model hub reads."""
     text = card.readme.read_text().split("---\n", 2)[2]
     for plot in card.plots.values():
-        text = text.replace(f"](plots/{plot.name})", f"]({_data_uri(plot)})")
+        text = text.replace(f"](plots/{plot.name})", f"]({data_uri(plot.read_bytes(), 'image/png')})")
     return text
-
-
-def _data_uri(plot: Path) -> str:
-    return f"data:image/png;base64,{base64.b64encode(plot.read_bytes()).decode()}"

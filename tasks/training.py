@@ -1,6 +1,5 @@
 """Training, as the flow sees it: where the model goes, what it is trained on, what people get to see of it."""
 
-import base64
 import logging
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.training.settings import WITHOUT_EFFECT, TrainSettings
+from storage.card import data_uri
 from storage.corpus import Corpus
 from storage.models import ModelStore
 
@@ -99,7 +99,7 @@ def show_training(trained: TrainedModel) -> None:
     from fsclap.evaluation.run import history_of
 
     history = history_of(Path(trained.model))
-    curves = f"![Training curves](data:image/png;base64,{base64.b64encode(png(curves_figure(history))).decode()})"
+    curves = f"![Training curves]({data_uri(png(curves_figure(history)), 'image/png')})"
     create_markdown_artifact(_summary(trained) + "\n\n" + curves, key="training-report")
     create_table_artifact(history, key="training-epochs", description=f"Epochs of {trained.model}")
 

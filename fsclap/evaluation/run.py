@@ -4,7 +4,6 @@ import datetime
 import json
 import logging
 import os
-import platform
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fsclap.evaluation.metrics import clip_map10, one_vector_a_caption, random_m
 from fsclap.evaluation.protocol import Rerank, difference, evaluate_embeddings, interval
 from fsclap.evaluation.report import Clip
 from fsclap.evaluation.results import Evaluation, Example, Interval
+from fsclap.machine import processor
 from fsclap.model.encoders import EncoderError
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.tokens import Tokens, pad
@@ -111,7 +111,7 @@ def evaluate_model(
         )
     found = probe(model, *_some_tokens(model, pairs, seed), seed=seed)
     audio, text = (rows.numpy() for rows in embed(model, pairs))
-    captions, styles = (_column(store, name, pairs.ids) for name in ("caption", "style_key"))
+    captions, styles = (store.column(name, pairs.ids) for name in ("caption", "style_key"))
     sizes = Counter(Counter(styles).values())
     evaluation = Evaluation(
         model=str(folder),
@@ -119,7 +119,7 @@ def evaluate_model(
         version=version,
         part=part,
         clips=len(pairs),
-        speakers=len(set(_column(store, "speaker", pairs.ids))),
+        speakers=len(set(store.column("speaker", pairs.ids))),
         captions=len(set(captions)),
         styles=len(set(styles)),
         seed=seed,
@@ -288,7 +288,7 @@ def _figures(folder: Path, store: ClipStore, ids: list[str], cache: Path, device
     model = load_model(folder, device)
     pairs = _pairs(model, store, ids, cache)
     audio, text = (rows.numpy() for rows in embed(model, pairs))
-    text = one_vector_a_caption(text, _column(store, "caption", pairs.ids))
+    text = one_vector_a_caption(text, store.column("caption", pairs.ids))
     return dict(zip(pairs.ids, clip_map10(audio, text).tolist(), strict=True))
 
 
@@ -309,17 +309,9 @@ def _rerank(model: FSCLAP, pairs: Pairs) -> Rerank | None:
     return Rerank(score)
 
 
-def _column(store: ClipStore, name: str, ids: Iterable[str]) -> list[str]:
-    values = store.table[name].to_pylist()
-    return [values[store.rows[id_]] for id_ in ids]
-
-
 def _machine(model: FSCLAP) -> dict[str, str | int]:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    processor = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
-    return {"processor": processor, "cores": os.cpu_count() or 1, "device": device}
+    return {"processor": processor(), "cores": os.cpu_count() or 1, "device": device}
 
 
 def _percent(figure: Interval) -> str:

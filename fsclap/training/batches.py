@@ -132,22 +132,17 @@ def load_pairs(
         log.warning("left out: %s", clip)
     gone = {clip.utterance_id for clip in rejected}
     left = [id_ for id_ in ids if id_ not in gone]
-    captions = _column(store, "caption", left)
+    captions = store.column("caption", left)
     return Pairs(
         ids=left,
         captions=captions,
         audio=audio,
         text=text_features(captions, reads, folder=folder, progress=progress),
-        groups=_groups(captions if same == "caption" else _column(store, same, left)),
+        groups=_groups(captions if same == "caption" else store.column(same, left)),
         max_frames=hears.max_frames,
         seed=seed,
         rejected=rejected,
     )
-
-
-def _column(store: ClipStore, name: str, ids: Sequence[str]) -> list[str]:
-    values = store.table[name].to_pylist()
-    return [values[store.rows[id_]] for id_ in ids]
 
 
 def _groups(texts: Sequence[str]) -> np.ndarray:

@@ -119,6 +119,15 @@ class ClipStore:
         """Utterance id -> row."""
         return {id_: row for row, id_ in enumerate(self._rows["utterance_id"].to_pylist())}
 
+    def column(self, name: str, ids: Iterable[str]) -> list[Any]:
+        """The values of a column for these utterances, in their order.
+
+        Raises:
+            KeyError: There is no such column or utterance.
+        """
+        values = self.table[name].to_pylist()
+        return [values[self.rows[id_]] for id_ in ids]
+
     def defect(self, row: int) -> CorruptClip | None:
         """Why a clip cannot be used; None when it can."""
         defect = self._rows["defect"][row].as_py()
