@@ -1,0 +1,189 @@
+"""Weights of models as folders on disk. Nothing here touches the network: `fsclap models fetch` (fsclap.hubs) does.
+
+    {FSCLAP_WEIGHTS, else data/weights}/{hub}/{name}/{revision}/
+        the model's files, in the hub's layout
+        .fsclap.json    what was fetched: licence, and size and SHA-256 of each file
+
+A machine without a network gets that folder copied in; a folder of one's own is named by the setting `folder`.
+"""
+
+import fnmatch
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Hub = Literal["modelscope", "huggingface"]
+
+MANIFEST = ".fsclap.json"
+LIBRARY = "FSCLAP_WEIGHTS"
+"""Environment variable with the folder that all weights lie in."""
+
+
+class WeightsSettings(BaseModel):
+    """Which weights a model runs with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="Name of the model on its hub: owner/model", pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
+    revision: str = Field("master", description="Branch, tag or commit on the hub", pattern=r"^\w[\w.-]*$")
+    hub: Hub = Field("modelscope", description="Where `fsclap models fetch` gets it from")
+    folder: Path | None = Field(
+        None, description="A folder with the model's files, used as it is; none: where `fsclap models fetch` puts it"
+    )
+
+
+class WeightsError(RuntimeError):
+    """Weights that are missing, damaged, or not what the engine needs. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model's files, all there and unharmed.
+
+    Attributes:
+        name: Name of the model on its hub.
+        folder: Where the files lie.
+        revision: "{last part of name}-{12 hexadecimal digits}": digest of the files' contents, whatever the hub calls
+            them. Equal digests, equal models.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+
+
+class FileRecord(BaseModel):
+    """A file of a model as it was fetched."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What `fsclap models fetch` left in a folder, and what it must therefore still hold."""
+
+    name: str
+    hub: Hub
+    revision: str
+    licence: str
+    """As the hub's page declares it; "unknown" when it doesn't."""
+    files: dict[str, FileRecord]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+
+def library() -> Path:
+    """The folder that all fetched weights lie in."""
+    return Path(os.environ.get(LIBRARY, "data/weights"))
+
+
+def place(settings: WeightsSettings) -> Path:
+    """The folder that weights are in, or are to be fetched into."""
+    return settings.folder or library() / settings.hub / settings.name / settings.revision
+
+
+def find_weights(settings: WeightsSettings, *, setting: str, needs: Sequence[str] = ()) -> Weights:
+    """The folder of a model, checked file by file. Reads each file once in a process.
+
+    Args:
+        settings: Which weights.
+        setting: Where they are set, for the messages: "separation.demucs.weights".
+        needs: Files that the engine reads, relative to the folder; patterns such as "*.safetensors" too.
+
+    Raises:
+        WeightsError: The folder or a file is missing, incomplete or damaged.
+    """
+    folder = place(settings)
+    remedy = _remedy(settings, setting)
+    if not folder.is_dir():
+        raise WeightsError(f"{setting}: the weights of {settings.name} are not in {folder}. {remedy}")
+    held = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    for pattern in needs:
+        if not fnmatch.filter(held, pattern):
+            raise WeightsError(
+                f"{setting}: {folder} has no {pattern}, which {settings.name} needs: another model's folder, or an "
+                f"incomplete copy. {remedy}"
+            )
+    manifest = read_manifest(folder)
+    if manifest is None and settings.folder is None:
+        raise WeightsError(f"{setting}: {folder} was not fetched to its end (it has no {MANIFEST}). {remedy}")
+    for name, record in (manifest.files if manifest else {}).items():
+        _check(folder / name, record, setting=setting, remedy=remedy)
+    contents = "\n".join(f"{name} {_sha256(path)}" for name, path in sorted(held.items()))
+    digest = hashlib.sha256(contents.encode()).hexdigest()[:12]
+    return Weights(settings.name, folder, f"{settings.name.rpartition('/')[2]}-{digest}")
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """What was fetched into a folder; None when nothing was, or not to the end.
+
+    Raises:
+        WeightsError: The manifest is there but unreadable.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise WeightsError(f"{path} is damaged: delete it and run `fsclap models fetch` again ({error})") from error
+
+
+def write_manifest(folder: Path, *, name: str, hub: Hub, revision: str, licence: str) -> Manifest:
+    """Record what is in a folder, from then on the truth about it."""
+    files = {
+        path.relative_to(folder).as_posix(): FileRecord(size=path.stat().st_size, sha256=_sha256(path))
+        for path in _files(folder)
+    }
+    manifest = Manifest(name=name, hub=hub, revision=revision, licence=licence, files=files)
+    aside = folder / f"{MANIFEST}.{os.getpid()}"
+    aside.write_text(manifest.model_dump_json(indent=1))
+    aside.replace(folder / MANIFEST)
+    return manifest
+
+
+def _check(path: Path, record: FileRecord, *, setting: str, remedy: str) -> None:
+    size = path.stat().st_size if path.exists() else None
+    if size is None:
+        raise WeightsError(f"{setting}: {path} is gone. {remedy}")
+    if size != record.size:
+        raise WeightsError(f"{setting}: {path} has {size} bytes, not {record.size}: damaged or cut short. {remedy}")
+    if _sha256(path) != record.sha256:
+        raise WeightsError(f"{setting}: {path} is damaged (its SHA-256 is not {record.sha256[:12]}...). {remedy}")
+
+
+def _remedy(settings: WeightsSettings, setting: str) -> str:
+    if settings.folder is not None:
+        return f"Put the model's files there, or correct {setting}.folder"
+    return (
+        f"Run `fsclap models fetch {settings.name} --hub {settings.hub} --revision {settings.revision}`; without a "
+        f"network, copy {library()} from a machine where that was run, or name a folder of your own in {setting}.folder"
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What a model consists of: not what a hub's client, git or a person keeps beside it."""
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_file() and path.suffix != ".md" and not any(part.startswith(".") for part in inside.parts):
+            yield path
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
