@@ -225,6 +225,10 @@ def _summary(statistics: Statistics) -> list[tuple[str, str]]:
         ("turns kept", f"{totals.turns_kept:,} ({_percent(totals.turns_kept, totals.turns_found)})"),
         ("turns rejected", f"{totals.turns_rejected:,}"),
         ("speakers (labels are per episode)", f"{totals.speakers:,}"),
+        (
+            "persons (speakers.parquet says who is who)",
+            f"{statistics.persons:,}" if statistics.persons else "not linked",
+        ),
         ("different captions", f"{captions:,}"),
         ("clips whose caption no other has", f"{unique:,} ({_percent(unique, totals.turns_kept)})"),
         ("most clips with one caption", f"{max(groups, default=0):,}"),
@@ -276,7 +280,8 @@ def _choose(corpus: Corpus, statistics: Statistics) -> list[str]:
         rows.sort(
             key=lambda row: (
                 not shortest <= row["duration"] <= longest,
-                -row["similarity"],
+                row["similarity"] is None,  # its speaker's only turn
+                -(row["similarity"] or 0.0),
                 row["utterance_id"],
             )
         )

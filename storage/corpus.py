@@ -11,6 +11,7 @@ second worker, writes only what is missing.
 """
 
 import logging
+import os
 import random
 import re
 import time
@@ -23,12 +24,13 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from storage.rows import CorpusError, build_table, content_token
-from storage.schema import REJECT, SOURCE, UTTERANCE
+from storage.schema import REJECT, SOURCE, SPEAKER, UTTERANCE
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ Outcome = Literal["committed", "unchanged", "kept_earlier"]
 SCHEMAS = {"rejects": REJECT, "utterances": UTTERANCE, "sources": SOURCE}
 """In the order they are written: the ledger comes last."""
 
+SPEAKERS = "speakers.parquet"
 STATUSES = ("kept", "rejected", "failed")
 WITHOUT_AUDIO = tuple(name for name in UTTERANCE.names if name != "audio")
 """The columns of an utterance that are cheap to read."""
@@ -96,7 +99,8 @@ class Corpus:
             create: Make the tables that are missing. Safe when several workers do it at once.
 
         Raises:
-            CorpusError: There is no corpus, a part of it is missing, or its schema is not this version's.
+            CorpusError: There is no corpus, a part of it is missing, or its schema is not this version's. A corpus
+                from before a nullable column was added reads as null there, and gets the column with `create`.
         """
         corpus = cls(str(location).rstrip("/"))
         missing = [name for name in SCHEMAS if not DeltaTable.is_deltatable(corpus.uri(name))]
@@ -106,7 +110,11 @@ class Corpus:
         elif missing:
             raise CorpusError(_missing_message(corpus.location, missing))
         for name in SCHEMAS:
-            _check_schema(corpus._table(name), name)
+            table = corpus._table(name)
+            added = _check_schema(table, name)
+            if added and create:
+                log.info("%s: adding the columns %s", table.table_uri, ", ".join(field.name for field in added))
+                table.alter.add_columns(DeltaSchema.from_arrow(pa.schema(added)).fields)
         return corpus
 
     def uri(self, table: str) -> str:
@@ -162,6 +170,18 @@ class Corpus:
     def ledger(self) -> dict[str, dict[str, Any]]:
         """The ledger's rows by source id; a source that is not in it was never committed."""
         return {row["source_id"]: row for row in self.sources().to_pylist(maps_as_pydicts="strict")}
+
+    def speakers(self) -> pa.Table:
+        """Who is who across episodes, as the last build found; empty before there was one."""
+        path = self.folder / SPEAKERS
+        return pq.read_table(path, schema=SPEAKER) if path.exists() else SPEAKER.empty_table()
+
+    def write_speakers(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Put a table of speakers in place of the one before: whole or not at all."""
+        path = self.folder / SPEAKERS
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        pq.write_table(build_table(rows, schema=SPEAKER, name="speakers"), aside, compression="zstd")
+        aside.replace(path)
 
     def shards(self, *, version: int | None = None) -> list[str]:
         """File names in utterances/ that make up a version, sorted.
@@ -296,16 +316,20 @@ def _missing_message(location: str, missing: Sequence[str]) -> str:
     return f"the corpus at {location} is incomplete: no Delta table {lost}; restore it or build anew"
 
 
-def _check_schema(table: DeltaTable, name: str) -> None:
+def _check_schema(table: DeltaTable, name: str) -> list[pa.Field]:
+    """The columns that a table lacks, all of which may be null; any other difference is an error."""
     held = {field.name: field for field in pa.schema(table.schema().to_arrow())}
     wanted = {field.name: field for field in SCHEMAS[name]}
-    missing, unknown = sorted(wanted.keys() - held.keys()), sorted(held.keys() - wanted.keys())
+    added = [field for field in SCHEMAS[name] if field.name not in held and field.nullable]
+    missing = sorted(wanted.keys() - held.keys() - {field.name for field in added})
+    unknown = sorted(held.keys() - wanted.keys())
     changed = sorted(key for key in wanted.keys() & held.keys() if not _same_type(wanted[key], held[key]))
     if missing or unknown or changed:
         raise CorpusError(
             f"{name} at {table.table_uri} was written with another schema: fields missing {missing}, "
             f"unknown {unknown}, of another type {changed}; build into a new location"
         )
+    return added
 
 
 def _same_type(wanted: pa.Field, held: pa.Field) -> bool:

@@ -32,7 +32,7 @@ def export(
     threshold: float | None,
     shard_bytes: int = _SHARD_BYTES,
 ) -> list[Path]:
-    """Write the current version into a new folder: utterances/*.parquet, rejects/, sources/ and the card.
+    """Write the current version into a new folder: utterances/*.parquet, rejects/, sources/, speakers/ and the card.
 
     Utterances are in the order of their ids and marked so that `datasets` knows their audio without the
     card. The folder appears whole or not at all.
@@ -55,7 +55,7 @@ def export(
     partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     try:
         files = [*_write_utterances(corpus, partial / "utterances", shard_bytes=shard_bytes)]
-        files += [_write_table(corpus, name, partial / name) for name in ("rejects", "sources")]
+        files += [_write_table(corpus, name, partial / name) for name in ("rejects", "sources", "speakers")]
         data_files = {name: [f"{name}/*.parquet"] for name in ("utterances", "rejects")}
         write_card(corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files)
         partial.rename(destination)

@@ -6,6 +6,9 @@ A corpus is a folder with three Delta tables:
     rejects/      one row for each source or turn that was refused, and why
     sources/      the ledger: one row a source, its outcome and what it cost
 
+and, made from the utterances after each build and replaced as a whole, `speakers.parquet`: one row a speaker of an
+episode, and which person of the series that is.
+
 For every source, `turns_found == turns_kept + turns_rejected`, and the latter two are the numbers of its
 rows in `utterances` and of its turn-level rows (`start` not null) in `rejects`.
 """
@@ -52,9 +55,12 @@ UTTERANCE = pa.schema(
         pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null: kept as its speaker's only turn
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),
+        pa.field("tagger_text", pa.string()),  # the emotion engine's own transcript; null when none listens
         pa.field("emotion", pa.string()),  # null when the captioning engine does not hear emotion
         pa.field("emotion_confidence", pa.float32()),
         pa.field("events", pa.list_(pa.string()), nullable=False),  # laughter, applause, ...
+        pa.field("quality", pa.float32()),  # DNSMOS P.835 OVRL, 1 .. 5; null when it was not measured
+        pa.field("overlap", pa.float32()),  # share of the turn in which another speaker is heard too, 0 .. 1
         pa.field("attributes", ATTRIBUTES, nullable=False),
         pa.field("style", STYLE, nullable=False),
         pa.field("style_key", pa.string(), nullable=False),  # the style as one string: equal styles, equal keys
@@ -104,5 +110,17 @@ SOURCE = pa.schema(
         pa.field("turns_rejected", pa.int32(), nullable=False),
         pa.field("stage_seconds", pa.map_(pa.string(), pa.float64()), nullable=False),  # compute, not waiting
         pa.field("committed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
+SPEAKER = pa.schema(
+    [
+        pa.field("speaker", pa.string(), nullable=False),  # as in the utterances: local to an episode
+        pa.field("linked_speaker", pa.string(), nullable=False),  # the person: the name of its first speaker
+        pa.field("series", pa.string(), nullable=False),
+        pa.field("episode", pa.string(), nullable=False),
+        pa.field("clips", pa.int32(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("similarity", pa.float32()),  # mean cosine to the person's other speakers; null for one alone
     ]
 )

@@ -37,6 +37,7 @@ class Statistics:
 
     Attributes:
         series, speakers: Largest first.
+        persons: Speakers once those of different episodes are linked; 0 when nobody did.
         durations: (utterances,) seconds.
         attributes: By name, (n,) values of the utterances in which the attribute could be measured.
         languages, emotions, reasons: Counts, largest first; reasons are (stage, reason) of the rejects.
@@ -51,6 +52,7 @@ class Statistics:
     totals: Totals
     series: Sequence[Group]
     speakers: Sequence[Group]
+    persons: int
     durations: np.ndarray
     attributes: Mapping[str, np.ndarray]
     languages: Mapping[str, int]
@@ -79,6 +81,7 @@ def measure(corpus: Corpus) -> Statistics:
         totals=corpus.totals(),
         series=_groups(kept, "series"),
         speakers=_groups(kept, "speaker"),
+        persons=len(corpus.speakers()["linked_speaker"].unique()),
         durations=kept["duration"].to_numpy(),
         attributes=_attributes(kept["attributes"]),
         languages=_counts("unknown" if value is None else value for value in kept["language"].to_pylist()),

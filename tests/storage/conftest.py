@@ -48,9 +48,12 @@ def utterance(source: Rows, index: int, *, emotion: str | None) -> Rows:
         "similarity": float(noise.uniform(0.7, 0.95)),
         "text": f"line {index}",
         "language": "en",
+        "tagger_text": None if emotion is None else f"Line {index}.",
         "emotion": emotion,
         "emotion_confidence": None if emotion is None else 0.8,
         "events": ["laughter"] if index % 4 == 0 else [],
+        "quality": None if emotion is None else 3.2,
+        "overlap": 0.0,
         "attributes": {
             "pitch_hz": float(noise.normal(180, 40)),
             "pitch_range_st": float(noise.uniform(2, 12)),

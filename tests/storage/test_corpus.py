@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import deltalake
+import pyarrow as pa
 import pytest
 from deltalake.exceptions import CommitFailedError
 
@@ -80,6 +81,25 @@ def test_open_names_the_fields_of_another_schema(tmp_path, monkeypatch):
         Corpus.open(tmp_path / "old", create=True)
     with pytest.raises(CorpusError, match=r"fields missing \['caption'\]"):
         Corpus.open(tmp_path / "old")
+
+
+def test_a_corpus_from_before_a_column_was_added_is_read_and_continued(tmp_path, make_rows, monkeypatch):
+    added = ("tagger_text", "quality", "overlap")
+    before, after = make_rows("before"), make_rows("after", emotion="sad")
+    old = [{key: value for key, value in row.items() if key not in added} for row in before["utterances"]]
+    with monkeypatch.context() as earlier:
+        narrow = pa.schema([field for field in UTTERANCE if field.name not in added])
+        earlier.setitem(storage.corpus.SCHEMAS, "utterances", narrow)
+        earlier.setattr(storage.corpus, "UTTERANCE", narrow)
+        Corpus.open(tmp_path, create=True).commit_source(**{**before, "utterances": old})
+
+    assert_holds(Corpus.open(tmp_path), before)
+    assert Corpus.open(tmp_path).utterances(columns=["quality"])["quality"].null_count == len(old)
+
+    writer = Corpus.open(tmp_path, create=True)
+    writer.commit_source(**after)
+    assert_holds(writer, before, after)
+    assert writer.utterances(columns=["quality"])["quality"].null_count == len(old)
 
 
 def test_many_workers_may_create_one_corpus(tmp_path):
@@ -222,6 +242,24 @@ def test_the_audio_can_be_left_unread(corpus, make_rows):
     corpus.commit_source(**make_rows("e1"))
     assert corpus.utterances(columns=WITHOUT_AUDIO).column_names == list(WITHOUT_AUDIO)
     assert "audio" not in WITHOUT_AUDIO
+
+
+def test_the_table_of_speakers_is_replaced_as_a_whole(corpus):
+    assert corpus.speakers().num_rows == 0
+    place = {"series": "s", "episode": "e01", "clips": 3, "seconds": 9.5}
+    two = [
+        {"speaker": "s/e01/S00", "linked_speaker": "s/e01/S00", "similarity": 0.9, **place},
+        {"speaker": "s/e01/S01", "linked_speaker": "s/e01/S01", "similarity": None, **place},
+    ]
+    corpus.write_speakers(two)
+    with pytest.raises(CorpusError, match="speakers: clips"):
+        corpus.write_speakers([{**two[0], "clips": None}])
+    read = corpus.speakers().to_pylist()
+    assert [row["speaker"] for row in read] == ["s/e01/S00", "s/e01/S01"]
+    assert [row["similarity"] for row in read] == [pytest.approx(0.9), None]
+    corpus.write_speakers(two[:1])
+    assert corpus.speakers().num_rows == 1
+    assert [path.name for path in Path(corpus.location).glob("speakers*")] == ["speakers.parquet"]
 
 
 def test_a_version_that_is_not_there_is_an_error(corpus):

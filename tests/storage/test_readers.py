@@ -114,7 +114,7 @@ def exported(filled, tmp_path_factory):
 
 def test_an_export_holds_the_current_version_only(exported, given):
     assert sorted(path.name for path in exported.iterdir()) == [
-        "README.md", "card.html", "plots", "rejects", "sources", "utterances",
+        "README.md", "card.html", "plots", "rejects", "sources", "speakers", "utterances",
     ]  # fmt: skip
     files = sorted((exported / "utterances").iterdir())
     assert [file.name for file in files] == [f"train-{index:05d}.parquet" for index in range(len(files))]
