@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui build-dataset test test-fast lint format bench clean
+.PHONY: run ui build-dataset test test-fast test-laion lint format bench clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
@@ -22,6 +22,10 @@ test: .venv/.dev
 
 test-fast: .venv/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# LAION's own code against ours, on the same weights: it needs numpy 1, so it lives in an environment of its own.
+test-laion: .venv-laion/.done
+	.venv-laion/bin/python -m pytest tests/laion
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -40,7 +44,7 @@ data/dialogues: .venv/.dev
 	$(BIN)/python -m bench.dialogues --out $@
 
 clean:
-	rm -rf .venv .prefect data
+	rm -rf .venv .venv-laion .prefect data
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -54,4 +58,9 @@ clean:
 
 .venv/.dev: .venv/.run
 	$(PIP) --constraint requirements/constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv-laion/.done: requirements/laion.txt
+	$(PYTHON) -m venv .venv-laion
+	.venv-laion/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements/laion.txt
 	@touch $@

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import ClapAudioConfig, ClapFeatureExtractor, ClapModel, ClapTextConfig
 from transformers import PreTrainedTokenizerFast as Tokenizer
@@ -19,6 +20,7 @@ from fsclap import Hertz
 from fsclap.model.encoders import EncoderError, Encoders
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import Tokens
+from fsclap.weights import WeightsError, WeightsSettings, find_weights
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +43,15 @@ def clap_encoders(settings: ModelSettings) -> Encoders:
 
 
 def read_encoders(weights: str) -> Encoders:
-    """The encoders of a ClapModel in a folder, or on the hub, in transformers' layout (safetensors only)."""
+    """The encoders of a ClapModel in transformers' layout (safetensors only): a folder, or a fetched model's name."""
+    folder = _folder(weights)
     try:
-        clap = ClapModel.from_pretrained(weights, use_safetensors=True)
-        tokenizer = Tokenizer.from_pretrained(weights)
+        clap = ClapModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise EncoderError(
-            f"model.clap_weights={weights}: no ClapModel can be read there ({error}). Name a folder with config.json, "
-            "model.safetensors and tokenizer.json, or a model of the hub such as laion/clap-htsat-unfused"
+            f"model.clap_weights={weights}: no ClapModel can be read in {folder} ({error}). Name a folder with "
+            "config.json, model.safetensors and tokenizer.json"
         ) from error
     if clap.audio_model.config.enable_fusion:
         raise EncoderError(
@@ -56,6 +59,24 @@ def read_encoders(weights: str) -> Encoders:
             "this one takes one crop: name an unfused model such as laion/clap-htsat-unfused"
         )
     return HTSATTokens(clap.audio_model), RobertaTokens(clap.text_model, tokenizer)
+
+
+def _folder(weights: str) -> Path:
+    if weights.endswith(".pt"):
+        raise EncoderError(
+            f"model.clap_weights={weights} is a checkpoint of LAION's own. Convert it once with "
+            f"`python -m fsclap.model.laion {weights} FOLDER` and name that folder"
+        )
+    if Path(weights).is_dir():
+        return Path(weights)
+    try:
+        fetched = WeightsSettings(name=weights, hub="huggingface", revision="main", folder=None)
+        return find_weights(fetched, setting="model.clap_weights").folder
+    except (WeightsError, ValidationError) as error:
+        raise EncoderError(
+            f"model.clap_weights={weights} is neither a folder nor a model that was fetched whole: correct it, or run "
+            f"`fsclap models fetch {weights} --hub huggingface --revision main` ({error})"
+        ) from error
 
 
 def saved_encoders(folder: Path) -> Encoders:
@@ -71,6 +92,11 @@ def random_networks() -> tuple[ClapAudioModel, ClapTextModel]:
     return ClapAudioModel(ClapAudioConfig(enable_fusion=False)), ClapTextModel(text)
 
 
+def log_mel_extractor() -> ClapFeatureExtractor:
+    """LAION's log-mel, of 50 Hz to 14 kHz. Transformers' default begins at 0 Hz, which is 2 dB off on average."""
+    return ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
+
+
 class HTSATTokens(nn.Module):
     """HTSAT's last grid, averaged over frequency: 32 tokens for 10 s of sound.
 
@@ -83,10 +109,10 @@ class HTSATTokens(nn.Module):
     def __init__(self, network: ClapAudioModel) -> None:
         super().__init__()
         self.network = network
-        self.extractor = ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad")
+        self.extractor = log_mel_extractor()
         self.sample_rate: Hertz = self.extractor.sampling_rate
         self.dim: int = network.config.hidden_size
-        self.revision = "clap-log-mel-1"
+        self.revision = "clap-log-mel-2"
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         """(samples,) float32 at 48 kHz, at least one sample -> (frames, 64) float32 log-mel, dB, 100 frames a second.

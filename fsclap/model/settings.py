@@ -25,7 +25,8 @@ class ModelSettings(BaseModel):
     )
     clap_weights: str | None = Field(
         None,
-        description="Folder or hub name of a ClapModel to start from, for encoders=clap; "
+        description="For encoders=clap: folder of a ClapModel to start from, or the name of one that `fsclap models "
+        "fetch` got from Hugging Face, such as laion/clap-htsat-unfused; "
         "none: HTSAT-tiny and RoBERTa-base with random weights",
     )
     width: int = Field(128, ge=8, description="Width of the tokens in fusion and separation; 512 for encoders=clap")

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from fsclap.model.encoders import EncoderError, build_encoders
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import pad
+from fsclap.weights import write_manifest
 
 RATE = 48_000
 
@@ -44,7 +46,7 @@ def test_the_log_mel_is_that_of_transformers(samples: int, weights: Path) -> Non
     wave = clip(20)[:samples]
     features = read_encoders(str(weights))[0].features(wave)
     extractor = ClapFeatureExtractor(
-        truncation="rand_trunc", padding="repeatpad", max_length_s=max(10, samples // RATE)
+        frequency_min=50, truncation="rand_trunc", padding="repeatpad", max_length_s=max(10, samples // RATE)
     )
     expected = extractor(wave, sampling_rate=RATE, return_tensors="np")["input_features"][0, 0]
     np.testing.assert_allclose(features, expected, atol=1e-4)
@@ -91,11 +93,27 @@ def test_a_model_starts_from_the_weights_and_is_saved_without_them(weights: Path
 
 
 def test_weights_that_are_not_there_or_do_not_fit_are_refused(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"model.clap_weights=.*nothing.*laion/clap-htsat-unfused"):
-        build_encoders(ModelSettings(encoders="clap", clap_weights=str(tmp_path / "nothing")))
+    for name in (str(tmp_path / "nothing"), "owner/nothing"):
+        with pytest.raises(EncoderError, match=rf"model.clap_weights={name} .*`fsclap models fetch {name} --hub"):
+            build_encoders(ModelSettings(encoders="clap", clap_weights=name))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EncoderError, match=r"no ClapModel can be read in .*config\.json, model\.safetensors"):
+        build_encoders(ModelSettings(encoders="clap", clap_weights=str(tmp_path / "empty")))
     save_clap(tmp_path, enable_fusion=True)
     with pytest.raises(EncoderError, match="name an unfused model"):
         build_encoders(ModelSettings(encoders="clap", clap_weights=str(tmp_path)))
+
+
+def test_weights_that_were_fetched_go_by_their_name(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSCLAP_WEIGHTS", str(tmp_path))
+    place = tmp_path / "huggingface" / "laion" / "clap-htsat-unfused" / "main"
+    shutil.copytree(weights, place)
+    write_manifest(place, name="laion/clap-htsat-unfused", hub="huggingface", revision="main", licence="apache-2.0")
+    by_name, by_folder = read_encoders("laion/clap-htsat-unfused"), read_encoders(str(weights))
+    ours, theirs = by_name[0].network.state_dict(), by_folder[0].network.state_dict()  # type: ignore[attr-defined]
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.slow
