@@ -13,6 +13,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fsclap.corpus.selection import Exclusion
 from fsclap.corpus.turns import NOISE, Turn
 
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.65, "whisper-resemblyzer": 0.78})
@@ -61,16 +62,20 @@ class Verdict:
 
     Attributes:
         similarity: Its mean similarity to its speaker's other turns, on the scale of the settings; None where
-            Eq. 5 is not defined (the only turn of its speaker, no speaker, no embedding).
+            Eq. 5 is not defined (the only turn of its speaker, no speaker, no embedding) or was not asked (the turn
+            was left out before).
         kept: Whether it stays.
-        reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`, `below_threshold`.
+        reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`, `below_threshold`, or the
+            reason of its exclusion.
         detail: The same in a sentence.
+        stage: Which stage decided: `consistency`, or `selection` for what was left out before.
     """
 
     similarity: float | None
     kept: bool
     reason: str | None = None
     detail: str | None = None
+    stage: str = "consistency"
 
 
 def effective_threshold(settings: ConsistencySettings, engine: str) -> float:
@@ -128,13 +133,21 @@ def _units(embeddings: np.ndarray) -> np.ndarray:
     return vectors / norms
 
 
-def judge(turns: Sequence[Turn], settings: ConsistencySettings, *, engine: str) -> list[Verdict]:
+def judge(
+    turns: Sequence[Turn],
+    settings: ConsistencySettings,
+    *,
+    engine: str,
+    exclusions: Sequence[Exclusion | None] | None = None,
+) -> list[Verdict]:
     """Judges the turns of one recording, each speaker's apart.
 
     Args:
         turns: All turns that diarization found in the recording.
         settings: The filter's settings.
         engine: `Diarizer.name` of the engine that made the embeddings.
+        exclusions: What `select` says of each turn; None: nothing is left out. A turn that is left out is not kept
+            and is not among the clips that others are compared with.
 
     Returns:
         A verdict for each turn, in the order of the turns.
@@ -142,8 +155,11 @@ def judge(turns: Sequence[Turn], settings: ConsistencySettings, *, engine: str) 
     threshold = effective_threshold(settings, engine)
     verdicts: dict[int, Verdict] = {}
     clusters: dict[int, list[int]] = {}
-    for index, turn in enumerate(turns):
-        if turn.speaker == NOISE:
+    excluded: Sequence[Exclusion | None] = [None] * len(turns) if exclusions is None else exclusions
+    for index, (turn, exclusion) in enumerate(zip(turns, excluded, strict=True)):
+        if exclusion is not None:
+            verdicts[index] = Verdict(None, False, exclusion.reason, exclusion.detail, stage="selection")
+        elif turn.speaker == NOISE:
             verdicts[index] = Verdict(None, False, "noise_cluster", "diarization gave the turn to no speaker")
         elif turn.embedding is None:
             detail = f"{turn.duration:.2f} s are too short for a speaker embedding"

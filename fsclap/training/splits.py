@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from fsclap.corpus.clustering import cluster, normalized
+from fsclap.corpus.clustering import cluster
+from fsclap.corpus.linking import mean_embeddings, vectors
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -132,7 +133,7 @@ def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None =
         ValueError: A pattern matches no series.
     """
     clips = _read(table)
-    speakers = _mean_embeddings(table)
+    speakers = mean_embeddings(zip(table["speaker"].to_pylist(), vectors(table["speaker_embedding"]), strict=True))
     voices = _voices(speakers, settings)
     explicit = _by_series(clips, settings)
     usable = [clip for clip in clips if clip.defect is None]
@@ -187,20 +188,13 @@ def _plain(text: str | None) -> str:
     return " ".join((text or "").casefold().split())
 
 
-def _mean_embeddings(table: pa.Table) -> dict[str, np.ndarray | None]:
-    """Speaker -> unit mean of its clips' embeddings; None without one."""
-    sums: dict[str, Any] = {}
-    for speaker, embedding in zip(table["speaker"].to_pylist(), table["speaker_embedding"], strict=True):
-        sums.setdefault(speaker, None)
-        if embedding.is_valid and len(embedding.values):
-            vector = embedding.values.to_numpy(zero_copy_only=False).astype(np.float64)
-            if np.isfinite(vector).all():
-                sums[speaker] = vector if sums[speaker] is None else sums[speaker] + vector
-    return {s: normalized(v[None])[0] if v is not None and v.any() else None for s, v in sums.items()}
-
-
 def _voices(speakers: dict[str, np.ndarray | None], settings: SplitSettings) -> dict[str, int]:
-    """Speaker -> number of its voice; a speaker without an embedding is a voice of its own."""
+    """Speaker -> number of its voice; a speaker without an embedding is a voice of its own.
+
+    Not the persons of `fsclap.corpus.linking`: those must not join two people, and these must not part one, for a
+    voice in two parts is a leak. So the threshold is lower, series are compared with each other, and two labels of
+    one episode may be one voice.
+    """
     heard = {speaker: vector for speaker, vector in sorted(speakers.items()) if vector is not None}
     voices: dict[str, int] = {}
     if heard:

@@ -6,12 +6,14 @@ from pydantic import ValidationError
 
 from fsclap.corpus.consistency import (
     ConsistencySettings,
+    Verdict,
     effective_threshold,
     judge,
     mean_similarity,
     retention_curve,
     speaker_similarity,
 )
+from fsclap.corpus.selection import Exclusion
 from fsclap.corpus.turns import NOISE, Turn
 
 HALF = ConsistencySettings(threshold=0.65)
@@ -154,3 +156,22 @@ def test_retention_curve_counts_what_judge_keeps() -> None:
         retention_curve([], [0.5])
     with pytest.raises(ValueError, match="NaN"):
         retention_curve([0.5, float("nan")], [0.5])
+
+
+def test_a_turn_that_is_left_out_has_no_vote() -> None:
+    voices = [[1.0, 0.0], [0.9, 0.1], [-1.0, 0.2], [0.8, -0.1]]
+    turns = [turn(0, voice) for voice in voices] + [turn(NOISE, voices[0])]
+    without = judge([turns[0], turns[1], turns[3]], HALF, engine=ENGINE)
+    noisy = Exclusion("low_quality", "quality 1.10 is below selection.min_quality = 2")
+    verdicts = judge(turns, HALF, engine=ENGINE, exclusions=[None, None, noisy, None, noisy])
+    assert [verdicts[n].similarity for n in (0, 1, 3)] == [verdict.similarity for verdict in without]
+    assert verdicts[2] == verdicts[4] == Verdict(None, False, noisy.reason, noisy.detail, stage="selection")
+    assert judge(turns, HALF, engine=ENGINE)[0].similarity < without[0].similarity  # type: ignore[operator]
+
+
+def test_the_last_turn_that_is_not_left_out_is_a_speakers_only_one() -> None:
+    turns = [turn(0, [1.0, 0.0]), turn(0, [1.0, 0.1])]
+    verdicts = judge(turns, HALF, engine=ENGINE, exclusions=[Exclusion("too_short", "so short"), None])
+    assert [verdict.reason for verdict in verdicts] == ["too_short", "single_turn_speaker"]
+    with pytest.raises(ValueError, match="zip"):
+        judge(turns, HALF, engine=ENGINE, exclusions=[None])

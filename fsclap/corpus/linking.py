@@ -1,0 +1,268 @@
+"""Who is who across the episodes of a series.
+
+Diarization labels speakers within one recording: S00 of one episode and S00 of the next have nothing to do with each
+other. Here the mean embeddings of the speakers of a series are clustered into persons, by average link on their
+cosine, such that two speakers of one episode are never the same person: diarization has compared them already. It may
+have split one voice in two; but the two halves' cosine (0.72 to 0.87 with Resemblyzer) is not told from that of two
+people of one episode (0.43 to 0.82), and a person who is found twice does less harm than two people who are one.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from types import MappingProxyType
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from fsclap import Seconds
+from fsclap.corpus.clustering import in_order, normalized
+
+log = logging.getLogger(__name__)
+
+THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.5, "whisper-resemblyzer": 0.88})
+"""Mean cosine of centroids from which speakers are one person, for each diarization engine.
+
+Resemblyzer's was chosen on the dev half of `python -m bench.linking`. It lies above the cosine that tells single clips
+apart (0.66), since a mean has less noise than a clip: the cosine of two means is about that of two clips divided by the
+cosine of two clips of one speaker (0.78 on average). CAM++'s is an estimate by the same rule, from its published
+threshold for single clips (0.31), and stays below the 0.78 from which FunASR takes two means of one recording for one
+speaker; measure it with the real weights before relying on it.
+"""
+
+MAX_SPEAKERS = 8000
+"""Speakers in a series whose cosines are held at once; they take 4 n^2 bytes, twice: 0.5 GB."""
+
+
+class LinkingSettings(BaseModel):
+    """Whether and how speakers of different episodes become one person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether a build writes the table of speakers beside the corpus, which says who is the same "
+        "person across the episodes of a series. On by default: it changes no utterance, and a series of 50 episodes "
+        "takes less than a second. Off: for sources that share no speaker, such as a folder of unrelated videos.",
+    )
+    threshold: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Mean cosine of speakers' mean embeddings from which they are one person; higher: fewer people "
+        "are joined by mistake, more are found twice. None: the value for the diarization engine (0.88 for "
+        "whisper-resemblyzer, measured; 0.5 for funasr, estimated).",
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakerCentroid:
+    """A speaker of one episode.
+
+    Attributes:
+        name: Unique; "{series}/{episode}/S00".
+        centroid: (dim,) mean of the speaker's clip embeddings, of any positive norm; None when none has one.
+        clips: How many there are.
+        seconds: How long they are together.
+    """
+
+    name: str
+    series: str
+    episode: str
+    centroid: np.ndarray | None
+    clips: int
+    seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedSpeaker:
+    """A speaker of one episode and the person it is: a row of the table `speakers`.
+
+    Attributes:
+        speaker: As in the utterances.
+        linked_speaker: The person: the name of the person's first speaker, by episode in natural order ("e2" before
+            "e10"). It stays when episodes are added after that one, unless what they add joins or parts persons.
+        similarity: Mean cosine to the person's other speakers; None for a person with one.
+    """
+
+    speaker: str
+    linked_speaker: str
+    series: str
+    episode: str
+    clips: int
+    seconds: Seconds
+    similarity: float | None
+
+
+def effective_threshold(settings: LinkingSettings, engine: str) -> float:
+    """The threshold in use: the one that is set, or the engine's own.
+
+    Raises:
+        ValueError: None is set, and none is known for the engine.
+    """
+    if settings.threshold is not None:
+        return settings.threshold
+    if engine not in THRESHOLDS:
+        raise ValueError(
+            f"no threshold is known for linking speakers of the diarization engine {engine!r} "
+            f"(known: {', '.join(THRESHOLDS)}): set linking.threshold"
+        )
+    return THRESHOLDS[engine]
+
+
+def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray | None]:
+    """The mean direction of each speaker's clips.
+
+    Args:
+        clips: Speaker and (dim,) embedding of each; one that is None or not finite does not count.
+
+    Returns:
+        Speaker -> (dim,) float64 of unit norm, or None for one without embeddings; by first appearance.
+    """
+    sums: dict[str, np.ndarray | None] = {}
+    for speaker, embedding in clips:
+        total = sums.setdefault(speaker, None)
+        if embedding is not None and np.isfinite(embedding).all():
+            sums[speaker] = embedding.astype(np.float64) if total is None else total + embedding
+    return {s: normalized(v[None])[0] if v is not None and v.any() else None for s, v in sums.items()}
+
+
+def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
+    """The speakers of a corpus, or of some of its series.
+
+    Args:
+        utterances: `series`, `episode`, `speaker`, `duration`, `speaker_embedding` of each clip.
+    """
+    names = utterances["speaker"].to_pylist()
+    centroids = mean_embeddings(zip(names, vectors(utterances["speaker_embedding"]), strict=True))
+    clips = dict.fromkeys(centroids, 0)
+    seconds = dict.fromkeys(centroids, 0.0)
+    places = {}
+    columns = (utterances[column].to_pylist() for column in ("series", "episode", "duration"))
+    for name, series, episode, duration in zip(names, *columns, strict=True):
+        clips[name] += 1
+        seconds[name] += duration
+        places[name] = (series, episode)
+    return [
+        SpeakerCentroid(name, *places[name], vector, clips[name], seconds[name]) for name, vector in centroids.items()
+    ]
+
+
+def vectors(column: pa.ChunkedArray) -> Iterator[np.ndarray | None]:
+    """The embeddings of a column of lists; None for a row without."""
+    for cell in column:
+        known = cell.is_valid and len(cell.values)
+        yield cell.values.to_numpy(zero_copy_only=False) if known else None
+
+
+def link(speakers: Sequence[SpeakerCentroid], settings: LinkingSettings, *, engine: str) -> list[LinkedSpeaker]:
+    """Finds the persons of each series.
+
+    O(n^2) time and memory in the speakers of the largest series. The result does not depend on the order of
+    `speakers`.
+
+    Args:
+        speakers: Of any number of series; series have nothing to do with each other.
+        settings: What makes a person.
+        engine: `Diarizer.name` of the engine that made the embeddings.
+
+    Returns:
+        A row for each speaker, by series and episode. A speaker without a centroid is a person alone, and so is
+        every speaker of a series that has more than MAX_SPEAKERS.
+
+    Raises:
+        ValueError: Two speakers have one name, a centroid has no direction (zero, NaN, infinite), or two of a series
+            are not of one length.
+    """
+    threshold = effective_threshold(settings, engine)
+    _check(speakers)
+    ordered = sorted(speakers, key=lambda s: (s.series, _natural(s.episode), s.episode, s.name))
+    rows: list[LinkedSpeaker] = []
+    for _, series in groupby(ordered, key=lambda s: s.series):
+        rows.extend(_link_series(list(series), threshold))
+    return rows
+
+
+def _check(speakers: Sequence[SpeakerCentroid]) -> None:
+    dims: dict[str, tuple[str, tuple[int, ...]]] = {}
+    seen = set()
+    for speaker in speakers:
+        if speaker.name in seen:
+            raise ValueError(f"speaker {speaker.name!r} is given twice; a speaker of one episode has one centroid")
+        seen.add(speaker.name)
+        if speaker.centroid is not None:
+            norm = np.linalg.norm(speaker.centroid)
+            if not (np.isfinite(norm) and norm > 0):
+                raise ValueError(f"the centroid of speaker {speaker.name!r} has norm {norm}: it has no direction")
+            other, shape = dims.setdefault(speaker.series, (speaker.name, speaker.centroid.shape))
+            if shape != speaker.centroid.shape:
+                raise ValueError(
+                    f"the embeddings of {other!r}, {shape}, and {speaker.name!r}, {speaker.centroid.shape}, cannot be "
+                    "compared: they come from different diarization engines. Build the series anew with one engine."
+                )
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sorts "e2" before "e10": words at even places, numbers at odd ones."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _link_series(speakers: list[SpeakerCentroid], threshold: float) -> list[LinkedSpeaker]:
+    heard = [(s, s.centroid) for s in speakers if s.centroid is not None]
+    if len(heard) > MAX_SPEAKERS:
+        log.warning(
+            "linking: series %s has %d speakers, more than the %d that can be compared at once: none are linked. "
+            "Split it into several, such as one a season.",
+            speakers[0].series,
+            len(heard),
+            MAX_SPEAKERS,
+        )
+        heard = []
+    found: dict[str, tuple[str, float | None]] = {}
+    if heard:
+        directions = normalized(np.stack([centroid for _, centroid in heard]).astype(np.float64))
+        for members in _persons(directions, [s.episode for s, _ in heard], threshold):
+            first = heard[members[0]][0].name
+            for index, similarity in zip(members, _similarities(directions[members]), strict=True):
+                found[heard[index][0].name] = (first, similarity)
+    rows = []
+    for s in speakers:
+        person, similarity = found.get(s.name, (s.name, None))
+        rows.append(LinkedSpeaker(s.name, person, s.series, s.episode, s.clips, s.seconds, similarity))
+    return rows
+
+
+def _persons(directions: np.ndarray, episodes: Sequence[str], threshold: float) -> list[list[int]]:
+    """Indexes of the speakers of each person, ascending.
+
+    Average link with constraints is plain average link when the distance of two speakers who must not meet is so
+    large that no mean which includes it comes below the threshold.
+    """
+    count = len(directions)
+    if count == 1:
+        return [[0]]
+    _, episode = np.unique(np.array(episodes), return_inverse=True)
+    distances = np.empty(count * (count - 1) // 2)
+    apart = float(count * count)  # a mean is over less than count^2 / 2 pairs, so it is above 2, the largest distance
+    at = 0
+    for index in range(count - 1):
+        row = slice(at, at := at + count - 1 - index)
+        cosine = directions[index + 1 :] @ directions[index]
+        distances[row] = np.where(episode[index + 1 :] == episode[index], apart, np.maximum(1 - cosine, 0))
+    labels = in_order(fcluster(linkage(distances, method="average"), 1 - threshold, criterion="distance"))
+    persons: list[list[int]] = [[] for _ in range(labels.max() + 1)]
+    for index, label in enumerate(labels.tolist()):
+        persons[label].append(index)
+    return persons
+
+
+def _similarities(directions: np.ndarray) -> Iterator[float | None]:
+    """Mean cosine of each (dim,) row of unit norm to the others."""
+    if len(directions) == 1:
+        yield None
+        return
+    yield from np.clip((directions @ directions.sum(axis=0) - 1) / (len(directions) - 1), -1, 1).tolist()

@@ -1,0 +1,178 @@
+"""Which turns are fit for the corpus before Eq. 5 compares voices: by length, language, overlap and quality.
+
+It comes first, so that what is left out has no vote in its speaker's mean: two voices at once, or a voice under
+noise, would pull it away from the speaker's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fsclap import Seconds
+from fsclap.corpus.turns import Turn
+
+
+class SelectionSettings(BaseModel):
+    """Which turns go on. All of it is off by default: Eq. 5 alone decides, as in the paper."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_duration: Seconds | None = Field(
+        default=None,
+        ge=0,
+        description="Seconds; a shorter turn is left out (too_short). diarization.min_turn differs: it is what the "
+        "engine takes for speech at all, and changes the turns around it; this changes none. 1 or 2 leaves out "
+        "interjections, whose style is hard to describe and whose embedding is unsure.",
+    )
+    max_duration: Seconds | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds; a longer turn is left out (too_long). diarization.max_turn differs: it cuts a long turn "
+        "at its pauses and loses nothing. Useful for style prompts of a few seconds, which a cut would spoil.",
+    )
+    languages: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Codes as the engines tell them (zh, en, ja, ko, yue); a turn in another language is left out "
+        "(other_language), and so is one of which no engine tells the language (unknown_language). None: any. Useful "
+        "for sources of mixed languages; it needs an engine that tells the language, or diarization.language.",
+    )
+    max_overlap: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of a turn in which another speaker may be heard as well; above it the turn is left out "
+        "(overlapping_speech). None: any. Costs nothing. 0.1 or 0.2 keeps clips to one voice where the diarization "
+        "engine finds overlaps; the embedded one finds none, so that it changes nothing there.",
+    )
+    min_quality: float | None = Field(
+        default=None,
+        ge=1,
+        le=5,
+        description="Overall quality (OVRL, 1 to 5) below which a turn is left out (low_quality); needs "
+        "quality.engine. None: any. Look at the scores of a first build before choosing it: they depend on the "
+        "material, and shouting or crying scores lower than calm speech in the same recording.",
+    )
+
+    @model_validator(mode="after")
+    def _some_duration_is_left(self) -> Self:
+        if self.min_duration is not None and self.max_duration is not None and self.min_duration > self.max_duration:
+            raise ValueError(f"min_duration {self.min_duration:g} is above max_duration {self.max_duration:g}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Why a turn is left out.
+
+    Attributes:
+        reason: `too_short`, `too_long`, `overlapping_speech`, `unknown_language`, `other_language` or `low_quality`.
+        detail: The same in a sentence.
+    """
+
+    reason: str
+    detail: str
+
+
+def select(
+    turns: Sequence[Turn],
+    *,
+    languages: Sequence[str | None],
+    qualities: Sequence[float | None],
+    settings: SelectionSettings,
+) -> list[Exclusion | None]:
+    """Decides for each turn of one recording whether it goes on.
+
+    Args:
+        turns: All turns that diarization found in the recording.
+        languages: Code of each turn's language, or None where no engine tells it.
+        qualities: Overall quality of each turn, or None where it was not rated.
+        settings: What is left out.
+
+    Returns:
+        For each turn, why it is left out, or None: it goes on. Of several reasons, the first in the order of
+        `Exclusion`.
+
+    Raises:
+        ValueError: `min_quality` is set and a turn was not rated.
+    """
+    checked = zip(turns, overlaps(turns), languages, qualities, strict=True)
+    return [
+        _duration(turn, settings)
+        or _overlap(overlap, settings)
+        or _language(language, settings)
+        or _quality(quality, settings)
+        for turn, overlap, language, quality in checked
+    ]
+
+
+def overlaps(turns: Sequence[Turn]) -> list[float]:
+    """Share of each turn, 0 to 1, in which another speaker is heard as well.
+
+    It is what the diarization engine says (`Turn.overlap`) or the share that turns of other speakers cover,
+    whichever is more.
+    """
+    starts = np.array([turn.start for turn in turns])
+    ends = np.array([turn.end for turn in turns])
+    speakers = np.array([turn.speaker for turn in turns])
+    found = []
+    for turn in turns:
+        others = (speakers != turn.speaker) & (starts < turn.end) & (ends > turn.start)
+        spans = np.stack([starts[others].clip(min=turn.start), ends[others].clip(max=turn.end)], axis=1)
+        covered = _length_of_union(spans[np.argsort(spans[:, 0])])
+        found.append(max(turn.overlap, covered / turn.duration if covered else 0.0))
+    return found
+
+
+def _length_of_union(spans: np.ndarray) -> Seconds:
+    """Of (n, 2) spans by start."""
+    if not len(spans):
+        return 0.0
+    reached = np.maximum.accumulate(spans[:, 1])
+    before = np.concatenate([spans[:1, 0], reached[:-1]])
+    return float((reached - np.maximum(spans[:, 0], before)).clip(min=0).sum())
+
+
+def _duration(turn: Turn, settings: SelectionSettings) -> Exclusion | None:
+    if settings.min_duration is not None and turn.duration < settings.min_duration:
+        detail = f"{turn.duration:.2f} s are less than selection.min_duration = {settings.min_duration:g} s"
+        return Exclusion("too_short", detail)
+    if settings.max_duration is not None and turn.duration > settings.max_duration:
+        detail = f"{turn.duration:.2f} s are more than selection.max_duration = {settings.max_duration:g} s"
+        return Exclusion("too_long", detail)
+    return None
+
+
+def _overlap(overlap: float, settings: SelectionSettings) -> Exclusion | None:
+    if settings.max_overlap is None or overlap <= settings.max_overlap:
+        return None
+    detail = (
+        f"another speaker is heard in {overlap:.0%} of it, more than selection.max_overlap = {settings.max_overlap:g}"
+    )
+    return Exclusion("overlapping_speech", detail)
+
+
+def _language(language: str | None, settings: SelectionSettings) -> Exclusion | None:
+    if settings.languages is None or language in settings.languages:
+        return None
+    wanted = ", ".join(settings.languages)
+    if language is None:
+        detail = f"no engine told its language, and selection.languages asks for {wanted}"
+        return Exclusion("unknown_language", detail)
+    return Exclusion("other_language", f"it is in {language}, and selection.languages asks for {wanted}")
+
+
+def _quality(quality: float | None, settings: SelectionSettings) -> Exclusion | None:
+    if settings.min_quality is None:
+        return None
+    if quality is None:
+        raise ValueError(
+            f"selection.min_quality is {settings.min_quality:g}, but the turns were not rated: set quality.engine to "
+            "dnsmos, or selection.min_quality to None"
+        )
+    if quality >= settings.min_quality:
+        return None
+    return Exclusion("low_quality", f"quality {quality:.2f} is below selection.min_quality = {settings.min_quality:g}")
