@@ -1,36 +1,24 @@
 """How loud a recording is, and the one gain that brings it to a target: EBU R 128, ITU-R BS.1770-4.
 
-The measurement is streaming: a recording of any length, memory-mapped, takes a few megabytes.
+ffmpeg measures; a recording of any length, memory-mapped, goes to it in pieces.
 """
 
-import math
+import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
+import ffmpeg
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.signal import firwin, sosfilt, upfirdn
 
 from fsclap import Hertz, Seconds
-from fsclap.audio import sample_index
+from fsclap.audio import ffmpeg_binary, sample_index
 
-HOP: Seconds = 0.1
-"""Blocks of 400 ms begin this far apart: 75 % overlap."""
-HOPS = 4
-"""In a block."""
-PIECE = 100
-"""Hops in memory at once: 10 s."""
-ABSOLUTE_GATE = -70.0
-"""LUFS; quieter blocks are silence."""
-RELATIVE_GATE = -10.0
-"""LU; blocks this much below the mean of the rest are pauses."""
-OFFSET = -0.691
-"""dB; makes a 1 kHz sine of full scale on one channel -3.01 LUFS."""
-OVERSAMPLING = 4
-TAPS = 49
-REACH = 13
-"""Samples on both sides that the low pass of the oversampling looks at, and one more."""
+BLOCK: Seconds = 10.0
+"""How much of a wave is in memory at once."""
+SILENCE = -70.0
+"""LUFS: the absolute gate of BS.1770-4; ffmpeg reports it for what has nothing above it."""
 
 
 class LoudnessSettings(BaseModel):
@@ -71,7 +59,7 @@ class Loudness:
 
 
 def measure(wave: np.ndarray, sample_rate: Hertz) -> Loudness:
-    """Measures a recording.
+    """Measures a recording with ffmpeg's `ebur128`, to 0.1 dB.
 
     Args:
         wave: (samples,) or (channels, samples) float32, 1 or 2 channels; a memory map will do. As the standard has
@@ -80,23 +68,46 @@ def measure(wave: np.ndarray, sample_rate: Hertz) -> Loudness:
 
     Raises:
         ValueError: Of another shape, empty, or with a value that is not finite.
+        RuntimeError: ffmpeg failed; the message is its own.
     """
     channels = wave[np.newaxis] if wave.ndim == 1 else wave
     if channels.ndim != 2 or channels.shape[0] not in (1, 2) or not channels.shape[1]:
         raise ValueError(f"loudness wants a wave of (samples,) or (1 or 2, samples), at least one, not {wave.shape}")
-    energies = []
-    state = np.zeros((2, len(channels), 2))
-    for piece, bounds in _pieces(channels, sample_rate):
-        if not np.isfinite(piece).all():
+    source = ffmpeg.input("pipe:0", f="f32le", ar=sample_rate, ac=len(channels))
+    # framelog: without it, ffmpeg reports every 0.1 s, and the pipe with its report would fill.
+    output = source.filter("ebur128", peak="true", framelog="quiet").output("pipe:1", f="null")
+    command = [ffmpeg_binary(), "-hide_banner", "-nostats", *output.get_args()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        try:
+            with process.stdin as pipe:
+                for block in _blocks(channels, sample_index(BLOCK, sample_rate)):
+                    pipe.write(block)
+        except BrokenPipeError:
+            pass  # ffmpeg has given up, and says why
+        except BaseException:
+            process.kill()
+            raise
+        report = process.stderr.read().decode(errors="replace")
+    return _parsed(report, status=process.returncode)
+
+
+def _blocks(channels: np.ndarray, samples: int) -> Iterator[bytes]:
+    for start in range(0, channels.shape[1], samples):
+        block = np.asarray(channels[:, start : start + samples], dtype="<f4")
+        if not np.isfinite(block).all():
             raise ValueError("the wave has samples that are NaN or infinite: its loudness is not defined")
-        weighted, state = sosfilt(_k_weighting(sample_rate), piece, axis=-1, zi=state)
-        power = np.square(weighted).sum(axis=0)
-        energies.append(np.add.reduceat(power, bounds[:-1]) / np.diff(bounds))
-    hops = np.concatenate(energies)
-    if sample_index(len(hops) * HOP, sample_rate) > channels.shape[1]:
-        hops = hops[:-1]  # the last one is not whole
-    peak = _true_peak(channels, sample_rate)
-    return Loudness(_integrated(hops), 20 * math.log10(peak) if peak else -math.inf)
+        yield block.T.tobytes()
+
+
+def _parsed(report: str, *, status: int) -> Loudness:
+    summary = report.rpartition("Summary:")[2]
+    integrated, peak = (re.search(rf"^ +{name}: +(\S+) ", summary, re.MULTILINE) for name in ("I", "Peak"))
+    if status != 0 or integrated is None or peak is None:
+        raise RuntimeError(f"ffmpeg did not measure the loudness (status {status}): {report.strip()[-300:]}")
+    level = float(integrated[1])
+    return Loudness(level if level > SILENCE else None, float(peak[1]))
 
 
 def gain(loudness: Loudness, settings: LoudnessSettings) -> float:
@@ -105,69 +116,3 @@ def gain(loudness: Loudness, settings: LoudnessSettings) -> float:
         return 1.0
     wanted = min(settings.target_lufs - loudness.integrated, settings.peak_dbfs - loudness.true_peak)
     return 10 ** (wanted / 20)
-
-
-def _pieces(channels: np.ndarray, sample_rate: Hertz) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The (channels, samples) float64 wave in pieces of whole hops, each with the bounds of its hops."""
-    total = channels.shape[1]
-    first = 0
-    while (start := sample_index(first * HOP, sample_rate)) < total:
-        bounds = np.array([sample_index((first + hop) * HOP, sample_rate) for hop in range(PIECE + 1)])
-        bounds = np.unique(bounds.clip(max=total))
-        yield np.asarray(channels[:, start : bounds[-1]], dtype=np.float64), bounds - start
-        first += PIECE
-
-
-def _integrated(hops: np.ndarray) -> float | None:
-    """Gated loudness from the mean K-weighted power of each hop of 100 ms (BS.1770-4, annex 1)."""
-    if len(hops) < HOPS:
-        return None
-    blocks = np.lib.stride_tricks.sliding_window_view(hops, HOPS).mean(axis=1)
-    loud = blocks[blocks > 10 ** ((ABSOLUTE_GATE - OFFSET) / 10)]
-    if not len(loud):
-        return None
-    gated = loud[loud > loud.mean() * 10 ** (RELATIVE_GATE / 10)]
-    return OFFSET + 10 * math.log10(gated.mean())
-
-
-def _true_peak(channels: np.ndarray, sample_rate: Hertz) -> float:
-    """Highest magnitude of the wave at 4 times the rate (BS.1770-4, annex 2), full scale = 1."""
-    low_pass = OVERSAMPLING * firwin(TAPS, 1 / OVERSAMPLING, window="hann")
-    overshoot = max(np.abs(low_pass[phase::OVERSAMPLING]).sum() for phase in range(OVERSAMPLING))
-    highest = 0.0
-    for part in _parts(channels, sample_index(HOP, sample_rate)):
-        peak = float(np.abs(part).max())
-        # Most parts cannot come near the highest so far, whatever lies between their samples.
-        if peak * overshoot > highest:
-            between = upfirdn(low_pass, part, up=OVERSAMPLING, axis=-1)[:, TAPS:-TAPS]
-            highest = max(highest, peak, float(np.abs(between).max()))
-    return highest
-
-
-def _parts(channels: np.ndarray, step: int) -> Iterator[np.ndarray]:
-    """The wave in parts of `step` samples, each with REACH samples (silence, at the ends) on both sides."""
-    total = channels.shape[1]
-    for start in range(0, total, step):
-        first, last = start - REACH, start + step + REACH
-        part = channels[:, max(first, 0) : last]
-        if first < 0 or last > total:
-            part = np.pad(part, ((0, 0), (max(-first, 0), max(last - total, 0))))
-        yield part
-
-
-@lru_cache
-def _k_weighting(sample_rate: Hertz) -> np.ndarray:
-    """(2, 6) second-order sections, the shelf of the head and the high pass, at any rate.
-
-    The standard gives coefficients for 48 kHz only. Here are the analogue filters that fit them, through the bilinear
-    transform, as in libebur128. The high pass keeps its numerator, as the standard's own does.
-    """
-    w, q = math.tan(math.pi * 1681.974450955533 / sample_rate), 0.7071752369554196
-    high = 10 ** (3.999843853973347 / 20)
-    band = high**0.4996667741545416
-    poles = np.array([1 + w / q + w * w, 2 * (w * w - 1), 1 - w / q + w * w])
-    zeros = np.array([high + band * w / q + w * w, 2 * (w * w - high), high - band * w / q + w * w])
-    shelf = np.concatenate([zeros, poles]) / poles[0]
-    w, q = math.tan(math.pi * 38.13547087602444 / sample_rate), 0.5003270373238773
-    poles = np.array([1 + w / q + w * w, 2 * (w * w - 1), 1 - w / q + w * w])
-    return np.stack([shelf, np.concatenate([[1, -2, 1], poles / poles[0]])])
