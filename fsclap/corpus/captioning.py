@@ -21,6 +21,7 @@ from fsclap import Hertz
 from fsclap.corpus.attributes import Attributes
 from fsclap.corpus.bins import SCALES, Bins, load_bins, mean, measures
 from fsclap.corpus.rewriter import RewriteError, RewriterSettings, rewrite
+from fsclap.weights import WeightsSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +37,77 @@ STYLE_ORDER = ("emotion", *SCALES, "events")
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What an emotion engine heard in one clip. `emotion` is None when it did not tell: never a guess."""
+    """What an emotion engine heard in one clip.
+
+    Attributes:
+        emotion: A word of the grammar's; None when the engine did not tell, or was not sure: never a guess.
+        confidence: Probability of the emotion that it found likeliest, 0 to 1, also when that is not told; None
+            when it found none.
+        events: Words of the grammar's, in the order in which they were first heard.
+        language: ISO 639-1 (yue, Cantonese: ISO 639-3); None: unknown, or no speech.
+        text: The engine's own transcript; None when it makes none.
+    """
 
     emotion: str | None = None
     confidence: float | None = None
     events: tuple[str, ...] = ()
     language: str | None = None
+    text: str | None = None
 
 
 class EmotionTagger(Protocol):
-    """An engine that hears emotion and events. Its words are those of the grammar's `emotion` and `events`."""
+    """An engine that hears emotion and events. Its words are those of the grammar's `emotion` and `events`.
+
+    Attributes:
+        name: The engine, as in `CaptioningSettings.engine`.
+        revision: Which weights it runs; differs whenever they do.
+        sample_rate: The rate it wants its clips at.
+    """
 
     name: str
     revision: str
     sample_rate: Hertz
 
     def tag(self, clips: Sequence[np.ndarray]) -> list[Tags]:
-        """One `Tags` a clip; each clip (samples,) float32 mono at `sample_rate`."""
+        """What each clip sounds like; an engine batches over all that it is given.
+
+        Args:
+            clips: Each (samples,) float32 mono in [-1, 1] at `sample_rate`.
+
+        Returns:
+            One `Tags` a clip, in order.
+        """
         ...
+
+
+class SenseVoiceSettings(BaseModel):
+    """Emotion, events and language by SenseVoice-Small."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: WeightsSettings = Field(
+        WeightsSettings(name="iic/SenseVoiceSmall"), description="Which weights, and where they are"
+    )
+    language: Literal["auto", "zh", "en", "yue", "ja", "ko"] = Field(
+        "auto", description="Language of all the speech, where it is known; auto: told clip by clip"
+    )
+    ban_emo_unk: bool = Field(
+        True,
+        description='Choose among the emotions even where "unknown" is likelier. It is so for most clips; how sure '
+        "the choice is, min_confidence judges",
+    )
+    min_confidence: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Probability below which an emotion is not told. 0.5: it is likelier than all others together",
+    )
+    batch_seconds: float = Field(
+        120.0,
+        gt=0,
+        description="Seconds of speech, with padding, that go through the network together. Memory grows with it: "
+        "some 2 MB a second; a GPU is faster with more, a CPU gains nothing above 60",
+    )
 
 
 class CaptioningSettings(BaseModel):
@@ -61,8 +115,16 @@ class CaptioningSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["acoustic"] = Field(
-        "acoustic", description="acoustic: from measured attributes alone; the emotion stays null"
+    engine: Literal["acoustic", "sensevoice"] | None = Field(
+        None,
+        description="acoustic: from measured attributes alone; the emotion stays null. sensevoice: emotion and events "
+        "too, heard by SenseVoice-Small. None: what the profile names (embedded: acoustic, full: sensevoice)",
+    )
+    device: str = Field(
+        "cpu", description="Where SenseVoice-Small runs, as PyTorch names it: cpu, cuda, cuda:1. The rest is arithmetic"
+    )
+    sensevoice: SenseVoiceSettings = Field(
+        default_factory=SenseVoiceSettings, description="Used by the engine sensevoice alone"
     )
     bins: Path | None = Field(
         None, description="JSON written by Bins.save; none: the reference bins that come with the package"
@@ -75,6 +137,22 @@ class CaptioningSettings(BaseModel):
         0.1, ge=0, le=1, description="Share of voiced speech below which a clip is described as whispered"
     )
     rewriter: RewriterSettings | None = Field(None, description="Rewrites each caption; none: leave it as is")
+
+
+@lru_cache(maxsize=1)
+def load_tagger(settings: CaptioningSettings) -> EmotionTagger | None:
+    """The engine that hears emotion, loaded once in a process; None where captions are from attributes alone.
+
+    Raises:
+        WeightsError: Its weights are missing, damaged or another model's.
+        DeviceError: The machine has no such device.
+    """
+    if settings.engine != "sensevoice":
+        return None
+    # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
+    from fsclap.corpus.engines.sensevoice import SenseVoiceTagger
+
+    return SenseVoiceTagger(settings.sensevoice, device=settings.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class LoudnessSettings(BaseModel):
         description="Integrated loudness, in LUFS, that the voices of every episode are brought to, by one gain for "
         "the whole episode: a whisper stays softer than a shout. -23 is the norm of EBU R 128, -16 is common online. "
         "None, the default: the level stays as the source has it. Useful when sources of very different levels "
-        "make one corpus, for then `energy` compares sources rather than voices; costs about 0.2 s a minute.",
+        "make one corpus, for then `energy` compares sources rather than voices; costs about 0.3 s a minute.",
     )
     peak_dbfs: float = Field(
         default=-1.0,
