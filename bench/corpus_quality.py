@@ -45,7 +45,7 @@ from bench.machine import machine
 from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.consistency import ConsistencySettings, judge
 from fsclap.corpus.diarization import DiarizationSettings, Diarizer, load_diarizer
-from fsclap.corpus.separation import SeparationSettings, Separator, load_separator
+from fsclap.corpus.separation import SeparationSettings, Separator, in_memory, load_separator
 from fsclap.corpus.turns import NOISE, Turn
 from samples.timeline import TrueTurn, at_ratio, speech_mask
 
@@ -154,7 +154,7 @@ def _read(path: Path) -> np.ndarray:
 def _separate(wave: np.ndarray, engines: Engines) -> np.ndarray:
     """(samples,) at SAMPLE_RATE to the vocals, likewise."""
     rate = engines.separator.sample_rate
-    (vocals,) = engines.separator.separate([soxr.resample(wave, SAMPLE_RATE, rate)[np.newaxis]])
+    (vocals,) = in_memory(engines.separator, [soxr.resample(wave, SAMPLE_RATE, rate)[np.newaxis]])
     return soxr.resample(vocals, rate, SAMPLE_RATE)
 
 

@@ -28,9 +28,9 @@ from bench.corpus_quality import Recording, dialogues, diarization_errors
 from bench.dialogues import SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.machine import machine
 from fsclap.corpus.consistency import mean_similarity
-from fsclap.corpus.diarization import DiarizationSettings, Diarizer, load_diarizer
+from fsclap.corpus.diarization import DiarizationSettings, Diarizer, WhisperResemblyzerSettings, load_diarizer
 from fsclap.corpus.engines.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
-from fsclap.corpus.separation import SeparationSettings, Separator, load_separator
+from fsclap.corpus.separation import SeparationSettings, Separator, in_memory, load_separator
 from fsclap.corpus.turns import Turn
 from samples.timeline import TrueTurn
 
@@ -80,7 +80,7 @@ def waves(recordings: Sequence[Recording], separator: Separator) -> Iterator[tup
         soxr.resample(mix(pair[0], pair[1], STEM_SNR_DB), SAMPLE_RATE, separator.sample_rate)[np.newaxis]
         for pair in stems
     ]
-    yield "separated", [soxr.resample(v, separator.sample_rate, RATE) for v in separator.separate(mixtures)]
+    yield "separated", [soxr.resample(v, separator.sample_rate, RATE) for v in in_memory(separator, mixtures)]
 
 
 def sweep_diarization(condition: str, found: Sequence[Voiced], recordings: Sequence[Recording]) -> list[DiarizationRow]:
@@ -88,7 +88,7 @@ def sweep_diarization(condition: str, found: Sequence[Voiced], recordings: Seque
     rows = []
     for setting, values in SWEEPS.items():
         for value in values:
-            settings = DiarizationSettings(**{setting: value})
+            settings = DiarizationSettings(whisper_resemblyzer=WhisperResemblyzerSettings(**{setting: value}))
             figures = [
                 _errors(voiced, recording, settings) for voiced, recording in zip(found, recordings, strict=True)
             ]

@@ -25,6 +25,7 @@ class Turn:
         language: ISO 639-1 code of the transcript, or None when the engine does not tell.
         embedding: (dim,) float32 speaker embedding of unit L2 norm, or None when the turn is too short
             for the engine to embed.
+        overlap: Share of the turn in which the engine heard another speaker as well, 0 to 1.
     """
 
     start: Seconds
@@ -33,6 +34,7 @@ class Turn:
     text: str
     language: str | None
     embedding: np.ndarray | None
+    overlap: float = 0.0
 
     @property
     def duration(self) -> Seconds:
@@ -48,11 +50,13 @@ def write_turns(path: Path, turns: Sequence[Turn]) -> None:
         "text": pa.array([turn.text for turn in turns], pa.string()),
         "language": pa.array([turn.language for turn in turns], pa.string()),
         "embedding": pa.array([turn.embedding for turn in turns], pa.list_(pa.float32())),
+        "overlap": pa.array([turn.overlap for turn in turns], pa.float64()),
     }
     pq.write_table(pa.table(columns), path)
 
 
 def read_turns(path: Path) -> list[Turn]:
+    """Read turns from a Parquet file; one written before turns had an `overlap` gives 0.0."""
     return [
         Turn(**row | {"embedding": None if row["embedding"] is None else np.array(row["embedding"], np.float32)})
         for row in pq.read_table(path).to_pylist()

