@@ -117,16 +117,29 @@ def warm_up() -> None:
 
 
 def instrument(bodies: Clock, downloads: Clock, api: Clock) -> None:
-    from tasks import captioning, commit, consistency, diarization, download, plan, publish, separation
+    from tasks import (
+        captioning,
+        commit,
+        consistency,
+        diarization,
+        download,
+        linking,
+        measure,
+        plan,
+        publish,
+        separation,
+    )
 
     for task in (
         download.list_episodes,
         plan.plan_build,
         separation.separate,
         diarization.diarize,
+        measure.measure,
         consistency.filter_speakers,
         captioning.caption,
         commit.commit,
+        linking.link_speakers,
         publish.publish,
     ):
         task.fn = bodies.around(task.fn)

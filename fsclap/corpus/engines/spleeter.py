@@ -24,6 +24,8 @@ from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 
 from fsclap import Hertz
+from fsclap.corpus.separation import check, release
+from fsclap.devices import Batches, torch_device
 
 SAMPLE_RATE: Hertz = 44_100
 WINDOW = 4096
@@ -101,6 +103,7 @@ class SpleeterSeparator:
 
     Raises:
         ModuleNotFoundError, FileNotFoundError: The weights are not installed.
+        DeviceError: The device is not there.
     """
 
     name = "spleeter"
@@ -109,48 +112,37 @@ class SpleeterSeparator:
     def __init__(self, *, device: str, batch: int) -> None:
         paths = [_weights(f"testcheckpoint{stem}.ckpt") for stem in (0, 1)]
         self.revision = _revision(paths)
-        self._device = torch.device(device)
+        self._device = torch_device(device, setting="separation.device")
         self._batch = batch
+        self._batches = Batches(self._vocal_frames, setting="separation.batch")
         self._vocals, self._accompaniment = (_load(path).to(self._device) for path in paths)
         self._window = torch.hann_window(WINDOW, device=self._device)
 
-    def separate(self, mixtures: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the vocals of each mixture, in order.
-
-        Args:
-            mixtures: Each (1 or 2, samples) float32 at 44.1 kHz; may be a memory map, which is read a block
-                at a time.
-
-        Yields:
-            (samples,) float32, the mean of the channels' vocals.
-
-        Raises:
-            ValueError: A mixture of another shape.
-        """
-        for mixture in mixtures:
-            if mixture.ndim != 2 or mixture.shape[0] not in (1, 2):
-                raise ValueError(f"a mixture has the shape (1 or 2, samples), not {mixture.shape}")
+    def separate(self, mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """See `fsclap.corpus.separation.Separator`; the vocals are the mean of the channels' vocals."""
+        check(mixtures, outputs)
         blocks = ((file, block) for file, mixture in enumerate(mixtures) for block in range(_block_count(mixture)))
-        waves = {}
+        adders = (OverlapAdd(output) for output in outputs)
         while batch := list(islice(blocks, self._batch)):
-            frames = self._vocal_frames([_block(mixtures[file], block) for file, block in batch])
+            frames = self._batches([_block(mixtures[file], block) for file, block in batch])
             for (file, block), part in zip(batch, frames, strict=True):
                 if block == 0:
-                    waves[file] = np.zeros((_hop_count(mixtures[file]) + 2 * PAD, HOP), dtype=np.float32)
-                _overlap_add(waves[file], part, first=block * STRIDE)
+                    adder = next(adders)
+                adder.add(part)
+                release(mixtures[file], outputs[file])
                 if block == _block_count(mixtures[file]) - 1:
-                    yield waves.pop(file)[PAD:-PAD].reshape(-1)[: mixtures[file].shape[1]]
+                    yield outputs[file]
 
     @torch.inference_mode()
-    def _vocal_frames(self, blocks: list[np.ndarray]) -> np.ndarray:
-        """From (2, FRAMES + PAD, HOP) hops of sound to (blocks, STRIDE, WINDOW) windowed frames of the vocals."""
+    def _vocal_frames(self, blocks: list[np.ndarray]) -> list[np.ndarray]:
+        """From (2, FRAMES + PAD, HOP) hops of sound to (STRIDE, WINDOW) windowed frames of the vocals."""
         waves = torch.from_numpy(np.stack(blocks)).to(self._device)
         spectra = torch.fft.rfft(waves.flatten(2).unfold(-1, WINDOW, HOP) * self._window)
         masks = self._masks(spectra[..., :BINS].abs())
         inner = slice(CONTEXT, FRAMES - CONTEXT)
         # One inverse transform for both channels: it is linear, and the vocals leave as their mean.
         vocals = (_extended(masks[:, :, inner]) * spectra[:, :, inner]).mean(dim=1)
-        return (torch.fft.irfft(vocals, n=WINDOW) * (self._window / ENVELOPE)).cpu().numpy()
+        return list((torch.fft.irfft(vocals, n=WINDOW) * (self._window / ENVELOPE)).cpu().numpy())
 
     def _masks(self, magnitudes: Tensor) -> Tensor:
         """Spleeter's ratio of powers, k0^2 / (k0^2 + k1^2): k are the networks' outputs, each a mask times the
@@ -188,12 +180,29 @@ def _block(mixture: np.ndarray, block: int) -> np.ndarray:
     return hops.reshape(2, -1, HOP)
 
 
-def _overlap_add(wave: np.ndarray, frames: np.ndarray, *, first: int) -> None:
-    """Adds (count, WINDOW) frames, one a hop, to a wave of (hops, HOP); frames past its end are silent."""
-    frames = frames[: len(wave) - PAD - first]
-    for quarter in range(OVERLAP):
-        place = slice(first + quarter, first + quarter + len(frames))
-        wave[place] += frames[:, quarter * HOP : (quarter + 1) * HOP]
+class OverlapAdd:
+    """Puts blocks of frames together into a wave, which it writes as soon as no later frame touches it.
+
+    Args:
+        wave: (samples,), filled in place.
+    """
+
+    def __init__(self, wave: np.ndarray) -> None:
+        self._wave = wave
+        self._written = -PAD * HOP
+        self._open = np.zeros((PAD, HOP), dtype=np.float32)
+
+    def add(self, frames: np.ndarray) -> None:
+        """Adds the next (count, WINDOW) frames, one a hop; what lies outside the wave is dropped."""
+        hops = np.concatenate([self._open, np.zeros((len(frames), HOP), dtype=np.float32)])
+        for quarter in range(OVERLAP):
+            hops[quarter : quarter + len(frames)] += frames[:, quarter * HOP : (quarter + 1) * HOP]
+        self._open = hops[len(frames) :]
+        done = hops[: len(frames)].reshape(-1)
+        place = self._wave[max(self._written, 0) : max(self._written + len(done), 0)]
+        skipped = max(-self._written, 0)
+        place[:] = done[skipped : skipped + len(place)]
+        self._written += len(done)
 
 
 def _weights(name: str) -> Path:

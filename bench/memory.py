@@ -1,0 +1,141 @@
+"""How much memory a build takes on one long recording: its peak must hang on the settings, not on the length.
+
+    python -m bench.memory --hours 3 --profile full [--json FILE]
+
+Puts the samples one after the other until the recording is long enough, builds a corpus from that one file through a
+Prefect server of its own, and prints the peak memory of the flow's process as each stage left it. The full profile
+runs on small networks with random weights: what they need does not grow with the length, and what is around them, which
+might, is the same as for the real ones.
+"""
+
+import argparse
+import asyncio
+import functools
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from bench.machine import machine
+from fsclap.audio import DecodeSettings, decode
+from fsclap.corpus.settings import BuildSettings
+from fsclap.weights import LIBRARY
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+RATE = 44_100
+
+
+def make_recording(path: Path, hours: float) -> None:
+    """Stereo FLAC, the samples over and over, each time at another level, so that no two stretches are equal."""
+    left = int(hours * 3600 * RATE)
+    levels = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as scratch, soundfile.SoundFile(path, "w", RATE, 2) as out:
+        waves = [
+            decode(media, Path(scratch) / f"{number}.f32", sample_rate=RATE, settings=DecodeSettings())
+            for number, media in enumerate(sorted(SAMPLES.glob("*/*.mp4")))
+        ]
+        number = 0
+        while left > 0:
+            wave = waves[number % len(waves)][:, :left]
+            out.write(wave.T * levels.uniform(0.5, 1.0))
+            left -= wave.shape[1]
+            number += 1
+
+
+def peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def build(hours: float, settings: BuildSettings) -> dict[str, Any]:
+    """Build a corpus from one recording; the peak of this process after each task, and what came of it."""
+    from prefect.client.orchestration import get_client
+    from prefect.testing.utilities import prefect_test_harness
+
+    from deployments.bootstrap import bootstrap
+    from flows.build_dataset import build_dataset
+
+    async def prepare() -> None:
+        async with get_client() as client:
+            await bootstrap(client)
+
+    with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
+        asyncio.run(prepare())
+        recording = Path(folder) / "episodes" / "long.flac"
+        recording.parent.mkdir()
+        make_recording(recording, hours)
+        peaks = watch_tasks()
+        before = peak_gib()
+        start = time.perf_counter()
+        published = build_dataset([str(recording.parent)], f"{folder}/corpus", f"{folder}/work", settings)
+        seconds = time.perf_counter() - start
+    return {
+        "hours": hours,
+        "peak_gib_before": before,
+        "peak_gib_after": peaks,
+        "peak_gib": peak_gib(),
+        "seconds": seconds,
+        "utterances": published.utterances,
+    }
+
+
+def watch_tasks() -> dict[str, float]:
+    """Task -> peak of the process when it ended; filled in while the flow runs."""
+    from tasks import captioning, commit, consistency, diarization, download, linking, measure, publish, separation
+
+    peaks: dict[str, float] = {}
+
+    def around(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            peaks[name] = peak_gib()
+            return result
+
+        return watched
+
+    for task in (
+        download.download,
+        separation.separate,
+        diarization.diarize,
+        measure.measure,
+        consistency.filter_speakers,
+        captioning.caption,
+        commit.commit,
+        linking.link_speakers,
+        publish.publish,
+    ):
+        task.fn = around(task.fn.__name__, task.fn)
+    return peaks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=3.0)
+    parser.add_argument("--profile", choices=["embedded", "full"], default="full")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as weights:
+        chosen: dict[str, Any] = {"profile": options.profile}
+        if options.profile == "full":
+            from tests.models.library import write_library
+
+            os.environ[LIBRARY] = weights
+            write_library()
+            # Random voices agree with nobody: the filter would leave little to store.
+            chosen["consistency"] = {"threshold": 0.0, "singletons": "keep"}
+        figures = build(options.hours, BuildSettings.model_validate(chosen)) | {"machine": machine()}
+    print(json.dumps(figures, indent=1))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
