@@ -1,6 +1,6 @@
 """From videos to a corpus, as in section 3.3 of the paper.
 
-    download -> separate vocals -> diarize -> filter speakers (Eq. 4-5) -> caption -> commit
+    download -> separate vocals -> diarize -> measure -> filter speakers (Eq. 4-5) -> caption -> commit
 
 Start it with `prefect deployment run build-dataset/build-dataset`, or from the Prefect UI.
 """
@@ -19,6 +19,8 @@ from tasks.consistency import filter_speakers
 from tasks.diarization import diarize
 from tasks.download import download, list_episodes
 from tasks.limits import compute_slot
+from tasks.linking import link_speakers
+from tasks.measure import measure
 from tasks.plan import plan_build
 from tasks.publish import Progress, Published, announce, publish, remember_build
 from tasks.separation import separate
@@ -68,6 +70,7 @@ def build_dataset(
             done += commit(described, corpus, work, settings)
         progress.update(len(done))
 
+    link_speakers(corpus, settings)
     remember_build(corpus, sources, work, settings)
     published = publish(corpus, done, settings)
     announce(published)
@@ -78,5 +81,6 @@ def describe(media: Batch, work: str, settings: BuildSettings) -> Batch:
     """Take downloaded episodes through the stages, from sound to words."""
     vocals = separate(media, work, settings)
     turns = diarize(vocals, work, settings)
-    judged = filter_speakers(turns, work, settings)
+    heard = measure(turns, work, settings)
+    judged = filter_speakers(heard, work, settings)
     return caption(judged, work, settings)

@@ -235,7 +235,7 @@ def decode_flac(data: bytes) -> tuple[np.ndarray, Hertz]:
     return wave, sample_rate
 
 
-def write_flac(path: Path, wave: np.ndarray, *, sample_rate: Hertz, to_rate: Hertz) -> None:
+def write_flac(path: Path, wave: np.ndarray, *, sample_rate: Hertz, to_rate: Hertz, gain: float = 1.0) -> None:
     """Writes a long mono wave to a 16-bit FLAC file at another rate, a block at a time.
 
     Args:
@@ -243,15 +243,17 @@ def write_flac(path: Path, wave: np.ndarray, *, sample_rate: Hertz, to_rate: Her
         wave: (samples,) float32, or a memory map of it. Attenuated as `encode_flac` does; where resampling
             overshoots full scale by a little, that sample is clipped.
         sample_rate, to_rate: Of `wave` and of the file, in hertz.
+        gain: Factor of every sample, applied first.
 
     Raises:
         ValueError: Not (samples,), or empty.
     """
     if wave.ndim != 1 or not wave.size:
         raise ValueError(f"FLAC wants a wave of shape (samples,), at least one sample, not {wave.shape}")
-    peak = _peak(_blocks(wave, sample_rate))
+    peak = _peak(_blocks(wave, sample_rate)) * gain
     with soundfile.SoundFile(path, "w", samplerate=to_rate, channels=1, format="FLAC", subtype="PCM_16") as out:
-        for block in _resampled((_fitting(b, peak) for b in _blocks(wave, sample_rate)), sample_rate, to_rate):
+        scaled = (_fitting(block * np.float32(gain), peak) for block in _blocks(wave, sample_rate))
+        for block in _resampled(scaled, sample_rate, to_rate):
             out.write(block.clip(-1, 1))
 
 
@@ -280,6 +282,34 @@ def read_wave(
         wave = file.read(last - first, dtype="float32", always_2d=True).mean(axis=1)
         rate = file.samplerate
     return (wave, rate) if sample_rate is None else (resample(wave, rate, sample_rate), sample_rate)
+
+
+def map_wave(path: Path, destination: Path, *, sample_rate: Hertz) -> np.ndarray:
+    """A WAV, FLAC or Ogg file as a memory map of mono samples at another rate; memory does not grow with its length.
+
+    Args:
+        path: The file; several channels are averaged.
+        destination: Overwritten with raw little-endian float32.
+        sample_rate: Of the result, in hertz.
+
+    Returns:
+        (samples,) float32, read-only.
+
+    Raises:
+        ValueError: The file holds no sample.
+    """
+    with soundfile.SoundFile(path) as file, destination.open("wb") as out:
+        blocks = file.blocks(sample_index(BLOCK, file.samplerate), dtype="float32", always_2d=True)
+        for block in _resampled((block.mean(axis=1) for block in blocks), file.samplerate, sample_rate):
+            out.write(block.astype(SAMPLE_TYPE, copy=False).tobytes())
+    if destination.stat().st_size == 0:
+        raise ValueError(f"{path} holds no sound")
+    return np.memmap(destination, dtype=SAMPLE_TYPE, mode="r")
+
+
+def new_map(destination: Path, samples: int) -> np.ndarray:
+    """A memory map of silence to write a wave of (samples,) float32 into, `samples` >= 1."""
+    return np.memmap(destination, dtype=SAMPLE_TYPE, mode="w+", shape=(samples,))
 
 
 def _probe(media: Path, settings: DecodeSettings) -> Track:

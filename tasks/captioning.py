@@ -1,8 +1,4 @@
-"""Audio captioning (section 3.3): how each kept turn is spoken, in numbers and in words.
-
-Two stages of the work store. Attributes are measured on every turn, so that another threshold measures
-nothing again; the description is made for the turns that were kept.
-"""
+"""Audio captioning (section 3.3): how each kept turn is spoken, in words."""
 
 import json
 from collections.abc import Iterator
@@ -10,64 +6,36 @@ from dataclasses import asdict
 
 from prefect import task
 
-from fsclap.audio import sample_index
-from fsclap.corpus import attributes, captioning
-from fsclap.corpus.attributes import Attributes
-from fsclap.corpus.captioning import Description, Tags
+from fsclap.corpus import captioning
+from fsclap.corpus.captioning import Description
 from fsclap.corpus.settings import BuildSettings, shaping
-from fsclap.corpus.turns import Turn, read_turns
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.consistency import STAGE as CONSISTENCY
 from tasks.consistency import read_verdicts
-from tasks.diarization import STAGE as DIARIZATION
-from tasks.diarization import TURNS, read_vocals
+from tasks.diarization import turns_of
+from tasks.measure import ATTRIBUTES, TAGGING, read_attributes, read_tags
 from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
 
-MEASURE = "attributes"
 STAGE = "captioning"
-ATTRIBUTES = "attributes.json"
 DESCRIPTIONS = "descriptions.json"
-MEASURE_RATE = 16_000
-
-
-def attributes_stage(store: WorkStore) -> Stage:
-    def produce(items: list[Item]) -> Iterator[Product | Refusal]:
-        for item in items:
-            vocals = read_vocals(item, store, MEASURE_RATE)
-            with Stopwatch() as watch:
-                measured = [
-                    attributes.measure(
-                        vocals[sample_index(turn.start, MEASURE_RATE) : sample_index(turn.end, MEASURE_RATE)],
-                        MEASURE_RATE,
-                    )
-                    for turn in turns_of(item, store)
-                ]
-            yield _product(ATTRIBUTES, [asdict(one) for one in measured], MEASURE, watch.seconds)
-
-    return Stage(
-        name=MEASURE,
-        engine="world",
-        parameters={"sample_rate": MEASURE_RATE},
-        inputs=lambda item: [item.steps[DIARIZATION].key],
-        produce=produce,
-    )
 
 
 def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
-    measures = attributes_stage(store)
-
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         for item in items:
             with Stopwatch() as watch:
                 described = _describe(item, store, settings)
-            yield _product(DESCRIPTIONS, [asdict(one) for one in described], STAGE, watch.seconds)
+            yield _product(described, watch.seconds)
 
     return Stage(
         name=STAGE,
-        engine=captioning_engine(settings),
+        engine=f"grammar@{captioning.revision(settings.captioning)}",
         parameters=shaping(settings.captioning),
-        inputs=lambda item: [measures.step(item).key, item.steps[CONSISTENCY].key, item.episode.source_id],
+        inputs=lambda item: [
+            *(item.steps[stage].key for stage in (ATTRIBUTES, TAGGING, CONSISTENCY) if stage in item.steps),
+            item.episode.source_id,
+        ],
         produce=produce,
     )
 
@@ -81,21 +49,14 @@ def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
 def caption(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Describe how every kept turn of a batch is spoken."""
     store = WorkStore(work)
-    measured = run_stage(attributes_stage(store), batch, store)
-    return run_stage(captioning_stage(store, settings), measured, store)
+    return run_stage(captioning_stage(store, settings), batch, store)
 
 
 def captioning_engine(settings: BuildSettings) -> str:
-    return f"{settings.captioning.engine}@{captioning.revision(settings.captioning)}"
-
-
-def turns_of(item: Item, store: WorkStore) -> list[Turn]:
-    return read_turns(folder(store, item.steps[DIARIZATION]) / TURNS)
-
-
-def read_attributes(item: Item, store: WorkStore) -> list[Attributes]:
-    text = (folder(store, item.steps[MEASURE]) / ATTRIBUTES).read_text()
-    return [Attributes(**row) for row in json.loads(text)]
+    """What a row's caption comes from: the engine that listened, with its weights and the revision of the wording."""
+    tagger = captioning.load_tagger(settings.captioning)
+    weights = "" if tagger is None else f"{tagger.revision}+"
+    return f"{settings.engine('captioning')}@{weights}{captioning.revision(settings.captioning)}"
 
 
 def read_descriptions(item: Item, store: WorkStore) -> list[Description]:
@@ -110,21 +71,21 @@ def utterance_id(source_id: str, turn: int) -> str:
 
 def _describe(item: Item, store: WorkStore, settings: BuildSettings) -> list[Description]:
     turns = turns_of(item, store)
-    measured = read_attributes(item, store)
+    measured, tags = read_attributes(item, store), read_tags(item, store, len(turns))
     kept = [number for number, verdict in enumerate(read_verdicts(item, store)) if verdict.kept]
     return captioning.describe(
         [measured[number] for number in kept],
         speakers=[str(turns[number].speaker) for number in kept],
-        tags=[Tags()] * len(kept),
+        tags=[tags[number] for number in kept],
         ids=[utterance_id(item.episode.source_id, number) for number in kept],
         settings=settings.captioning,
     )
 
 
-def _product(name: str, rows: list[dict[str, object]], stage: str, seconds: float) -> Product:
-    text = json.dumps(rows, indent=0)
+def _product(described: list[Description], seconds: float) -> Product:
+    text = json.dumps([asdict(one) for one in described], indent=0)
     return Product(
-        write=lambda target: (target / name).write_text(text),
-        seconds={stage: seconds},
-        facts={"utterances": len(rows)},
+        write=lambda target: (target / DESCRIPTIONS).write_text(text),
+        seconds={STAGE: seconds},
+        facts={"utterances": len(described)},
     )

@@ -9,16 +9,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
-from fsclap.audio import encode_flac, sample_index
+from fsclap.audio import encode_flac, read_wave
+from fsclap.corpus import selection
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus
 from storage.work import WorkStore
-from tasks import captioning, consistency, diarization, separation
+from tasks import captioning, consistency, diarization, measure, separation
 from tasks.batches import Batch, Item, Refusal
 from tasks.plan import recipe
-from tasks.stages import Outcome, outcome
+from tasks.stages import Outcome, folder, outcome
 
 log = logging.getLogger("fsclap.tasks")
 
@@ -91,23 +92,24 @@ def _without_duplicate(item: Item, kept_media: dict[str, Row], store: WorkStore)
 
 
 def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[Row], list[Row]]:
-    turns = captioning.turns_of(item, store)
+    turns = diarization.turns_of(item, store)
     verdicts = consistency.read_verdicts(item, store)
-    attributes = captioning.read_attributes(item, store)
+    attributes = measure.read_attributes(item, store)
+    tags, qualities = measure.read_tags(item, store, len(turns)), measure.read_qualities(item, store, len(turns))
+    overlaps = selection.overlaps(turns)
     descriptions = iter(captioning.read_descriptions(item, store))
-    vocals = diarization.read_vocals(item, store, separation.CORPUS_RATE)
+    vocals = folder(store, item.steps[separation.STAGE]) / separation.VOCALS
     utterances, rejects = [], []
     identity = _identity(item, settings)  # once: the recipe in it reads the caption bins
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
         place = {"start": turn.start, "end": turn.end, "speaker": _speaker(item, turn.speaker), "text": turn.text}
         place["similarity"] = verdict.similarity
         if not verdict.kept:
-            rejects.append(_reject(identity, consistency.STAGE, verdict.reason or "", verdict.detail or "") | place)
+            rejects.append(_reject(identity, verdict.stage, verdict.reason or "", verdict.detail or "") | place)
             continue
-        described = next(descriptions)
+        described, heard, quality = next(descriptions), tags[number], qualities[number]
         name = captioning.utterance_id(item.episode.source_id, number)
-        rate = separation.CORPUS_RATE
-        clip = vocals[sample_index(turn.start, rate) : sample_index(turn.end, rate)]
+        clip, rate = read_wave(vocals, start=turn.start, end=turn.end)
         utterances.append(
             identity
             | place
@@ -115,10 +117,13 @@ def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[R
                 "utterance_id": name,
                 "title": item.episode.title,
                 "duration": turn.end - turn.start,
-                "language": turn.language,
-                "emotion": None,
-                "emotion_confidence": None,
-                "events": [],
+                "language": turn.language or heard.language,
+                "tagger_text": heard.text,
+                "emotion": heard.emotion,
+                "emotion_confidence": heard.confidence,
+                "events": list(heard.events),
+                "quality": None if quality is None else quality.overall,
+                "overlap": overlaps[number],
                 "attributes": asdict(attributes[number]),
                 "style": described.style,
                 "style_key": described.style_key,

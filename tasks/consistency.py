@@ -1,4 +1,7 @@
-"""Speaker aggregation (section 3.3, Eq. 4 and 5): turns that sound like their speaker's other turns stay."""
+"""Speaker aggregation (section 3.3, Eq. 4 and 5): turns that sound like their speaker's other turns stay.
+
+What is not fit for the corpus for another reason (`selection`) goes first, so that it has no say in Eq. 5.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,14 +9,16 @@ from dataclasses import asdict
 
 from prefect import task
 
-from fsclap.corpus import consistency
+from fsclap.corpus import consistency, selection
 from fsclap.corpus.consistency import Verdict
+from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.settings import BuildSettings, shaping
-from fsclap.corpus.turns import read_turns
+from fsclap.corpus.turns import Turn
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.diarization import STAGE as DIARIZATION
-from tasks.diarization import TURNS
+from tasks.diarization import turns_of
+from tasks.measure import QUALITY, TAGGING, read_qualities, read_tags
 from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
 
 STAGE = "consistency"
@@ -22,20 +27,23 @@ VERDICTS = "verdicts.json"
 
 def consistency_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     chosen = settings.consistency
-    threshold = consistency.effective_threshold(chosen, settings.diarization.engine)
+    diarizer = load_diarizer(settings.diarization)
+    threshold = consistency.effective_threshold(chosen, diarizer.name)
 
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         for item in items:
-            turns = read_turns(folder(store, item.steps[DIARIZATION]) / TURNS)
+            turns = turns_of(item, store)
             with Stopwatch() as watch:
-                verdicts = consistency.judge(turns, chosen, engine=settings.diarization.engine)
+                verdicts = consistency.judge(
+                    turns, chosen, engine=diarizer.name, exclusions=_exclusions(item, turns, store, settings)
+                )
             yield _product(verdicts, watch.seconds)
 
     return Stage(
         name=STAGE,
         engine="eq5",
-        parameters={**shaping(chosen), "threshold": threshold},
-        inputs=lambda item: [item.steps[DIARIZATION].key],
+        parameters={**shaping(chosen), "threshold": threshold, "selection": shaping(settings.selection)},
+        inputs=lambda item: [item.steps[stage].key for stage in _heeded(settings) if stage in item.steps],
         produce=produce,
     )
 
@@ -50,6 +58,25 @@ def filter_speakers(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Judge every turn of a batch by its mean similarity to its speaker's other turns."""
     store = WorkStore(work)
     return run_stage(consistency_stage(store, settings), batch, store)
+
+
+def _heeded(settings: BuildSettings) -> list[str]:
+    """The stages whose output decides: another emotion engine changes no verdict where languages are not asked for."""
+    chosen = settings.selection
+    asked = {TAGGING: chosen.languages is not None, QUALITY: chosen.min_quality is not None}
+    return [DIARIZATION, *(stage for stage, heeded in asked.items() if heeded)]
+
+
+def _exclusions(
+    item: Item, turns: list[Turn], store: WorkStore, settings: BuildSettings
+) -> list[selection.Exclusion | None]:
+    tags, qualities = read_tags(item, store, len(turns)), read_qualities(item, store, len(turns))
+    return selection.select(
+        turns,
+        languages=[turn.language or tag.language for turn, tag in zip(turns, tags, strict=True)],
+        qualities=[None if quality is None else quality.overall for quality in qualities],
+        settings=settings.selection,
+    )
 
 
 def read_verdicts(item: Item, store: WorkStore) -> list[Verdict]:

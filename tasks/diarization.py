@@ -1,14 +1,16 @@
 """Speaker recognition (section 3.3): who speaks when, and what they say."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from prefect import task
 
-from fsclap.audio import read_wave
+from fsclap import Hertz
+from fsclap.audio import map_wave
 from fsclap.corpus import diarization
 from fsclap.corpus.settings import BuildSettings, shaping
-from fsclap.corpus.turns import Turn, write_turns
+from fsclap.corpus.turns import Turn, read_turns, write_turns
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.separation import STAGE as SEPARATION
@@ -23,12 +25,14 @@ def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     diarizer = diarization.load_diarizer(settings.diarization)
 
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
-        vocals = [read_vocals(item, store, diarizer.sample_rate) for item in items]
-        turns_of = diarizer.diarize(vocals)
-        for _ in items:
-            with Stopwatch() as watch:
-                turns = next(turns_of)
-            yield _product(turns, watch.seconds)
+        with store.scratch() as scratch:
+            rate = diarizer.sample_rate
+            vocals = [map_vocals(item, store, rate, scratch / f"{n}.f32") for n, item in enumerate(items)]
+            diarized = diarizer.diarize(vocals)
+            for _ in items:
+                with Stopwatch() as watch:
+                    turns = next(diarized)
+                yield _product(turns, watch.seconds)
 
     return Stage(
         name=STAGE,
@@ -51,10 +55,13 @@ def diarize(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     return run_stage(diarization_stage(store, settings), batch, store)
 
 
-def read_vocals(item: Item, store: WorkStore, sample_rate: int) -> np.ndarray:
-    """(samples,) float32 vocals of an episode at the rate a model wants."""
-    wave, _ = read_wave(folder(store, item.steps[SEPARATION]) / VOCALS, sample_rate=sample_rate)
-    return wave
+def map_vocals(item: Item, store: WorkStore, sample_rate: Hertz, destination: Path) -> np.ndarray:
+    """(samples,) float32 vocals of an episode at the rate a model wants: a memory map of `destination`."""
+    return map_wave(folder(store, item.steps[SEPARATION]) / VOCALS, destination, sample_rate=sample_rate)
+
+
+def turns_of(item: Item, store: WorkStore) -> list[Turn]:
+    return read_turns(folder(store, item.steps[STAGE]) / TURNS)
 
 
 def _product(turns: list[Turn], seconds: float) -> Product | Refusal:

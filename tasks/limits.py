@@ -16,7 +16,7 @@ def compute_slot(settings: BuildSettings) -> AbstractContextManager[None]:
     Not for each stage: while SQLite still writes the last task's events the server answers 503 to whoever asks for
     a slot, and the client comes back after a second or two.
     """
-    devices = (settings.separation.device, settings.diarization.device)
+    devices = (settings.separation.device, settings.diarization.device, settings.captioning.device)
     return slot("fsclap-gpu" if any(device.startswith("cuda") for device in devices) else "fsclap-cpu")
 
 

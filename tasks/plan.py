@@ -6,12 +6,13 @@ import logging
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from fsclap.corpus import captioning, consistency, diarization, separation
+from fsclap.corpus import captioning, consistency, diarization, quality, separation
 from fsclap.corpus.download import Episode
 from fsclap.corpus.settings import BuildSettings, digest, shaping
 from fsclap.corpus.versions import VERSIONS
 from storage.corpus import Corpus
 from tasks.batches import Batch, Item, make_batches
+from tasks.captioning import captioning_engine
 
 log = logging.getLogger("fsclap.tasks")
 
@@ -23,6 +24,7 @@ def recipe(settings: BuildSettings, episode: Episode) -> str:
     """Digest of everything that decides what an episode's rows say, known before anything is downloaded."""
     separator = separation.load_separator(settings.separation)
     diarizer = diarization.load_diarizer(settings.diarization)
+    scorer = quality.load_scorer(settings.quality)
     threshold = consistency.effective_threshold(settings.consistency, diarizer.name)
     return digest(
         json.dumps(
@@ -31,9 +33,12 @@ def recipe(settings: BuildSettings, episode: Episode) -> str:
                 "format": settings.download.format,
                 "decode": shaping(settings.decode),
                 "separation": [separator.name, separator.revision, shaping(settings.separation)],
+                "loudness": shaping(settings.loudness),
                 "diarization": [diarizer.name, diarizer.revision, shaping(settings.diarization)],
+                "quality": [scorer and scorer.revision, shaping(settings.quality)],
+                "selection": shaping(settings.selection),
                 "consistency": [threshold, shaping(settings.consistency)],
-                "captioning": [captioning.revision(settings.captioning), shaping(settings.captioning)],
+                "captioning": [captioning_engine(settings), shaping(settings.captioning)],
                 "versions": VERSIONS,
             },
             sort_keys=True,
@@ -41,9 +46,18 @@ def recipe(settings: BuildSettings, episode: Episode) -> str:
     )
 
 
+def load_engines(settings: BuildSettings) -> None:
+    """Load all engines, so that missing weights or a missing device end a run before it has downloaded anything."""
+    separation.load_separator(settings.separation)
+    diarization.load_diarizer(settings.diarization)
+    captioning.load_tagger(settings.captioning)
+    quality.load_scorer(settings.quality)
+
+
 @task(task_run_name="plan build of {corpus}", cache_policy=NO_CACHE)
 def plan_build(listed: list[Item], corpus: str, settings: BuildSettings) -> list[Batch]:
     """Batches of what is new or was made by another recipe; the corpus is created if there is none."""
+    load_engines(settings)
     ledger = Corpus.open(corpus, create=True).ledger()
     unique = list({item.episode.source_id: item for item in reversed(listed)}.values())[::-1]
     to_do = [item for item in unique if not _up_to_date(item.episode, ledger, settings)]

@@ -68,7 +68,7 @@ def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Publ
         table,
         title=f"Emotional speech: {Path(corpus).name}",
         settings=settings.model_dump(mode="json"),
-        threshold=effective_threshold(settings.consistency, settings.diarization.engine),
+        threshold=effective_threshold(settings.consistency, settings.engine("diarization")),
     )
     create_table_artifact(_episodes(done), key="build-episodes", description=_summary(done))
     create_table_artifact(_rejects(table), key="build-rejects", description="Refused so far, by stage and reason")

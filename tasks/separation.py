@@ -1,5 +1,6 @@
 """Vocal separation (section 3.3): the voices of an episode without the music and noise under them."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 from prefect import task
 
 from fsclap import Hertz, Seconds
-from fsclap.audio import decode, write_flac
-from fsclap.corpus import separation
+from fsclap.audio import decode, new_map, write_flac
+from fsclap.corpus import loudness, separation
+from fsclap.corpus.loudness import LoudnessSettings
 from fsclap.corpus.refusal import Refused
 from fsclap.corpus.settings import BuildSettings, shaping
 from storage.work import WorkStore
@@ -35,6 +37,7 @@ def separation_stage(store: WorkStore, settings: BuildSettings) -> Stage:
         parameters={
             "decode": shaping(settings.decode),
             "separation": shaping(settings.separation),
+            "loudness": shaping(settings.loudness),
             "sample_rate": CORPUS_RATE,
         },
         inputs=lambda item: [outcome(store, item.steps[DOWNLOAD]).facts["sha256"]],
@@ -62,14 +65,17 @@ def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) 
             _decode(item, scratch / f"{number}.f32", store, settings, separator.sample_rate)
             for number, item in enumerate(items)
         ]
-        vocals = separator.separate([wave for wave, _ in decoded if not isinstance(wave, Refusal)])
+        mixtures = [wave for wave, _ in decoded if not isinstance(wave, Refusal)]
+        outputs = [new_map(scratch / f"vocals-{n}.f32", mixture.shape[1]) for n, mixture in enumerate(mixtures)]
+        vocals = separation.separate(separator, mixtures, outputs, settings.separation)
         for wave, decode_seconds in decoded:
             if isinstance(wave, Refusal):
                 yield wave
                 continue
             with Stopwatch() as watch:
                 voice = next(vocals)
-            yield _product(voice, separator.sample_rate, decode_seconds, watch.seconds)
+                gain = _gain(voice, separator.sample_rate, settings.loudness)
+            yield _product(voice, separator.sample_rate, gain, decode_seconds, watch.seconds)
 
 
 def _decode(
@@ -84,9 +90,15 @@ def _decode(
     return wave, watch.seconds
 
 
-def _product(voice: np.ndarray, sample_rate: Hertz, decode_seconds: Seconds, seconds: Seconds) -> Product:
+def _gain(voice: np.ndarray, sample_rate: Hertz, settings: LoudnessSettings) -> float:
+    return 1.0 if settings.target_lufs is None else loudness.gain(loudness.measure(voice, sample_rate), settings)
+
+
+def _product(voice: np.ndarray, sample_rate: Hertz, gain: float, decode_seconds: Seconds, seconds: Seconds) -> Product:
     return Product(
-        write=lambda target: write_flac(target / VOCALS, voice, sample_rate=sample_rate, to_rate=CORPUS_RATE),
+        write=lambda target: write_flac(
+            target / VOCALS, voice, sample_rate=sample_rate, to_rate=CORPUS_RATE, gain=gain
+        ),
         seconds={DECODE: decode_seconds, STAGE: seconds},
-        facts={"duration": round(len(voice) / sample_rate, 3)},
+        facts={"duration": round(len(voice) / sample_rate, 3), "gain_db": round(20 * math.log10(gain), 2)},
     )

@@ -107,8 +107,10 @@ def folder(store: WorkStore, step: Step) -> Path:
     return found
 
 
-def stage_cache_key(make_stage: Callable[..., Stage]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A Prefect `cache_key_fn` for a task whose arguments are those of `make_stage`, and a `batch`.
+def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
+    """A Prefect `cache_key_fn` for a task with the arguments `batch`, `work` and `settings`.
+
+    Each of `make_stages` makes a stage that the task takes its batch through, or None for one that is off.
 
     The key stands for content, engine and parameters, not for path strings. A result that Prefect recorded
     but whose files have been deleted since is not a hit.
@@ -117,10 +119,10 @@ def stage_cache_key(make_stage: Callable[..., Stage]) -> Callable[[TaskRunContex
     def key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
         batch: Batch = arguments["batch"]
         store = WorkStore(arguments["work"])
-        stage = make_stage(store, arguments["settings"])
-        steps = [stage.step(item) for item in batch.alive]
+        stages = [stage for make in make_stages if (stage := make(store, arguments["settings"])) is not None]
+        steps = [stage.step(item) for stage in stages for item in batch.alive]
         material = json.dumps([[step.key for step in steps], batch.model_dump(mode="json")], sort_keys=True)
-        found = f"fsclap-{stage.name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
+        found = f"fsclap-{stages[0].name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
         complete = all(store.folder(step) for step in steps)
         if not complete and context.result_store.exists(found):
             return f"{found}-{context.task_run.id}"

@@ -1,16 +1,33 @@
 """All that a build can be told, and the digest of the part of it that decides what a row says."""
 
 import hashlib
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap.audio import DecodeSettings
 from fsclap.corpus.captioning import CaptioningSettings
 from fsclap.corpus.consistency import ConsistencySettings
 from fsclap.corpus.diarization import DiarizationSettings
 from fsclap.corpus.download import DownloadSettings
+from fsclap.corpus.linking import LinkingSettings
+from fsclap.corpus.loudness import LoudnessSettings
+from fsclap.corpus.quality import QualitySettings
+from fsclap.corpus.selection import SelectionSettings
 from fsclap.corpus.separation import SeparationSettings
+from fsclap.weights import WeightsSettings
+
+Profile = Literal["embedded", "full"]
+
+ENGINES: Mapping[Profile, Mapping[str, str]] = MappingProxyType(
+    {
+        "embedded": {"separation": "spleeter", "diarization": "whisper-resemblyzer", "captioning": "acoustic"},
+        "full": {"separation": "demucs", "diarization": "funasr", "captioning": "sensevoice"},
+    }
+)
+"""Profile -> stage -> engine."""
 
 
 class BuildSettings(BaseModel):
@@ -18,9 +35,13 @@ class BuildSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    profile: Literal["embedded"] = Field(
+    profile: Profile = Field(
         "embedded",
-        description="Which engines run. embedded: weights from pip packages, no model hub, no GPU.",
+        description="Which engines run where a stage names none. embedded: weights from pip packages, no model hub, "
+        "no GPU. full: Demucs, Paraformer with CAM++, SenseVoice; `fsclap models fetch` gets their weights.",
+    )
+    device: str = Field(
+        "cpu", description="Where the engines run, where a stage names no device: cpu, cuda, cuda:1", min_length=1
     )
     batch_episodes: int = Field(
         12, ge=1, le=200, description="Episodes a task takes at once; 5 to 30 minutes of audio is a good size."
@@ -28,9 +49,46 @@ class BuildSettings(BaseModel):
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: DecodeSettings = Field(default_factory=DecodeSettings)
     separation: SeparationSettings = Field(default_factory=SeparationSettings)
+    loudness: LoudnessSettings = Field(default_factory=LoudnessSettings)
     diarization: DiarizationSettings = Field(default_factory=DiarizationSettings)
+    quality: QualitySettings = Field(default_factory=QualitySettings)
+    selection: SelectionSettings = Field(default_factory=SelectionSettings)
     consistency: ConsistencySettings = Field(default_factory=ConsistencySettings)
     captioning: CaptioningSettings = Field(default_factory=CaptioningSettings)
+    linking: LinkingSettings = Field(default_factory=LinkingSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_stages(cls, given: Any) -> Any:
+        """A stage that names no engine or device has the profile's and the build's, so that a dump says which ran."""
+        if not isinstance(given, Mapping):
+            return given
+        engines = ENGINES.get(given.get("profile", "embedded"), {})
+        device = given.get("device", "cpu")
+        return {**given, **{stage: _filled(given.get(stage), engine, device) for stage, engine in engines.items()}}
+
+    @model_validator(mode="after")
+    def _quality_is_measured_where_it_decides(self) -> Self:
+        if self.selection.min_quality is not None and self.quality.engine == "none":
+            raise ValueError(
+                f"selection.min_quality={self.selection.min_quality:g} needs turns that are rated: set quality.engine "
+                "to dnsmos, or leave selection.min_quality out"
+            )
+        return self
+
+    def engine(self, stage: Literal["separation", "diarization", "captioning"]) -> str:
+        """The engine that runs a stage, as its settings call it."""
+        chosen: str | None = getattr(self, stage).engine
+        if chosen is None:
+            raise ValueError(f"{stage}.engine is not filled in: make BuildSettings by validation, not by model_copy")
+        return chosen
+
+
+def _filled(stage: Any, engine: str, device: str) -> Any:
+    chosen = stage.model_dump(exclude_unset=True) if isinstance(stage, BaseModel) else stage or {}
+    if not isinstance(chosen, Mapping):
+        return stage  # for the validation to refuse
+    return {**chosen, "engine": chosen.get("engine") or engine, "device": chosen.get("device") or device}
 
 
 def digest(text: str) -> str:
@@ -38,10 +96,37 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-EXECUTION = {"device", "batch", "parallel", "timeout", "threads"}
+EXECUTION = {"device", "batch", "batch_seconds", "parallel", "timeout", "threads"}
 """Settings of how a stage runs. They change its speed and memory, not what it finds."""
+BLOCKS = {"spleeter", "demucs", "whisper_resemblyzer", "funasr", "acoustic", "sensevoice"}
+"""Settings of single engines: one that does not run has no part in the output."""
 
 
-def shaping(settings: BaseModel) -> dict[str, object]:
-    """The settings of a stage that its output depends on: what its cache key is made from."""
-    return settings.model_dump(mode="json", exclude=EXECUTION)
+def shaping(settings: BaseModel) -> dict[str, Any]:
+    """The settings of a stage that its output depends on: what its cache key is made from.
+
+    Weights are left out: the engine's revision is a digest of the files themselves, wherever they came from.
+    """
+    ignored = EXECUTION | (BLOCKS - {_block(getattr(settings, "engine", None))})
+    dumped = settings.model_dump(mode="json")
+    return {
+        name: shaping(value) if isinstance(value, BaseModel) else dumped[name]
+        for name, value in settings
+        if name not in ignored and not isinstance(value, WeightsSettings)
+    }
+
+
+def weights_in_use(settings: BuildSettings) -> dict[str, WeightsSettings]:
+    """What `fsclap models` fetches and checks: setting -> weights, of the engines that run."""
+    found = {}
+    for stage in ENGINES["full"]:
+        chosen = getattr(settings, stage)
+        block = _block(chosen.engine)
+        for name, value in getattr(chosen, block, None) or ():
+            if isinstance(value, WeightsSettings):
+                found[f"{stage}.{block}.{name}"] = value
+    return found
+
+
+def _block(engine: str | None) -> str:
+    return (engine or "").replace("-", "_")

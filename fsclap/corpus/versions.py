@@ -6,6 +6,8 @@ VERSIONS = {
     "diarization": 1,
     "consistency": 1,
     "attributes": 1,
+    "tagging": 1,
+    "quality": 1,
     "captioning": 1,
 }
 """Raise a stage's number when the same input and settings would give another output."""

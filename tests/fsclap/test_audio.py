@@ -285,6 +285,31 @@ def test_flac_refuses_what_is_not_mono_audio() -> None:
         audio.decode_flac(b"<html>")
 
 
+def test_write_flac_applies_a_gain_before_it_looks_for_the_peak(wave: np.ndarray, tmp_path: Path) -> None:
+    half = wave / np.abs(wave).max() / 2
+    audio.write_flac(tmp_path / "a.flac", half, sample_rate=RATE, to_rate=RATE, gain=1.5)
+    read, _ = audio.read_wave(tmp_path / "a.flac")
+    assert read == pytest.approx(1.5 * half, abs=1e-4)
+    audio.write_flac(tmp_path / "b.flac", half, sample_rate=RATE, to_rate=RATE, gain=10)
+    read, _ = audio.read_wave(tmp_path / "b.flac")
+    assert read == pytest.approx(2 * half, abs=1e-4)
+
+
+def test_a_mapped_wave_equals_one_that_is_read(
+    wave: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audio, "BLOCK", 0.3)
+    audio.write_flac(tmp_path / "a.flac", wave / np.abs(wave).max(), sample_rate=RATE, to_rate=RATE)
+    for rate in (RATE, 16_000):
+        mapped = audio.map_wave(tmp_path / "a.flac", tmp_path / f"{rate}.f32", sample_rate=rate)
+        read, _ = audio.read_wave(tmp_path / "a.flac", sample_rate=rate)
+        assert isinstance(mapped, np.memmap)
+        assert not mapped.flags.writeable
+        assert len(mapped) == pytest.approx(len(read), abs=1)
+        shorter = min(len(mapped), len(read))
+        assert mapped[:shorter] == pytest.approx(read[:shorter], abs=1e-5)
+
+
 def test_write_flac_in_blocks_equals_at_once(wave: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "BLOCK", 0.7)
     audio.write_flac(tmp_path / "a.flac", 2 * wave / np.abs(wave).max(), sample_rate=RATE, to_rate=24_000)

@@ -1,0 +1,36 @@
+"""Who is who across the episodes of a series: speaker labels are local to one recording, persons are not."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pyarrow.compute as pc
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from fsclap.corpus.linking import LinkedSpeaker, LinkingSettings, link, speakers_of
+from fsclap.corpus.settings import BuildSettings
+from storage.corpus import Corpus
+
+log = logging.getLogger("fsclap.tasks")
+
+COLUMNS = ["series", "episode", "speaker", "duration", "speaker_embedding"]
+
+
+@task(task_run_name="link speakers of {corpus}", cache_policy=NO_CACHE, retries=1, timeout_seconds=3600)
+def link_speakers(corpus: str, settings: BuildSettings) -> int:
+    """Write the table of speakers anew from all utterances; the number of persons, 0 when linking is off."""
+    table = Corpus.open(corpus)
+    rows = list(_linked(table, settings.linking)) if settings.linking.enabled else []
+    table.write_speakers([asdict(row) for row in rows])
+    persons = len({row.linked_speaker for row in rows})
+    log.info("%d speakers of episodes are %d persons", len(rows), persons)
+    return persons
+
+
+def _linked(table: Corpus, settings: LinkingSettings) -> Iterator[LinkedSpeaker]:
+    """Embeddings of different engines, or weights, cannot be compared: each engine's speakers apart."""
+    utterances = table.utterances(columns=[*COLUMNS, "diarization_engine"])
+    for engine in sorted(set(utterances["diarization_engine"].to_pylist())):
+        own = utterances.filter(pc.equal(utterances["diarization_engine"], engine)).select(COLUMNS)
+        yield from link(speakers_of(own), settings, engine=engine.partition("@")[0])

@@ -1,0 +1,139 @@
+"""What is heard in each turn: acoustic attributes, emotion and events, quality of the sound.
+
+Each is a stage of the work store of its own, over all turns, so that another threshold or wording measures nothing
+again. What a build does not ask for is not measured.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from fsclap.audio import sample_index
+from fsclap.corpus import attributes, captioning, quality
+from fsclap.corpus.attributes import Attributes
+from fsclap.corpus.captioning import Tags
+from fsclap.corpus.quality import Quality
+from fsclap.corpus.settings import BuildSettings, shaping
+from storage.work import WorkStore
+from tasks.batches import Batch, Item, Refusal
+from tasks.diarization import STAGE as DIARIZATION
+from tasks.diarization import map_vocals, turns_of
+from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
+
+ATTRIBUTES, TAGGING, QUALITY = "attributes", "tagging", "quality"
+"""The stages, each of which leaves one JSON file with a row a turn."""
+RATE = 16_000
+
+Measure = Callable[[Sequence[np.ndarray]], Iterator[dict[str, Any]]]
+
+
+def attributes_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+    return _stage(
+        ATTRIBUTES,
+        "world",
+        {"sample_rate": RATE},
+        store,
+        lambda clips: (asdict(attributes.measure(clip, RATE)) for clip in clips),
+    )
+
+
+def tagging_stage(store: WorkStore, settings: BuildSettings) -> Stage | None:
+    """None when no engine listens for emotion."""
+    tagger = captioning.load_tagger(settings.captioning)
+    if tagger is None:
+        return None
+    return _stage(
+        TAGGING,
+        f"{tagger.name}@{tagger.revision}",
+        shaping(settings.captioning.sensevoice),
+        store,
+        lambda clips: map(asdict, tagger.tag(clips)),
+    )
+
+
+def quality_stage(store: WorkStore, settings: BuildSettings) -> Stage | None:
+    """None when the quality of the sound is not asked for."""
+    scorer = quality.load_scorer(settings.quality)
+    if scorer is None:
+        return None
+    return _stage(
+        QUALITY,
+        f"{scorer.name}@{scorer.revision}",
+        shaping(settings.quality),
+        store,
+        lambda clips: map(asdict, scorer.score(clips)),
+    )
+
+
+STAGES = (attributes_stage, tagging_stage, quality_stage)
+
+
+@task(
+    task_run_name="measure {batch.name}",
+    cache_key_fn=stage_cache_key(*STAGES),
+    persist_result=True,
+    timeout_seconds=12 * 3600,
+)
+def measure(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+    """Listen to every turn of a batch: how it is spoken, in numbers and tags."""
+    store = WorkStore(work)
+    for stage in filter(None, (make(store, settings) for make in STAGES)):
+        batch = run_stage(stage, batch, store)
+    return batch
+
+
+def read_attributes(item: Item, store: WorkStore) -> list[Attributes]:
+    return [Attributes(**row) for row in _rows(ATTRIBUTES, item, store) or []]
+
+
+def read_tags(item: Item, store: WorkStore, turns: int) -> list[Tags]:
+    """Tags of each turn; empty ones when no engine listened."""
+    rows = _rows(TAGGING, item, store)
+    return [Tags()] * turns if rows is None else [Tags(**{**row, "events": tuple(row["events"])}) for row in rows]
+
+
+def read_qualities(item: Item, store: WorkStore, turns: int) -> list[Quality | None]:
+    """Quality of each turn; None where it was not measured."""
+    rows = _rows(QUALITY, item, store)
+    return [None] * turns if rows is None else [Quality(**row) for row in rows]
+
+
+def _stage(name: str, engine: str, parameters: dict[str, Any], store: WorkStore, measured: Measure) -> Stage:
+    def produce(items: list[Item]) -> Iterator[Product | Refusal]:
+        # All clips of the batch go to the engine at once, which sorts them by length; its time is shared out by theirs.
+        with store.scratch() as scratch:
+            clips = [clips_of(item, store, scratch / f"{number}.f32") for number, item in enumerate(items)]
+            with Stopwatch() as watch:
+                rows = list(measured([clip for own in clips for clip in own]))
+        a_sample = watch.seconds / max(1, sum(len(clip) for own in clips for clip in own))
+        left = iter(rows)
+        for own in clips:
+            yield _product(name, list(islice(left, len(own))), a_sample * sum(map(len, own)))
+
+    return Stage(name, engine, parameters, lambda item: [item.steps[DIARIZATION].key], produce)
+
+
+def clips_of(item: Item, store: WorkStore, destination: Path) -> list[np.ndarray]:
+    """(samples,) float32 at 16 kHz of each turn: views of a memory map."""
+    vocals = map_vocals(item, store, RATE, destination)
+    return [vocals[sample_index(turn.start, RATE) : sample_index(turn.end, RATE)] for turn in turns_of(item, store)]
+
+
+def _rows(stage: str, item: Item, store: WorkStore) -> list[dict[str, Any]] | None:
+    step = item.steps.get(stage)
+    return None if step is None else json.loads((folder(store, step) / f"{stage}.json").read_text())
+
+
+def _product(stage: str, rows: list[dict[str, Any]], seconds: float) -> Product:
+    text = json.dumps(rows, indent=0)
+    return Product(
+        write=lambda target: (target / f"{stage}.json").write_text(text),
+        seconds={stage: seconds},
+        facts={"turns": len(rows)},
+    )
