@@ -17,7 +17,7 @@ def compute_slot(settings: BuildSettings) -> AbstractContextManager[None]:
     a slot, and the client comes back after a second or two.
     """
     devices = (settings.separation.device, settings.diarization.device, settings.captioning.device)
-    return slot("fsclap-gpu" if any(device.startswith("cuda") for device in devices) else "fsclap-cpu")
+    return slot("fsclap-gpu" if any(device and device.startswith("cuda") for device in devices) else "fsclap-cpu")
 
 
 def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:

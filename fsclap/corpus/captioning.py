@@ -120,8 +120,11 @@ class CaptioningSettings(BaseModel):
         description="acoustic: from measured attributes alone; the emotion stays null. sensevoice: emotion and events "
         "too, heard by SenseVoice-Small. None: what the profile names (embedded: acoustic, full: sensevoice)",
     )
-    device: str = Field(
-        "cpu", description="Where SenseVoice-Small runs, as PyTorch names it: cpu, cuda, cuda:1. The rest is arithmetic"
+    device: str | None = Field(
+        None,
+        min_length=1,
+        description="Where SenseVoice-Small runs, as PyTorch names it: cpu, cuda, cuda:1; the rest is arithmetic. "
+        "None: where the build says",
     )
     sensevoice: SenseVoiceSettings = Field(
         default_factory=SenseVoiceSettings, description="Used by the engine sensevoice alone"
@@ -152,7 +155,7 @@ def load_tagger(settings: CaptioningSettings) -> EmotionTagger | None:
     # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
     from fsclap.corpus.engines.sensevoice import SenseVoiceTagger
 
-    return SenseVoiceTagger(settings.sensevoice, device=settings.device)
+    return SenseVoiceTagger(settings.sensevoice, device=settings.device or "cpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,11 +118,11 @@ class FunASRSettings(BaseModel):
         0.78, gt=0, le=1, description="Cosine between the means of two clusters from which they are one speaker"
     )
     batch_seconds: float = Field(
-        60.0,
+        15.0,
         gt=0,
         le=3600,
         description="Seconds of sound, with its padding, that go through a model together. Memory grows with it; "
-        "a GPU wants 300 or more, a CPU gains little above 60",
+        "a GPU wants 300 or more, a CPU is no faster above 15",
     )
 
 
@@ -137,7 +137,11 @@ class DiarizationSettings(BaseModel):
         "funasr: Paraformer, FSMN-VAD, ct-punc, CAM++. None: what the profile names (embedded: "
         "whisper-resemblyzer, full: funasr)",
     )
-    device: str = Field("cpu", description="Where the models run, as PyTorch names it: cpu, cuda, cuda:1")
+    device: str | None = Field(
+        None,
+        min_length=1,
+        description="Where the models run, as PyTorch names it: cpu, cuda, cuda:1. None: where the build says",
+    )
     language: str | None = Field(
         None,
         pattern="^[a-z]{2}$",

