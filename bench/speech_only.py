@@ -3,7 +3,8 @@
 Recordings are made from the dialogues of bench.dialogues, with as much music alone as there is dialogue: lines are
 kept together in passages of about 12 s, and between passages the music plays on, or there is silence (`clean`), for
 as long as the last passage took. Each is separated whole and with `speech_only`, by the embedded engine. Figures
-are named `{condition}/{figure}`; conditions are `clean` and speech-to-music ratios of 5, 0 and -5 dB.
+are named `{half}/{condition}/{figure}`; the detector's thresholds were chosen on `dev`. Conditions are `clean` and
+speech-to-music ratios of 5, 0 and -5 dB.
 
     speech_lost       share of the true speech that lies outside what was separated, or in its fades
     separated         share of the recording that went through the network
@@ -128,20 +129,22 @@ def measure(data: Path, separator: Separator | None, *, limit: int | None) -> di
     Raises:
         FileNotFoundError: There are none.
     """
-    folders = [path.parent for half in HALVES for path in sorted((data / half).glob("*/truth.json"))[:limit]]
-    if not folders:
-        raise FileNotFoundError(f"no dialogues in {data}: make them with `python -m bench.dialogues --out {data}`")
-    scores = defaultdict(list)
-    for folder in folders:
-        speech, music, spoken = sparse(folder)
-        for condition, snr in CONDITIONS.items():
-            mixture = speech if snr is None else mix(speech, music, snr)
-            found = detected(speech, mixture, spoken)
-            scores[condition].append(found | (separated(separator, speech, mixture, spoken) if separator else {}))
-        log.info("%s, %.0f s, scored", folder.name, len(speech) / SAMPLE_RATE)
-    return {
-        f"{condition}/{name}": value for condition in CONDITIONS for name, value in summarize(scores[condition]).items()
-    }
+    found = {}
+    for half in HALVES:
+        folders = [path.parent for path in sorted((data / half).glob("*/truth.json"))[:limit]]
+        if not folders:
+            raise FileNotFoundError(f"no dialogues in {data}: make them with `python -m bench.dialogues --out {data}`")
+        scores = defaultdict(list)
+        for folder in folders:
+            speech, music, spoken = sparse(folder)
+            for condition, snr in CONDITIONS.items():
+                mixture = speech if snr is None else mix(speech, music, snr)
+                score = detected(speech, mixture, spoken)
+                scores[condition].append(score | (separated(separator, speech, mixture, spoken) if separator else {}))
+            log.info("%s, %.0f s, scored", folder.name, len(speech) / SAMPLE_RATE)
+        for condition in CONDITIONS:
+            found |= {f"{half}/{condition}/{name}": value for name, value in summarize(scores[condition]).items()}
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FileNotFoundError as error:
         parser.exit(1, f"error: {error}\n")
     for name, value in figures.items():
-        print(f"{name:24} {value:9.4f}")
+        print(f"{name:28} {value:9.4f}")
     if options.json:
         report = {**machine(), "threads": torch.get_num_threads(), "stem_snr_db": STEM_SNR_DB}
         report |= {"revision": separator.revision if separator else None, "settings": SPEECH_ONLY.model_dump()}

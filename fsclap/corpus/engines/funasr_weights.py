@@ -132,7 +132,7 @@ def _state(checkpoint: Path, *, setting: str) -> dict[str, Tensor]:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # the format before PyTorch 1.6
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{setting}: {checkpoint} can't be read as tensors: it is damaged, or holds Python code, which is never "
