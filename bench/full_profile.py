@@ -183,8 +183,11 @@ def one_stage(name: str, settings: BuildSettings, *, seconds: float) -> dict[str
         run()
         spent = run()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # PyTorch counts on the calling thread, and Demucs uses several where there are cores
         with FlopCounterMode(display=False) as counter:
             run()
+        torch.set_num_threads(threads)
     cuda = settings.device.startswith("cuda")
     return {
         "audio_s": audio,
