@@ -251,7 +251,7 @@ def settings_of(arguments: argparse.Namespace) -> BuildSettings:
             "diarization": {"funasr": {"batch_seconds": arguments.batch_seconds}},
             "captioning": {"sensevoice": {"batch_seconds": arguments.batch_seconds}},
         }
-    )
+    ).resolved()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

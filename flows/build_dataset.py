@@ -54,6 +54,7 @@ def build_dataset(
         settings: Settings of the stages, in their order.
     """
     log = get_run_logger()
+    settings = settings.resolved()
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
     batches = plan_build(listed, corpus, settings)
     progress = Progress(total=sum(len(batch.items) for batch in batches))

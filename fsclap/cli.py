@@ -114,8 +114,8 @@ def _check_models(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> BuildSettings:
     if options.settings is None:
-        return BuildSettings(profile=options.profile)
-    return BuildSettings.model_validate_json(options.settings.read_bytes())
+        return BuildSettings(profile=options.profile).resolved()
+    return BuildSettings.model_validate_json(options.settings.read_bytes()).resolved()
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -124,7 +124,7 @@ def _export(options: argparse.Namespace) -> int:
     from storage.export import export
 
     corpus = Corpus.open(options.corpus)
-    settings = BuildSettings.model_validate((read_build(corpus) or {}).get("settings", {}))
+    settings = BuildSettings.model_validate((read_build(corpus) or {}).get("settings", {})).resolved()
     files = export(
         corpus,
         options.destination,

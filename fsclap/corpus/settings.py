@@ -57,16 +57,6 @@ class BuildSettings(BaseModel):
     captioning: CaptioningSettings = Field(default_factory=CaptioningSettings)
     linking: LinkingSettings = Field(default_factory=LinkingSettings)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_stages(cls, given: Any) -> Any:
-        """A stage that names no engine or device has the profile's and the build's, so that a dump says which ran."""
-        if not isinstance(given, Mapping):
-            return given
-        engines = ENGINES.get(given.get("profile", "embedded"), {})
-        device = given.get("device", "cpu")
-        return {**given, **{stage: _filled(given.get(stage), engine, device) for stage, engine in engines.items()}}
-
     @model_validator(mode="after")
     def _quality_is_measured_where_it_decides(self) -> Self:
         if self.selection.min_quality is not None and self.quality.engine == "none":
@@ -76,19 +66,38 @@ class BuildSettings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_stage_will_do(self) -> Self:
+        if any(getattr(self, stage).engine is None for stage in ENGINES[self.profile]):
+            self.resolved()  # for its errors: they are to come when a run is asked for, not when it starts
+        return self
+
+    def resolved(self) -> "BuildSettings":
+        """The same, with the profile's engine and the build's device where a stage names none.
+
+        Not when the settings are made: a form that is filled in from the defaults would then name the embedded engines,
+        whatever profile is chosen in it.
+        """
+        filled = {
+            stage: _filled(getattr(self, stage), engine, self.device) for stage, engine in ENGINES[self.profile].items()
+        }
+        return BuildSettings.model_validate({**self.model_dump(), **filled})
+
     def engine(self, stage: Literal["separation", "diarization", "captioning"]) -> str:
-        """The engine that runs a stage, as its settings call it."""
+        """The engine that runs a stage, as its settings call it.
+
+        Raises:
+            ValueError: The settings are not `resolved`.
+        """
         chosen: str | None = getattr(self, stage).engine
         if chosen is None:
-            raise ValueError(f"{stage}.engine is not filled in: make BuildSettings by validation, not by model_copy")
+            raise ValueError(f"{stage}.engine is left to the profile {self.profile}: use settings.resolved()")
         return chosen
 
 
-def _filled(stage: Any, engine: str, device: str) -> Any:
-    chosen = stage.model_dump(exclude_unset=True) if isinstance(stage, BaseModel) else stage or {}
-    if not isinstance(chosen, Mapping):
-        return stage  # for the validation to refuse
-    return {**chosen, "engine": chosen.get("engine") or engine, "device": chosen.get("device") or device}
+def _filled(stage: BaseModel, engine: str, device: str) -> dict[str, Any]:
+    chosen = stage.model_dump()
+    return {**chosen, "engine": chosen["engine"] or engine, "device": chosen["device"] or device}
 
 
 def digest(text: str) -> str:
@@ -118,6 +127,7 @@ def shaping(settings: BaseModel) -> dict[str, Any]:
 
 def weights_in_use(settings: BuildSettings) -> dict[str, WeightsSettings]:
     """What `fsclap models` fetches and checks: setting -> weights, of the engines that run."""
+    settings = settings.resolved()
     found = {}
     for stage in ENGINES["full"]:
         chosen = getattr(settings, stage)

@@ -164,7 +164,7 @@ from fsclap.corpus.separation import load_separator, separate
 from fsclap.corpus.settings import BuildSettings
 
 assert [name for _, name in socket.if_nameindex()] == ["lo"]
-settings = BuildSettings(profile="full")
+settings = BuildSettings(profile="full").resolved()
 noise = np.random.default_rng(0).normal(0, 0.1, (2, 3 * 44_100)).astype(np.float32)
 separator = load_separator(settings.separation)
 list(separate(separator, [noise], [np.zeros(noise.shape[1], np.float32)], settings.separation))

@@ -15,27 +15,35 @@ from fsclap.corpus.settings import BuildSettings, shaping, weights_in_use
     ],
 )
 def test_a_profile_picks_the_engines(profile: str, engines: tuple[str, ...]) -> None:
-    settings = BuildSettings.model_validate({"profile": profile})
+    settings = BuildSettings.model_validate({"profile": profile}).resolved()
     assert (settings.engine("separation"), settings.engine("diarization"), settings.engine("captioning")) == engines
 
 
 def test_the_default_is_the_embedded_profile_on_the_cpu() -> None:
-    assert BuildSettings().engine("separation") == "spleeter"
-    assert BuildSettings().captioning.device == "cpu"
+    assert BuildSettings().resolved().engine("separation") == "spleeter"
+    assert BuildSettings().resolved().captioning.device == "cpu"
+
+
+def test_the_defaults_name_no_engine_so_that_a_form_filled_in_from_them_heeds_the_profile() -> None:
+    form = BuildSettings().model_dump(mode="json")
+    chosen = BuildSettings.model_validate(form | {"profile": "full", "device": "cuda"}).resolved()
+    assert (chosen.engine("separation"), chosen.diarization.device) == ("demucs", "cuda")
+    with pytest.raises(ValueError, match=r"use settings\.resolved\(\)"):
+        BuildSettings().engine("captioning")
 
 
 def test_an_engine_of_its_own_and_a_device_of_its_own_stay() -> None:
     settings = BuildSettings.model_validate(
         {"profile": "full", "device": "cuda", "separation": {"engine": "spleeter", "device": "cpu"}}
-    )
+    ).resolved()
     assert (settings.engine("separation"), settings.separation.device) == ("spleeter", "cpu")
     assert (settings.engine("diarization"), settings.diarization.device) == ("funasr", "cuda")
-    mixed = BuildSettings(profile="full", device="cuda", separation=SeparationSettings(batch=7)).separation
+    mixed = BuildSettings(profile="full", device="cuda", separation=SeparationSettings(batch=7)).resolved().separation
     assert (mixed.engine, mixed.device, mixed.batch) == ("demucs", "cuda", 7)
 
 
 def test_a_dump_says_which_engines_ran_and_is_read_back_alike() -> None:
-    settings = BuildSettings.model_validate({"profile": "full", "device": "cuda:1"})
+    settings = BuildSettings.model_validate({"profile": "full", "device": "cuda:1"}).resolved()
     dumped = settings.model_dump(mode="json")
     assert dumped["captioning"]["engine"] == "sensevoice"
     assert BuildSettings.model_validate(dumped) == settings
@@ -51,6 +59,7 @@ def test_a_dump_says_which_engines_ran_and_is_read_back_alike() -> None:
         ({"device": ""}, "device"),
         ({"selection": {"min_quality": 3.0}}, "set quality.engine to dnsmos"),
         ({"diarization": {"engine": "whisper-resemblyzer", "language": "zh"}}, "knows English only"),
+        ({"diarization": {"language": "zh"}}, "knows English only"),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, object], message: str) -> None:
@@ -59,7 +68,7 @@ def test_what_cannot_be_is_refused(given: dict[str, object], message: str) -> No
 
 
 def stage(**given: object) -> SeparationSettings:
-    return BuildSettings.model_validate({"separation": given}).separation
+    return BuildSettings.model_validate({"separation": given}).resolved().separation
 
 
 @pytest.mark.parametrize(
