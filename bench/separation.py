@@ -77,7 +77,9 @@ def write_files(
 
 def run_round(files: Sequence[Path], settings: SeparationSettings, work: Path) -> Round:
     """The command on the files, then ours."""
-    options = f"-n {MODEL} --two-stems vocals --shifts 0 --float32 --clip-mode none -d {settings.device}".split()
+    options = (
+        f"-n {MODEL} --two-stems vocals --shifts 0 --float32 --clip-mode none -d {settings.device or 'cpu'}".split()
+    )
     folders = ["--repo", str(settings.demucs.weights.folder), "-o", str(work / "command")]
     command = [sys.executable, "-m", "demucs", *options, *folders]
     command_load = _seconds([*command, str(work / "no such file")])

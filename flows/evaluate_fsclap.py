@@ -10,7 +10,7 @@ from tasks.evaluation import EvaluatedModel, decide_promotion, evaluate_model, r
 from tasks.limits import model_slot
 
 
-@flow(name="evaluate-fsclap", flow_run_name="evaluate {model} on {corpus} version {version}")
+@flow(name="evaluate-fsclap", flow_run_name="evaluate {model} on {corpus} version {version}", persist_result=True)
 def evaluate_fsclap(
     model: Folder, corpus: Folder = "data/corpus", version: int | None = None, work: Folder = "data/work"
 ) -> EvaluatedModel:

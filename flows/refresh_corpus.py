@@ -9,7 +9,7 @@ from storage.corpus import Corpus
 from tasks.publish import Published
 
 
-@flow(name="refresh-corpus", flow_run_name="refresh {corpus}")
+@flow(name="refresh-corpus", flow_run_name="refresh {corpus}", persist_result=True)
 def refresh_corpus(corpus: Folder = "data/corpus") -> Published:
     """Process the episodes that appeared since the last build, with the settings of that build.
 

@@ -19,7 +19,7 @@ from tasks.training import (
 )
 
 
-@flow(name="train-fsclap", flow_run_name="train on {corpus} version {version}")
+@flow(name="train-fsclap", flow_run_name="train on {corpus} version {version}", persist_result=True)
 def train_fsclap(
     corpus: Folder = "data/corpus",
     version: int | None = None,

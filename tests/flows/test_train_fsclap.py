@@ -104,7 +104,8 @@ def artifacts(state: Any) -> dict[str, Any]:
     async def read() -> dict[str, Any]:
         async with get_client() as client:
             run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
-            return {found.key or "": found.data for found in await client.read_artifacts(artifact_filter=run)}
+            # Without a key: where Prefect keeps the flow's result.
+            return {found.key: found.data for found in await client.read_artifacts(artifact_filter=run) if found.key}
 
     return asyncio.run(read())
 

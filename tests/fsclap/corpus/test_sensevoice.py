@@ -140,7 +140,7 @@ def test_the_confidence_is_the_softmax_of_the_logits_at_the_emotions_place(
         logits = network.ctc.log_softmax(states)[0, 1]
     emotions = logits[25001:25009]  # HAPPY to OTHER, without EMO_UNKNOWN
     (tags,) = tagger.tag([clip])
-    assert tags.confidence == pytest.approx(float(emotions.softmax(0).max()), abs=1e-5)
+    assert tags.confidence == pytest.approx(float(emotions.softmax(0).max()), abs=1e-4)
     assert tags.emotion == list(EMOTIONS.values())[int(emotions.argmax())]
 
 
