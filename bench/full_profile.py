@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.only:
         print(json.dumps(one_stage(arguments.only, settings_of(arguments), seconds=arguments.seconds)))
         return
-    from tests.models.library import write_library
+    from tests.models.full_profile import write_library
 
     os.environ[LIBRARY] = str(arguments.weights)
     write_library(size="full")

@@ -9,7 +9,6 @@ might, is the same as for the real ones.
 """
 
 import argparse
-import asyncio
 import functools
 import json
 import os
@@ -24,6 +23,7 @@ import numpy as np
 import soundfile
 
 from bench.machine import machine
+from bench.server import prefect_server
 from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.settings import BuildSettings
 from fsclap.weights import LIBRARY
@@ -55,18 +55,9 @@ def peak_gib() -> float:
 
 def build(hours: float, settings: BuildSettings) -> dict[str, Any]:
     """Build a corpus from one recording; the peak of this process after each task, and what came of it."""
-    from prefect.client.orchestration import get_client
-    from prefect.testing.utilities import prefect_test_harness
-
-    from deployments.bootstrap import bootstrap
     from flows.build_dataset import build_dataset
 
-    async def prepare() -> None:
-        async with get_client() as client:
-            await bootstrap(client)
-
-    with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
-        asyncio.run(prepare())
+    with tempfile.TemporaryDirectory() as folder, prefect_server():
         recording = Path(folder) / "episodes" / "long.flac"
         recording.parent.mkdir()
         make_recording(recording, hours)
@@ -124,7 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as weights:
         chosen: dict[str, Any] = {"profile": options.profile}
         if options.profile == "full":
-            from tests.models.library import write_library
+            from tests.models.full_profile import write_library
 
             os.environ[LIBRARY] = weights
             write_library()

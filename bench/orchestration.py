@@ -9,7 +9,6 @@ shows up, and it counts as orchestration too.
 """
 
 import argparse
-import asyncio
 import functools
 import json
 import tempfile
@@ -23,6 +22,7 @@ import httpx
 import soundfile
 
 from bench.machine import machine
+from bench.server import prefect_server
 from fsclap.audio import DecodeSettings, decode
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -72,18 +72,9 @@ def make_episodes(folder: Path, count: int, seconds: float) -> None:
 
 def measure(episodes: int, seconds: float) -> dict[str, Any]:
     """Build a corpus of short episodes and split the wall time."""
-    from prefect.client.orchestration import get_client
-    from prefect.testing.utilities import prefect_test_harness
-
-    from deployments.bootstrap import bootstrap
     from flows.build_dataset import build_dataset
 
-    async def prepare() -> None:
-        async with get_client() as client:
-            await bootstrap(client)
-
-    with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
-        asyncio.run(prepare())
+    with tempfile.TemporaryDirectory() as folder, prefect_server():
         source = Path(folder) / "episodes"
         source.mkdir()
         make_episodes(source, episodes, seconds)

@@ -21,7 +21,6 @@ from fsclap.weights import (
     WeightsSettings,
     library,
     place,
-    read_manifest,
     write_manifest,
 )
 
@@ -66,16 +65,6 @@ def fetch(settings: WeightsSettings) -> Manifest:
         (folder / MANIFEST).unlink()
         raise
     return manifest
-
-
-def state(settings: WeightsSettings) -> str:
-    """In a word: "present", "missing", or "incomplete" for a fetch that was cut off."""
-    folder = place(settings)
-    if not folder.is_dir():
-        return "missing"
-    if settings.folder is None and read_manifest(folder) is None:
-        return "incomplete"
-    return "present"
 
 
 def declared_licence(folder: Path) -> str:

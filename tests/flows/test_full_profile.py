@@ -23,7 +23,7 @@ from fsclap.weights import LIBRARY, find_weights
 from storage.check import check
 from storage.corpus import Corpus
 from tests.flows.conftest import cut
-from tests.models.library import write_library
+from tests.models.full_profile import write_library
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
