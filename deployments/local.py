@@ -23,8 +23,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
@@ -51,7 +54,7 @@ def run() -> int:
     """Build the corpus of the samples, wait for the model that this starts, and say where everything is."""
     from deployments.summary import evaluation_of, summary
 
-    with services() as feeds:
+    with services(resume=False) as feeds:
         started = datetime.now(UTC)
         published = asyncio.run(finished_build(start("build-dataset/build-dataset", sources=feeds)))
         if published is None:
@@ -69,15 +72,19 @@ def run() -> int:
 
 
 def ui() -> NoReturn:
-    with services() as feeds:
+    with services(resume=True) as feeds:
         print(f"\nPrefect UI    {API.removesuffix('/api')}\nSample pages  {'  '.join(feeds)}\nCtrl-C ends it.")
         while True:
             signal.pause()
 
 
 @contextmanager
-def services() -> Iterator[list[str]]:
-    """Server, limits, deployments, worker and sample pages; yields the addresses of the sample feeds."""
+def services(*, resume: bool) -> Iterator[list[str]]:
+    """Server, limits, deployments, worker and sample pages; yields the addresses of the sample feeds.
+
+    Args:
+        resume: Whether runs that were interrupted with the last server start again by themselves.
+    """
     from samples.serve import serve
 
     os.environ.update(ENVIRONMENT)
@@ -90,7 +97,7 @@ def services() -> Iterator[list[str]]:
             process([*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(SERVER_PORT)], stdout=log)
         )
         wait_until_healthy(server)
-        asyncio.run(prepare())
+        asyncio.run(prepare(resume=resume))
         subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], cwd=ROOT, check=True, stdout=log, stderr=log)
         asyncio.run(pause_schedules())
         site = stack.enter_context(serve(SAMPLES, port=SAMPLES_PORT))
@@ -157,13 +164,12 @@ def wait_until_healthy(server: subprocess.Popen[bytes], patience: float = 120) -
     raise SystemExit(f"The Prefect server did not start: see {HOME / 'server.log'}")
 
 
-async def prepare() -> None:
+async def prepare(*, resume: bool) -> None:
     """Bootstrap, and put right what a killed server or worker left: this server has no other worker yet."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
-    from prefect.states import Crashed
+    from prefect.states import Crashed, State
 
     from deployments.bootstrap import bootstrap
 
@@ -173,11 +179,12 @@ async def prepare() -> None:
         orphans = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished)))
         )
+        # "Crashed" is what the automation for crashed runs waits for.
+        name = "Crashed" if resume else "Interrupted"
         for orphan in orphans:
-            await client.set_flow_run_state(orphan.id, Crashed(message="Its server or worker was killed"), force=True)
-            print(f"The run {orphan.name!r} was interrupted; this run takes up what it left.")
-        for limit in await client.read_global_concurrency_limits(limit=200, offset=0):
-            await client.update_global_concurrency_limit(limit.name, GlobalConcurrencyLimitUpdate(active_slots=0))
+            state: State[None] = Crashed(name=name, message="Its server or worker was killed")
+            await client.set_flow_run_state(orphan.id, state, force=True)
+            print(f"The run {orphan.name!r} was interrupted; {'it' if resume else 'this run'} takes up what it left.")
 
 
 async def pause_schedules() -> None:
@@ -206,13 +213,24 @@ def start(deployment: str, **parameters: object) -> UUID:
 async def finished_build(run: UUID) -> dict[str, object] | None:
     """Wait for a run to end; what it published, or None when it did not complete."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import FlowRun
     from prefect.flow_runs import wait_for_flow_run
 
     async with get_client() as client:
         ended: FlowRun = await wait_for_flow_run(run, timeout=None, client=client)
+        while not has_ended(ended):
+            await asyncio.sleep(1)
+            ended = await wait_for_flow_run(run, timeout=None, client=client)
         state = ended.state
     return (await state.aresult()).model_dump() if state and state.is_completed() else None
+
+
+def has_ended(run: "FlowRun") -> bool:
+    """Whether a run is over for good: a crashed one starts again by itself, a few times."""
+    from deployments.bootstrap import RESTARTS
+
+    if run.state is None or not run.state.is_final():
+        return False
+    return run.state.name != "Crashed" or run.run_count > RESTARTS
 
 
 async def wait_for_followers(version: int, *, since: datetime) -> list[str]:
@@ -246,7 +264,7 @@ async def _final_state(
         # Versions start at 0 again in a corpus that was deleted and built anew, so an older run may have this one too.
         if runs and runs[0].created >= since and runs[0].parameters.get("version") == version:
             state = runs[0].state
-            if state is not None and state.is_final():
+            if state is not None and has_ended(runs[0]):
                 return (
                     f"{state.name} ({runs[0].name})" if state.name == "Completed" else f"{state.name}: {state.message}"
                 )

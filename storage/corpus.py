@@ -14,8 +14,10 @@ import logging
 import os
 import random
 import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +31,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from storage.rows import CorpusError, build_table, content_token
+from storage.locks import file_lock
+from storage.rows import CorpusError, build_table, content_token, token_of
 from storage.schema import REJECT, SOURCE, SPEAKER, UTTERANCE
 
 log = logging.getLogger(__name__)
@@ -40,12 +43,16 @@ SCHEMAS = {"rejects": REJECT, "utterances": UTTERANCE, "sources": SOURCE}
 """In the order they are written: the ledger comes last."""
 
 SPEAKERS = "speakers.parquet"
+LOCK = ".lock"
 STATUSES = ("kept", "rejected", "failed")
 WITHOUT_AUDIO = tuple(name for name in UTTERANCE.names if name != "audio")
 """The columns of an utterance that are cheap to read."""
 
+NOTHING = token_of([])
+"""The token of a source that has no row in a table."""
+
 _SOURCE_ID = re.compile(r"[0-9a-f]{8,64}")
-_TIMINGS = frozenset({"committed_at", "stage_seconds"})
+TIMINGS = frozenset({"committed_at", "stage_seconds"})
 _ATTEMPTS = 12
 _CONFIGURATION: dict[str, str | None] = {
     # A model names the corpus version it was trained on, so old versions stay readable.
@@ -55,6 +62,9 @@ _CONFIGURATION: dict[str, str | None] = {
     # Opening a table replays what came after the last checkpoint; a commit opens each table.
     "delta.checkpointInterval": "20",
 }
+_SPARE_BYTES = 4_000_000
+"""Room for the logs of a commit, a checkpoint among them."""
+
 # FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. About 30 MB of
 # audio to a row group, which a reader that names other columns skips.
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=256)
@@ -110,7 +120,7 @@ class Corpus:
         elif missing:
             raise CorpusError(_missing_message(corpus.location, missing))
         for name in SCHEMAS:
-            table = corpus._table(name)
+            table = corpus.delta(name)
             added = _check_schema(table, name)
             if added and create:
                 log.info("%s: adding the columns %s", table.table_uri, ", ".join(field.name for field in added))
@@ -122,22 +132,34 @@ class Corpus:
         return f"{self.location}/{table}"
 
     @property
+    def is_local(self) -> bool:
+        """Whether the corpus is a folder of this machine, not in an object store."""
+        return "://" not in self.location or self.location.startswith("file://")
+
+    @property
     def folder(self) -> Path:
         """The corpus as a local folder.
 
         Raises:
             CorpusError: The corpus lives in an object store.
         """
-        parts = urlsplit(self.location)
-        if "://" not in self.location:
-            return Path(self.location)
-        if parts.scheme == "file":
-            return Path(unquote(parts.path))
+        if self.is_local:
+            return Path(unquote(urlsplit(self.location).path) if "://" in self.location else self.location)
         raise CorpusError(f"{self.location} is not a local folder; name one to write to")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by one process of this machine at a time, for what must see the ledger and then change it.
+
+        A corpus in an object store has none: its writers still can't write a source twice, only two addresses of the
+        same recording at the same moment can both be kept, which `fsclap corpus verify` reports.
+        """
+        if "://" in self.location and urlsplit(self.location).scheme != "file":
+            return nullcontext()
+        return file_lock(self.folder / LOCK, what=f"the corpus {self.location}")
 
     def version(self) -> int:
         """The Delta version of the utterances: grows when, and only when, utterances change."""
-        return self._table("utterances").version()
+        return self.delta("utterances").version()
 
     def dataset(self, table: str = "utterances", *, version: int | None = None) -> pyarrow.dataset.Dataset:
         """A table as a lazy Arrow dataset: filter, project and stream it in batches.
@@ -145,7 +167,7 @@ class Corpus:
         Raises:
             CorpusError: The table has no such version.
         """
-        return self._table(table, version=version).to_pyarrow_dataset(schema=SCHEMAS[table])
+        return self.delta(table, version=version).to_pyarrow_dataset(schema=SCHEMAS[table])
 
     def utterances(self, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Utterances in memory, in the order of their ids.
@@ -156,16 +178,16 @@ class Corpus:
         """
         wanted = list(columns or UTTERANCE.names)
         read = list(dict.fromkeys([*wanted, "utterance_id"]))
-        return self.dataset(version=version).to_table(columns=read).sort_by("utterance_id").select(wanted)
+        return self._rows("utterances", version=version, columns=read).sort_by("utterance_id").select(wanted)
 
     def rejects(self) -> pa.Table:
         """What was refused, in the order of source and position."""
         order = [("source_id", "ascending"), ("start", "ascending")]
-        return self.dataset("rejects").to_table().sort_by(order)
+        return self._rows("rejects").sort_by(order)
 
     def sources(self) -> pa.Table:
         """The ledger, in the order of source ids."""
-        return self.dataset("sources").to_table().sort_by("source_id")
+        return self._rows("sources").sort_by("source_id")
 
     def ledger(self) -> dict[str, dict[str, Any]]:
         """The ledger's rows by source id; a source that is not in it was never committed."""
@@ -174,7 +196,12 @@ class Corpus:
     def speakers(self) -> pa.Table:
         """Who is who across episodes, as the last build found; empty before there was one."""
         path = self.folder / SPEAKERS
-        return pq.read_table(path, schema=SPEAKER) if path.exists() else SPEAKER.empty_table()
+        try:
+            return pq.read_table(path, schema=SPEAKER) if path.exists() else SPEAKER.empty_table()
+        except (OSError, pa.ArrowException) as error:
+            raise CorpusError(
+                f"{path} is damaged ({plain(error)}): remove it, the next build writes it anew"
+            ) from error
 
     def write_speakers(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put a table of speakers in place of the one before: whole or not at all."""
@@ -188,7 +215,7 @@ class Corpus:
 
         The folder can hold others: shards that were replaced, or that a killed writer never committed.
         """
-        uris = self._table("utterances", version=version).file_uris()
+        uris = self.delta("utterances", version=version).file_uris()
         return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in uris)
 
     def totals(self) -> Totals:
@@ -226,8 +253,9 @@ class Corpus:
             that may pass takes nothing away.
 
         Raises:
-            CorpusError: A row does not fit its schema or the counts do not add up (nothing is written then),
-                or other writers held on to this source throughout the attempts.
+            CorpusError: A row does not fit its schema, the counts do not add up, or the disk has no room for the
+                rows (nothing is written then); the location cannot be written to; or other writers held on to
+                this source throughout the attempts.
         """
         tables = _validated(source, utterances=utterances, rejects=rejects)
         source_id = source["source_id"]
@@ -240,6 +268,7 @@ class Corpus:
             stale = [name for name in SCHEMAS if self._is_stale(name, source_id, tables[name], tokens[name])]
             if not stale:
                 return outcome
+            self._check_room(source_id, [tables[name] for name in stale])
             if attempt:  # others are at it: two that disagree would undo one another in step
                 time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 6)))
             try:
@@ -254,38 +283,69 @@ class Corpus:
         )
 
     def _is_stale(self, name: str, source_id: str, rows: pa.Table, token: int) -> bool:
-        held = self._table(name).transaction_version(source_id)
+        held = self.delta(name).transaction_version(source_id)
         # Where there is nothing to write and never was, a transaction would only make a version of it.
         return held != token and not (held is None and rows.num_rows == 0)
 
-    def _replace(self, name: str, source_id: str, rows: pa.Table, *, token: int) -> None:
-        table = self._table(name)
-        commit = CommitProperties(app_transactions=[Transaction(source_id, token)], max_commit_retries=50)
-        if table.transaction_version(source_id) is None:
-            write_deltalake(table, rows, mode="append", writer_properties=_WRITER, commit_properties=commit)
-        else:
-            write_deltalake(
-                table,
-                rows,
-                mode="overwrite",
-                predicate=f"source_id = '{source_id}'",
-                writer_properties=_WRITER,
-                commit_properties=commit,
+    def _check_room(self, source_id: str, tables: Sequence[pa.Table]) -> None:
+        # A disk that fills up between two of the three transactions would leave the source half replaced.
+        if not self.is_local:
+            return  # an object store tells nobody how much room it has
+        needed = sum(table.nbytes for table in tables) + _SPARE_BYTES
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise CorpusError(
+                f"source {source_id}: no room in {self.location}: {needed / 1e6:.1f} MB are needed, "
+                f"{free / 1e6:.1f} MB are free. Nothing was written; make room, then run again"
             )
+
+    def _replace(self, name: str, source_id: str, rows: pa.Table, *, token: int) -> None:
+        table = self.delta(name)
+        first = table.transaction_version(source_id) is None
+        how: dict[str, Any] = {"mode": "append"} if first else replacing([source_id])
+        try:
+            write_deltalake(
+                table, rows, writer_properties=_WRITER, commit_properties=carrying({source_id: token}), **how
+            )
+        except CommitFailedError:
+            raise
+        except (DeltaError, OSError) as error:
+            raise CorpusError(
+                f"source {source_id}: cannot write to {self.uri(name)}: {plain(error)}. Readers go on without it; "
+                "see to the disk and the rights on the folder, then run again"
+            ) from error
+
+    def _rows(self, name: str, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        wanted = None if columns is None else list(columns)
+        try:
+            return self.dataset(name, version=version).to_table(columns=wanted)
+        except (OSError, pa.ArrowException) as error:
+            raise CorpusError(
+                f"the rows of {self.uri(name)} cannot be read: {plain(error)}; "
+                f"`fsclap corpus verify {self.location}` says which are damaged and what to do"
+            ) from error
 
     def _status(self, source_id: str) -> str | None:
         match = pyarrow.dataset.field("source_id") == source_id
         rows = self.dataset("sources").to_table(columns=["status"], filter=match).to_pylist()
         return rows[0]["status"] if rows else None
 
-    def _table(self, name: str, *, version: int | None = None) -> DeltaTable:
+    def delta(self, name: str, *, version: int | None = None) -> DeltaTable:
+        """One of the three Delta tables, as of a version; the current one by default.
+
+        Raises:
+            CorpusError: The table, or that version of it, is not there or its log cannot be read.
+        """
         try:
             return DeltaTable(self.uri(name), version=version)
         except TableNotFoundError as error:
             raise CorpusError(_missing_message(self.location, [name])) from error
         except DeltaError as error:
             wanted = "" if version is None else f" at version {version}"
-            raise CorpusError(f"cannot read the table {self.uri(name)}{wanted}: {error}") from error
+            raise CorpusError(
+                f"cannot read the table {self.uri(name)}{wanted}: {plain(error)}; "
+                f"`fsclap corpus verify {self.location}` says more"
+            ) from error
 
     def _create(self, name: str) -> None:
         try:
@@ -303,6 +363,24 @@ class Corpus:
             log.info("another worker made %s: %s", self.uri(name), error)
 
 
+def carrying(tokens: Mapping[str, int]) -> CommitProperties:
+    """What makes a Delta commit carry tokens by source id."""
+    transactions = [Transaction(source_id, token) for source_id, token in tokens.items()]
+    return CommitProperties(app_transactions=transactions, max_commit_retries=50)
+
+
+def replacing(source_ids: Iterable[str]) -> dict[str, Any]:
+    """The arguments of `write_deltalake` that put rows in place of all that these sources have."""
+    listed = ", ".join(f"'{source_id}'" for source_id in sorted(source_ids))
+    return {"mode": "overwrite", "predicate": f"source_id IN ({listed})"}
+
+
+def plain(error: BaseException) -> str:
+    """What an error of Delta or Arrow says, in one line: without its colours, arrows and backtrace."""
+    text = re.split(r"\n\s+0: |\nstack backtrace", str(error))[0]
+    return " ".join(re.sub(r"\x1b\[\d+m|↳", "", text).split()).rstrip(".")
+
+
 def _sum(column: pa.ChunkedArray) -> Any:
     return sum(value for value in column.to_pylist() if value is not None)
 
@@ -318,18 +396,33 @@ def _missing_message(location: str, missing: Sequence[str]) -> str:
 
 def _check_schema(table: DeltaTable, name: str) -> list[pa.Field]:
     """The columns that a table lacks, all of which may be null; any other difference is an error."""
-    held = {field.name: field for field in pa.schema(table.schema().to_arrow())}
-    wanted = {field.name: field for field in SCHEMAS[name]}
-    added = [field for field in SCHEMAS[name] if field.name not in held and field.nullable]
-    missing = sorted(wanted.keys() - held.keys() - {field.name for field in added})
-    unknown = sorted(held.keys() - wanted.keys())
-    changed = sorted(key for key in wanted.keys() & held.keys() if not _same_type(wanted[key], held[key]))
-    if missing or unknown or changed:
-        raise CorpusError(
-            f"{name} at {table.table_uri} was written with another schema: fields missing {missing}, "
-            f"unknown {unknown}, of another type {changed}; build into a new location"
+    held = pa.schema(table.schema().to_arrow())
+    problem = schema_problem(held, SCHEMAS[name])
+    if problem:
+        raise CorpusError(f"{name} at {table.table_uri} was written with another schema: {problem}")
+    return [field for field in SCHEMAS[name] if field.name not in held.names]
+
+
+def schema_problem(held: pa.Schema, wanted: pa.Schema) -> str | None:
+    """Why rows of a schema can't be read as rows of the wanted one; None when they can.
+
+    Columns that may be null may be missing: an earlier release did not have them.
+    """
+    unknown = sorted(set(held.names) - set(wanted.names))
+    missing = [field.name for field in wanted if field.name not in held.names and not field.nullable]
+    changed = [
+        f"{field.name} is {held.field(field.name).type}, not {field.type}"
+        for field in wanted
+        if field.name in held.names and not _same_type(field, held.field(field.name))
+    ]
+    if unknown and not missing and not changed:
+        return (
+            f"it has the columns {', '.join(unknown)}, which this release does not know: a newer one wrote them; "
+            "install that one, or build into a new location"
         )
-    return added
+    parts = [f"unknown {', '.join(unknown)}"] if unknown else []
+    parts += [f"missing {', '.join(missing)}"] if missing else []
+    return "; ".join([*parts, *changed, "build into a new location"]) if parts or changed else None
 
 
 def _same_type(wanted: pa.Field, held: pa.Field) -> bool:
@@ -402,7 +495,7 @@ def _check_counts(source: Mapping[str, Any], tables: Mapping[str, pa.Table]) -> 
 
 def _tokens(tables: Mapping[str, pa.Table]) -> dict[str, int]:
     # What a commit cost and when it was made is no part of what it says.
-    ledger = tables["sources"].drop_columns(list(_TIMINGS))
+    ledger = tables["sources"].drop_columns(list(TIMINGS))
     rejects, utterances = content_token(tables["rejects"]), content_token(tables["utterances"])
     return {
         "rejects": rejects,

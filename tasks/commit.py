@@ -53,8 +53,10 @@ def commit(batch: Batch, corpus: str, work: str, settings: BuildSettings) -> lis
     """Write the rows and the refusals of a batch, source by source."""
     store = WorkStore(work)
     table = Corpus.open(corpus)
-    kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
-    return [_commit_item(item, table, kept_media, store, settings) for item in batch.items]
+    # One at a time: two runs that commit the same recording under two addresses must see one another.
+    with table.lock():
+        kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
+        return [_commit_item(item, table, kept_media, store, settings) for item in batch.items]
 
 
 def _commit_item(

@@ -17,7 +17,7 @@ from fsclap.corpus.refusal import Refused, Unavailable
 from fsclap.corpus.settings import BuildSettings
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
-from tasks.limits import slot
+from tasks.limits import download_slot
 from tasks.stages import Product, Stage, Stopwatch, run_stage
 
 STAGE = "download"
@@ -74,9 +74,7 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
 def download(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Bring the media of a batch into the work store. A retry fetches only what is still missing."""
     store = WorkStore(work)
-    parallel = min(settings.download.parallel, len(batch.items))
-    with slot("fsclap-download", occupy=parallel):
-        done = run_stage(download_stage(store, settings), batch, store)
+    done = run_stage(download_stage(store, settings), batch, store)
     missing = [item for item in done.items if item.refusal and item.refusal.transient]
     if missing and tries_left():
         raise TryAgainError(
@@ -102,6 +100,8 @@ def _fetch_all(items: list[Item], store: WorkStore, settings: DownloadSettings) 
 
 def _fetch(item: Item, scratch: Path, settings: DownloadSettings) -> Product | Refusal:
     folder = Path(tempfile.mkdtemp(dir=scratch))
+    if not item.episode.is_local:
+        download_slot()
     try:
         with Stopwatch() as watch:
             media = downloads.fetch(item.episode, folder, settings)

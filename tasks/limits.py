@@ -1,34 +1,48 @@
-"""Global concurrency limits. `deployments/bootstrap.py` makes them; a missing one is an error, not a free pass."""
+"""Who may do what at the same time.
 
+Two kinds. What belongs to the machine (its cores, its GPU) is held by a lock of the machine, which the kernel takes
+back from a killed process at once, and which two machines do not share. What belongs to the world (how fast we ask
+other people's servers) is a global concurrency limit of Prefect's, which `deployments/bootstrap.py` makes; a missing
+one is an error, not a free pass.
+"""
+
+import os
+import tempfile
 from contextlib import AbstractContextManager
+from pathlib import Path
 
-from prefect.concurrency.sync import concurrency
+from prefect.concurrency.sync import rate_limit
 
 from fsclap.corpus.settings import BuildSettings
+from storage.locks import file_lock
 
-LIMITS = {"fsclap-download": 4, "fsclap-cpu": 1, "fsclap-gpu": 1}
-"""Name -> slots. A compute stage uses all cores of the machine, so one at a time is the fastest."""
+DOWNLOADS = "fsclap-download"
+LIMITS = {DOWNLOADS: (4, 1.0)}
+"""Name -> slots, and how many come back a second."""
 
 
 def compute_slot(settings: BuildSettings) -> AbstractContextManager[None]:
     """Holds the machine's CPU, or its GPU when a stage runs there, for all stages of one batch.
 
-    Not for each stage: while SQLite still writes the last task's events the server answers 503 to whoever asks for
-    a slot, and the client comes back after a second or two.
+    A stage uses all cores of the machine, so one batch at a time is the fastest. A lock of the machine, not one of
+    Prefect's limits: their slots are leased for minutes, for which a killed run would hold up the next.
     """
     devices = (settings.separation.device, settings.diarization.device, settings.captioning.device)
-    return slot("fsclap-gpu" if any(device and device.startswith("cuda") for device in devices) else "fsclap-cpu")
+    return _machine("gpu" if any(device and device.startswith("cuda") for device in devices) else "cpu")
 
 
 def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:
     """Holds the machine's GPU for a training or an evaluation; its CPU when it has no GPU, or with accelerator=cpu."""
     import torch
 
-    gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return slot("fsclap-gpu" if gpu else "fsclap-cpu")
+    return _machine("gpu" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def slot(limit: str, occupy: int = 1) -> AbstractContextManager[None]:
-    # A lease that cannot be renewed (the server restarts) must not kill hours of work; strict only makes a
-    # limit that nobody created an error.
-    return concurrency(limit, occupy=occupy, strict=True, raise_on_lease_renewal_failure=False)
+def download_slot() -> None:
+    """Wait until another file may be asked for: over all machines, 4 at once and then one a second."""
+    rate_limit(DOWNLOADS, strict=True)
+
+
+def _machine(part: str) -> AbstractContextManager[None]:
+    path = Path(tempfile.gettempdir()) / f"fsclap-{os.getuid()}-{part}.lock"
+    return file_lock(path, what=f"the {part.upper()} of this machine")

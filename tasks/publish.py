@@ -14,7 +14,6 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.corpus.consistency import effective_threshold
@@ -23,6 +22,7 @@ from storage.build import read_announced, read_build, write_announced, write_bui
 from storage.card import CardPaths, data_uri, write_card
 from storage.corpus import Corpus
 from tasks.commit import Committed
+from tasks.events import announce_event
 
 log = logging.getLogger("fsclap.tasks")
 
@@ -95,12 +95,10 @@ def announce(published: Published) -> None:
     if not published.new:
         log.info("Nothing new: version %d was announced before, no event", published.version)
         return
-    emit_event(
+    announce_event(
         COMMITTED,
-        resource={
-            "prefect.resource.id": f"fsclap.corpus.{Path(published.corpus).name}",
-            "prefect.resource.name": published.corpus,
-        },
+        name=published.corpus,
+        resource=f"fsclap.corpus.{Path(published.corpus).name}",
         payload=published.model_dump(),
     )
     # After the event: a run that dies between the two announces again, and training is idempotent.

@@ -9,13 +9,13 @@ from deltalake import DeltaTable
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.training.settings import WITHOUT_EFFECT, TrainSettings
 from storage.card import data_uri
 from storage.corpus import Corpus
 from storage.models import ModelStore
+from tasks.events import announce_event
 
 if TYPE_CHECKING:
     from fsclap.training.clips import ClipStore
@@ -114,12 +114,10 @@ def announce_trained(trained: TrainedModel) -> bool:
     if report_folder(trained.model, trained.corpus, trained.version).joinpath("evaluation.json").is_file():
         log.info("%s was evaluated before, no event", trained.model)
         return False
-    emit_event(
+    announce_event(
         TRAINED,
-        resource={
-            "prefect.resource.id": f"fsclap.model.{Path(trained.model).name}",
-            "prefect.resource.name": trained.model,
-        },
+        name=trained.model,
+        resource=f"fsclap.model.{Path(trained.model).name}",
         payload=trained.model_dump(),
     )
     return True
