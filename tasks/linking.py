@@ -21,8 +21,9 @@ COLUMNS = ["series", "episode", "speaker", "duration", "speaker_embedding"]
 def link_speakers(corpus: str, settings: BuildSettings) -> int:
     """Write the table of speakers anew from all utterances; the number of persons, 0 when linking is off."""
     table = Corpus.open(corpus)
-    rows = list(_linked(table, settings.linking)) if settings.linking.enabled else []
-    table.write_speakers([asdict(row) for row in rows])
+    with table.lock():  # of two builds of one corpus, the second sees what the first has committed
+        rows = list(_linked(table, settings.linking)) if settings.linking.enabled else []
+        table.write_speakers([asdict(row) for row in rows])
     persons = len({row.linked_speaker for row in rows})
     log.info("%d speakers of episodes are %d persons", len(rows), persons)
     return persons

@@ -63,13 +63,14 @@ class Progress:
 def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Published:
     """Write the corpus card, and show this run's outcome as artifacts."""
     table = Corpus.open(corpus)
-    totals = table.totals()
-    card = write_card(
-        table,
-        title=f"Emotional speech: {Path(corpus).name}",
-        settings=settings.model_dump(mode="json"),
-        threshold=effective_threshold(settings.consistency, settings.engine("diarization")),
-    )
+    with table.lock():  # two builds of one corpus would write into one another's card
+        totals, version = table.totals(), table.version()
+        card = write_card(
+            table,
+            title=f"Emotional speech: {Path(corpus).name}",
+            settings=settings.model_dump(mode="json"),
+            threshold=effective_threshold(settings.consistency, settings.engine("diarization")),
+        )
     create_table_artifact(_episodes(done), key="build-episodes", description=_summary(done))
     create_table_artifact(_rejects(table), key="build-rejects", description="Refused so far, by stage and reason")
     create_markdown_artifact(_for_the_ui(card), key="corpus-card", description=f"Card of {corpus}")
@@ -81,11 +82,11 @@ def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Publ
         )
     return Published(
         corpus=corpus,
-        version=table.version(),
+        version=version,
         utterances=totals.turns_kept,
         hours=totals.hours_out,
         changed_sources=sum(row.status != "failed" for row in done),
-        new=table.version() != read_announced(table) and totals.turns_kept > 0,
+        new=version != read_announced(table) and totals.turns_kept > 0,
         card=str(card.page),
     )
 
@@ -108,15 +109,16 @@ def announce(published: Published) -> None:
 def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSettings) -> None:
     """Leave the sources and settings with the corpus, so that a refresh can repeat the build."""
     table = Corpus.open(corpus)
-    known = read_build(table) or {"sources": []}
-    write_build(
-        table,
-        {
-            "sources": list(dict.fromkeys([*known["sources"], *sources])),
-            "work": work,
-            "settings": settings.model_dump(mode="json"),
-        },
-    )
+    with table.lock():
+        known = read_build(table) or {"sources": []}
+        write_build(
+            table,
+            {
+                "sources": list(dict.fromkeys([*known["sources"], *sources])),
+                "work": work,
+                "settings": settings.model_dump(mode="json"),
+            },
+        )
 
 
 def _episodes(done: list[Committed]) -> list[dict[str, Any]]:

@@ -5,10 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Completed, Crashed, Failed, Running, State
 
-from deployments.local import process, require_free, stop
+from deployments.bootstrap import RESTARTS
+from deployments.local import has_ended, process, require_free, stop
 
 
 def test_a_port_in_use_is_refused_with_the_setting_that_changes_it() -> None:
@@ -38,6 +42,23 @@ def test_a_child_that_ignores_requests_is_killed() -> None:
     child.stdout.readline()
     stop(child, patience=0.2)
     assert child.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("state", "run_count", "over"),
+    [
+        (Running(), 1, False),
+        (Completed(), 1, True),
+        (Failed(), 1, True),
+        (Crashed(), 1, False),
+        (Crashed(), RESTARTS, False),
+        (Crashed(), RESTARTS + 1, True),
+        (Crashed(name="Interrupted"), 1, True),
+    ],
+)
+def test_a_crashed_run_is_not_over_while_it_will_start_again(state: State[None], run_count: int, over: bool) -> None:
+    run = FlowRun(flow_id=uuid4(), state=state, run_count=run_count)
+    assert has_ended(run) == over
 
 
 def _ended(pid: int) -> bool:

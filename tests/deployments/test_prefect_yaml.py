@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.bootstrap import POOLS
+from deployments.bootstrap import FLOWS, POOLS, SILENCE
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
@@ -20,7 +20,13 @@ def flow_of(deployment: dict[str, Any]) -> Any:
 
 
 def test_the_four_deployments_are_there() -> None:
-    assert set(DEPLOYMENTS) == {"build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap"}
+    assert tuple(DEPLOYMENTS) == FLOWS, "and a crashed run of each starts again"
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_a_run_sends_four_heartbeats_before_it_counts_as_lost(name: str) -> None:
+    every = int(DEPLOYMENTS[name]["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 4 * every == SILENCE.total_seconds()
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

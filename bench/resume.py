@@ -1,0 +1,87 @@
+"""How soon a killed build is at work again, and what it has to do twice.
+
+    python -m bench.resume [--episodes 200] [--seconds 3] [--json FILE]
+
+An installation of its own (server, worker, deployments, as docs/operations.md describes them, with the worker's usual
+polling) builds a corpus of many short episodes. When half of them are committed, the run is killed with SIGKILL. It
+starts again by itself; measured is the time until its first stage takes an episode that was not done before.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.machine import machine
+from bench.orchestration import make_episodes
+from storage.corpus import Corpus
+from tests.faults.campaign import kill_a_run
+from tests.faults.stand import Stand, stand, until
+
+PATIENCE = 3600.0
+
+
+def measure(episodes: int, seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        make_episodes(_made(Path(folder) / "episodes"), episodes, seconds)
+        with stand(Path(folder) / "stand", worker_polls_every=None) as installation:
+            return _kill_and_watch(installation, Path(folder) / "episodes", episodes)
+
+
+def _kill_and_watch(installation: Stand, source: Path, episodes: int) -> dict[str, Any]:
+    installation.run("build-dataset/build-dataset", sources=[str(source)])
+    corpus = installation.data / "corpus"
+    until(lambda: _committed(corpus) >= episodes // 2, patience=PATIENCE, what="half of the episodes are committed")
+    committed, outputs = _committed(corpus), _outputs(installation)
+    assert kill_a_run(installation)
+    killed = time.monotonic()
+    until(lambda: bool(installation.run_processes()), patience=PATIENCE, what="the run starts again")
+    started = time.monotonic() - killed
+    until(lambda: bool(_outputs(installation) - outputs), patience=PATIENCE, what="a stage has a new output")
+    at_work = time.monotonic() - killed
+    until(lambda: _states(installation) == ["COMPLETED"], patience=PATIENCE, what="the build completes")
+    done = Corpus.open(corpus).ledger()
+    return {
+        "episodes": episodes,
+        "committed_when_killed": committed,
+        "seconds_to_a_new_process": started,
+        "seconds_to_the_first_new_output": at_work,
+        "sources_at_the_end": len(done),
+    }
+
+
+def _committed(corpus: Path) -> int:
+    return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
+
+
+def _outputs(installation: Stand) -> set[Path]:
+    return {path.parent for path in (installation.data / "work").glob("*/*/*/manifest.json")}
+
+
+def _states(installation: Stand) -> list[str]:
+    return [run["state"]["type"] for run in installation.runs() if run["name"].startswith("build ")]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of an episode")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    figures = measure(options.episodes, options.seconds) | {"machine": machine()}
+    for name, value in figures.items():
+        print(f"{name:34} {value:.1f}" if isinstance(value, float) else f"{name:34} {value}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

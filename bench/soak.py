@@ -1,0 +1,140 @@
+"""A thousand short episodes with a kill every minute: does all of it arrive, and does anything grow?
+
+    python -m bench.soak [--episodes 1000] [--seconds 3] [--every 60] [--json FILE]
+
+An installation of its own builds the corpus through the deployment. Each minute all processes of its run are killed by
+SIGKILL; the run starts again by itself, and by hand when it has used up its restarts. Watched are the resident memory
+of worker and server, that of the run's processes against the episodes that each has done, the size of the server's
+database, and the server's access log, which counts the calls of its API.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.machine import machine
+from bench.orchestration import make_episodes
+from storage.corpus import Corpus
+from storage.verify import verify
+from tests.faults.campaign import kill_a_run
+from tests.faults.stand import FINAL, Stand, stand
+
+CALL = ' HTTP/1.1" '
+"""What a line of the access log has in it."""
+PATIENCE = 3 * 3600.0
+
+
+@dataclass
+class Watch:
+    """What was seen: memory in MiB, after so many committed episodes."""
+
+    worker: list[tuple[int, float]] = field(default_factory=list)
+    server: list[tuple[int, float]] = field(default_factory=list)
+    run: list[tuple[int, float]] = field(default_factory=list)
+
+    def look(self, installation: Stand, committed: int) -> None:
+        assert installation.worker is not None
+        assert installation.server is not None
+        self.worker.append((committed, resident(installation.worker.pid)))
+        self.server.append((committed, resident(installation.server.pid)))
+        self.run.append((committed, max(map(resident, installation.run_processes()), default=0.0)))
+
+    def after(self, series: list[tuple[int, float]], committed: int) -> float:
+        """The first look after so many episodes."""
+        return next(memory for done, memory in series if done >= committed)
+
+
+def measure(episodes: int, seconds: float, every: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "episodes"
+        source.mkdir()
+        make_episodes(source, episodes, seconds)
+        with stand(Path(folder) / "stand", access_log=True) as installation:
+            kills, started, watch, wall = endure(installation, source, episodes, every)
+            corpus = Corpus.open(installation.data / "corpus")
+            calls = installation.log_path.read_text(errors="replace").count(CALL)
+            database = sum(file.stat().st_size for file in installation.home.glob("prefect.db*"))
+            ledger, problems = corpus.ledger(), verify(corpus).problems
+            files = {file.resolve().as_uri() for file in source.rglob("*.wav")}
+    return {
+        "episodes": episodes,
+        "seconds_of_audio_an_episode": seconds,
+        "wall_seconds": wall,
+        "kills": kills,
+        "builds_started_by_hand": started,
+        "sources_lost": len(files - {row["url"] for row in ledger.values()}),
+        "sources_doubled": len(ledger) - len({row["url"] for row in ledger.values()}),
+        "problems": len(problems),
+        "worker_mib_after_100": watch.after(watch.worker, 100),
+        "worker_mib_at_the_end": watch.worker[-1][1],
+        "server_mib_after_100": watch.after(watch.server, 100),
+        "server_mib_at_the_end": watch.server[-1][1],
+        "run_mib_after_100": watch.after(watch.run, 100),
+        "run_mib_highest": max(memory for _, memory in watch.run),
+        "database_mib": database / 2**20,
+        "database_kib_an_episode": database / 2**10 / episodes,
+        "api_calls_an_episode": calls / episodes,
+    }
+
+
+def endure(installation: Stand, source: Path, episodes: int, every: float) -> tuple[int, int, Watch, float]:
+    """Build, kill, watch; the number of kills and of builds started by hand, what was seen, and the seconds it took."""
+    watch, kills, started = Watch(), 0, 0
+    begun = next_kill = time.monotonic()
+    while time.monotonic() - begun < PATIENCE:
+        builds = [run for run in installation.runs() if run["name"].startswith("build ")]
+        if builds and builds[-1]["state"]["type"] == "COMPLETED":
+            return kills, started, watch, time.monotonic() - begun
+        if not builds or (builds[-1]["state"]["type"] in FINAL and _used_up(builds[-1])):
+            installation.run("build-dataset/build-dataset", sources=[str(source)])
+            started += 1
+            next_kill = time.monotonic() + every
+        if time.monotonic() >= next_kill:
+            kills += kill_a_run(installation)
+            next_kill += every
+        watch.look(installation, _committed(installation))
+        time.sleep(1)
+    raise TimeoutError(f"{_committed(installation)} of {episodes} episodes after {PATIENCE:g} s")
+
+
+def _used_up(run: dict[str, Any]) -> bool:
+    from deployments.bootstrap import RESTARTS
+
+    return run["state"]["name"] != "Crashed" or run["run_count"] > RESTARTS
+
+
+def _committed(installation: Stand) -> int:
+    corpus = installation.data / "corpus"
+    return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
+
+
+def resident(process: int) -> float:
+    """Resident memory of a process in MiB, 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of an episode")
+    parser.add_argument("--every", type=float, default=60.0, help="seconds from kill to kill")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    figures = measure(options.episodes, options.seconds, options.every) | {"machine": machine()}
+    for name, value in figures.items():
+        print(f"{name:34} {value:.1f}" if isinstance(value, float) else f"{name:34} {value}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

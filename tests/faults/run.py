@@ -1,0 +1,67 @@
+"""Breaks a whole installation again and again, and says what came of it. `make faults`
+
+    python -m tests.faults.run [--only NAME] [--json FILE]
+
+Each campaign takes a new installation from empty folders to an evaluated model while its faults strike, and compares
+corpus and model with those of an undisturbed one. The disk is a small file system in memory, for which it needs root.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.faults.campaign import Strike, Trial, reference, trial
+from tests.faults.plan import FULL
+from tests.faults.points import FAULTS, STAGES
+from tests.faults.site import site
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="campaigns whose name has this in it")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    chosen = {name: strikes for name, strikes in FULL.items() if (options.only or "") in name}
+    results: dict[str, Trial] = {}
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder) / "site") as videos:
+        undisturbed = reference(Path(folder) / "undisturbed", videos)
+        print(f"undisturbed: {undisturbed.seconds:.0f} s, {undisturbed.rows} rows", flush=True)
+        for number, (name, strikes) in enumerate(chosen.items()):
+            results[name] = trial(Path(folder) / str(number), videos, strikes, undisturbed)
+            print(f"{name}: {_line(results[name])}", flush=True)
+    print(table([strike for result in results.values() for strike in result.struck]))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1))
+    return 0 if all(result.unharmed for result in results.values()) else 1
+
+
+def table(struck: Sequence[Strike]) -> str:
+    """Faults by stage and kind, in Markdown."""
+    counts = Counter((strike.moment.stage, strike.fault) for strike in struck)
+    head = ["stage", *FAULTS, "sum"]
+    rows: list[list[Any]] = [
+        [stage, *(counts[stage, fault] or "" for fault in FAULTS), sum(counts[stage, fault] for fault in FAULTS)]
+        for stage in STAGES
+    ]
+    rows.append(["sum", *(sum(counts[stage, fault] for stage in STAGES) for fault in FAULTS), len(struck)])
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _line(result: Trial) -> str:
+    return (
+        f"{len(result.struck)} faults, {result.seconds:.0f} s; rows lost {result.lost}, doubled {result.doubled}; "
+        f"runs left running {result.left_running}; the same model: {'yes' if result.same_models else 'NO'}; "
+        f"problems: {result.problems or 'none'}; started by hand {result.started} times, by itself {result.restarts}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

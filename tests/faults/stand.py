@@ -1,0 +1,283 @@
+"""A whole installation that can be broken: a copy of the project with its own server, worker, videos and data.
+
+The processes are those of a real installation: `prefect server start`, `prefect worker start`, and the runs that the
+worker starts. Runs start as a user starts them, with `prefect deployment run`, or by themselves.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from deployments.local import ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("flows", "tasks", "fsclap", "storage", "deployments", "samples", "prefect.yaml", "pyproject.toml")
+PREFECT = [sys.executable, "-m", "prefect"]
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+TRAINING = {
+    "model": {"width": 16, "heads": 2, "embedding": 16},
+    "epochs": 3,
+    "batch": 16,
+    "accumulate": 1,
+    "split": {"min_train_clips": 8, "min_eval_clips": 4},
+}
+"""A model that learns nothing, in seconds: what is tested is that it comes to be, once."""
+
+
+class Stand:
+    """An installation in a folder.
+
+    Args:
+        folder: Made; the copy of the project goes there.
+        data: Where corpus, work files and models go; in the copy by default.
+        worker_polls_every: Seconds from one look for runs to the next; None for Prefect's own choice.
+        access_log: Whether the server writes down each call of its API.
+    """
+
+    def __init__(
+        self, folder: Path, data: Path | None = None, *, worker_polls_every: float | None = 2, access_log: bool = False
+    ) -> None:
+        self.project = folder / "project"
+        self.faults = folder / "faults"
+        self.faults.mkdir(parents=True)
+        self.project.mkdir()
+        for name in SOURCES:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, self.project / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, self.project / name)
+        self._shorten_training()
+        self.data = data or self.project / "data"
+        self.data.mkdir(exist_ok=True)
+        if data:
+            (self.project / "data").symlink_to(data)
+        self.home = folder / "prefect"
+        self.port = _free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {
+            **os.environ,
+            **ENVIRONMENT,
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+            "PYTHONPATH": str(Path(__file__).parent / "inject"),
+            "FSCLAP_FAULTS": str(self.faults),
+        }
+        if worker_polls_every is not None:
+            self.environment["PREFECT_WORKER_QUERY_SECONDS"] = str(worker_polls_every)
+        if access_log:
+            self.environment["PREFECT_SERVER_LOGGING_LEVEL"] = "INFO"
+        self.log_path = folder / "processes.log"
+        self.log = self.log_path.open("ab")
+        self.server: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def _shorten_training(self) -> None:
+        path = self.project / "prefect.yaml"
+        content = yaml.safe_load(path.read_text())
+        for deployment in content["deployments"]:
+            if deployment["name"] == "train-fsclap":
+                deployment["parameters"]["settings"] = TRAINING
+            for schedule in deployment.get("schedules", []):
+                schedule["active"] = False
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    # Processes ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Server, pools, limits, automations, deployments and worker, as docs/operations.md says."""
+        self.start_server()
+        self.command([sys.executable, "-m", "deployments.bootstrap"])
+        self.command([*PREFECT, "--no-prompt", "deploy", "--all"])
+        self.start_worker()
+
+    def stop(self) -> None:
+        for process in (self.worker, self.server):
+            if process is not None:
+                _end(process)
+        self.log.close()
+
+    def start_server(self) -> None:
+        self.server = self._spawn([*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)])
+        until(lambda: self.get("health") is True, patience=180, what="the server answers")
+
+    def start_worker(self) -> None:
+        self.worker = self._spawn([*PREFECT, "worker", "start", "--pool", "fsclap-cpu", "--type", "process"])
+
+    def kill_server(self) -> None:
+        assert self.server is not None
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
+
+    def kill_worker(self) -> None:
+        """The worker alone: in a process group of its own, its runs are not."""
+        assert self.worker is not None
+        self.worker.kill()
+        self.worker.wait()
+
+    def stop_worker(self) -> None:
+        assert self.worker is not None
+        self.worker.terminate()
+        self.worker.wait(60)
+
+    def command(self, command: list[str]) -> str:
+        """Run a command of a user's in the project; its output.
+
+        Raises:
+            RuntimeError: It failed; the message is what it printed.
+        """
+        done = subprocess.run(command, cwd=self.project, env=self.environment, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command, cwd=self.project, env=self.environment, stdout=self.log, stderr=self.log, start_new_session=True
+        )
+
+    # Runs -----------------------------------------------------------------------------------------
+
+    def run(self, deployment: str, **parameters: Any) -> str:
+        """`prefect deployment run`; the id of the run."""
+        command = [*PREFECT, "deployment", "run", deployment]
+        for name, value in parameters.items():
+            command += ["--param", f"{name}={json.dumps(value)}"]
+        found = re.search(r"UUID: ([0-9a-f-]{36})", self.command(command))
+        assert found is not None
+        return found[1]
+
+    def runs(self) -> list[dict[str, Any]]:
+        """All runs of flows, the oldest first; none while the server does not answer."""
+        runs = self.post("flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200}) or []
+        return sorted((run for run in runs if run["parent_task_run_id"] is None), key=lambda run: run["created"])
+
+    def get(self, path: str) -> Any:
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            answer = httpx.request(method, f"{self.api}/{path}", json=body, timeout=30)
+            return answer.json() if answer.status_code < 300 else None
+        except (httpx.HTTPError, ValueError):
+            return None
+
+    def run_processes(self) -> list[int]:
+        """Process ids of the runs that are under way here, without the programs that they started."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            marks = (b"PREFECT__FLOW_RUN_ID=", os.fsencode(self.faults))
+            if all(mark in environment for mark in marks) and b"prefect" in command:
+                found.append(int(folder.name))
+        return found
+
+    # The world ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def frozen_server(self) -> Iterator[None]:
+        assert self.server is not None
+        os.killpg(self.server.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.server.pid, signal.SIGCONT)
+
+    @contextmanager
+    def locked_database(self) -> Iterator[None]:
+        """Another process writes to the server's database, for longer than the server waits."""
+        with sqlite3.connect(self.home / "prefect.db", timeout=60, isolation_level=None) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            try:
+                yield
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Not a byte is left on the disk of the data."""
+        filler = self.data / "filler"
+        try:
+            with filler.open("wb", buffering=0) as file:
+                for size in (1 << 20, 1 << 12, 1):
+                    try:
+                        while True:
+                            file.write(bytes(size))
+                    except OSError:
+                        continue
+            yield
+        finally:
+            filler.unlink()
+
+
+@contextmanager
+def stand(folder: Path, data: Path | None = None, **options: Any) -> Iterator[Stand]:
+    made = Stand(folder, data, **options)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of its own in memory; needs root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
+    with ExitStack() as stack:
+        stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=True)
+        yield folder
+
+
+def until(condition: Callable[[], bool], *, patience: float, what: str) -> None:
+    """Look again and again until something holds.
+
+    Raises:
+        TimeoutError: It did not, in time.
+    """
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {patience:g} s: {what}")
+        time.sleep(0.3)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue

@@ -1,0 +1,36 @@
+"""Whatever is killed, at whatever moment: the chain comes to the end that it would have come to."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import Reference, trial
+from tests.faults.plan import FULL, SHORT
+from tests.faults.points import MOMENTS
+from tests.faults.site import Site
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_nothing_is_lost_and_nothing_doubled(name: str, videos: Site, undisturbed: Reference, tmp_path: Path) -> None:
+    result = trial(tmp_path, videos, SHORT[name], undisturbed)
+    assert len(result.struck) == len(SHORT[name])
+    assert (result.lost, result.doubled, result.left_running) == (0, 0, 0)
+    assert result.problems == []
+    assert result.models == undisturbed.models, "the model is trained once, and the same to the last bit"
+
+
+def test_every_moment_names_a_function_of_the_project() -> None:
+    import functools
+    import importlib
+
+    for moment in MOMENTS:
+        module, path = moment.function.split(":")
+        assert callable(functools.reduce(getattr, path.split("."), importlib.import_module(module)))
+
+
+def test_the_full_plan_has_sixty_faults_over_all_stages() -> None:
+    planned = [strike for strikes in FULL.values() for strike in strikes]
+    assert len(planned) >= 60
+    assert {strike.moment.stage for strike in planned} >= {moment.stage for moment in MOMENTS}
+    assert len({(strike.id, name) for name, strikes in FULL.items() for strike in strikes}) == len(planned)
