@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui build-dataset test test-fast test-laion lint format bench clean
+.PHONY: run ui build-dataset test test-fast test-laion faults lint format bench clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
@@ -26,6 +26,10 @@ test-fast: .venv/.dev
 # LAION's own code against ours, on the same weights: it needs numpy 1, so it lives in an environment of its own.
 test-laion: .venv-laion/.done
 	.venv-laion/bin/python -m pytest tests/laion
+
+# Breaks a whole installation some seventy times, over an hour; the tests do a part of it. The disk needs root.
+faults: .venv/.dev
+	$(BIN)/python -m tests.faults.run --json data/bench/faults.json
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ import time
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 
@@ -47,6 +48,10 @@ def announce_event(event: str, *, name: str, resource: str, payload: dict[str, A
 
 
 def _recorded(event: UUID) -> bool:
-    with get_client(sync_client=True) as client:
-        answer = client.request("POST", "/events/filter", json={"filter": {"id": {"id": [str(event)]}}, "limit": 1})
-    return bool(answer.json()["events"])
+    asked = {"filter": {"id": {"id": [str(event)]}}, "limit": 1}
+    try:
+        with get_client(sync_client=True) as client:
+            return bool(client.request("POST", "/events/filter", json=asked).json()["events"])
+    except httpx.HTTPError as error:
+        log.warning("The Prefect server does not answer (%s); asking again", error)
+        return False

@@ -57,7 +57,7 @@ def stage_moments(stage: str) -> list[Moment]:
 
 BUILD = [
     Moment("list", "fsclap.corpus.download:list_episodes", "before"),
-    Moment("list", "fsclap.corpus.download:list_episodes", "after", call=2),
+    Moment("list", "fsclap.corpus.download:list_episodes", "after"),
     Moment("list", "storage.corpus:Corpus._create", "after", argument="utterances"),
     Moment("download", "fsclap.corpus.download:fetch", "before"),
     Moment("download", "fsclap.corpus.download:fetch", "after", call=2),
