@@ -2,9 +2,9 @@
 
     python -m bench.resume [--episodes 200] [--seconds 3] [--json FILE]
 
-An installation of its own (server, worker, deployments, as docs/operations.md describes them, with the worker's usual
-polling) builds a corpus of many short episodes. When half of them are committed, the run is killed with SIGKILL. It
-starts again by itself; measured is the time until its first stage takes an episode that was not done before.
+An installation of its own (server, worker and deployments, as `make ui` starts them) builds a corpus of many short
+episodes. When half of them are committed, the run is killed with SIGKILL. It starts again by itself; measured is the
+time until a new process is there, and until a stage has an output that was not there before.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PATIENCE = 3600.0
 def measure(episodes: int, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         make_episodes(_made(Path(folder) / "episodes"), episodes, seconds)
-        with stand(Path(folder) / "stand", worker_polls_every=None) as installation:
+        with stand(Path(folder) / "stand") as installation:
             return _kill_and_watch(installation, Path(folder) / "episodes", episodes)
 
 

@@ -33,6 +33,8 @@ LOST = "fsclap: runs that are not heard of have crashed"
 CRASHED = "fsclap: crashed runs start again"
 SILENCE = timedelta(seconds=120)
 """Four heartbeats of `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml: a machine that misses them is gone."""
+PAUSE = timedelta(seconds=10)
+"""From a crash to the next start; the least that Prefect takes."""
 RESTARTS = 3
 """How often a run starts again by itself. One that takes its machine down each time must come to an end."""
 
@@ -108,19 +110,23 @@ def lost_runs() -> AutomationCore:
 def crashed_runs() -> AutomationCore:
     """A crashed run starts again by itself, and finds what it left in the work store; a few times, not for ever.
 
-    A run that fails (Failed) met an error of its own, which a second time would not mend.
+    Not at once: a worker reports a crash twice, and the second report must not hit the run that has started again. A
+    run that fails (Failed) met an error of its own, which a second time would not mend.
     """
     return AutomationCore(
         name=CRASHED,
         trigger=EventTrigger(
-            expect={"prefect.flow-run.Crashed"},
+            after={"prefect.flow-run.Crashed"},
+            expect={"prefect.flow-run.*"},
             match={
                 "prefect.resource.id": "prefect.flow-run.*",
                 "prefect.run-count": [str(count) for count in range(RESTARTS + 1)],
             },
             match_related={"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)},
-            posture=Posture.Reactive,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
             threshold=1,
+            within=PAUSE,
         ),
         actions=[
             ChangeFlowRunState(

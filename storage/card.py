@@ -22,6 +22,7 @@ from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
 LICENCE = "The rights stay with the owners of the source media"
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _EXAMPLES = 6
 _CLIP_SECONDS = (1.5, 8.0)
 _CAPTIONS = {
@@ -92,9 +93,13 @@ def write_card(
 
 
 def escape_markdown(value: Any) -> str:
-    """Any value as one line of Markdown that shows it literally, in a table cell too."""
-    flat = " ".join(html.escape(str(value), quote=False).split())
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$<>-])", r"\\\1", flat)
+    """Any value as one line of Markdown that shows it literally, in a table cell too.
+
+    What would steer a terminal or turn the direction of the text around it is shown as U+FFFD.
+    """
+    flat = _STEERING.sub("\N{REPLACEMENT CHARACTER}", " ".join(html.escape(str(value), quote=False).split()))
+    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~$<>-])", r"\\\1", flat)
+    return re.sub(r"^(\d+)\.", r"\1\\.", escaped)  # or it would begin a list
 
 
 def _environment(*, escaped: bool) -> jinja2.Environment:

@@ -95,10 +95,15 @@ class Corpus:
 
     Holds no open handle: it can be pickled, and any number of threads, processes and machines may use one
     location. Credentials for an object store come from the environment (AWS_ACCESS_KEY_ID and so on).
-    Use `Corpus.open`, which checks the location.
+    `Corpus.open` makes one and checks the location.
     """
 
     location: str
+
+    @classmethod
+    def at(cls, location: str | Path) -> "Corpus":
+        """The corpus at a location, without looking: for what looks after one that may be damaged."""
+        return cls(str(location).rstrip("/"))
 
     @classmethod
     def open(cls, location: str | Path, *, create: bool = False) -> "Corpus":
@@ -112,13 +117,13 @@ class Corpus:
             CorpusError: There is no corpus, a part of it is missing, or its schema is not this version's. A corpus
                 from before a nullable column was added reads as null there, and gets the column with `create`.
         """
-        corpus = cls(str(location).rstrip("/"))
+        corpus = cls.at(location)
         missing = [name for name in SCHEMAS if not DeltaTable.is_deltatable(corpus.uri(name))]
         if create:
             for name in missing:
                 corpus._create(name)
         elif missing:
-            raise CorpusError(_missing_message(corpus.location, missing))
+            raise CorpusError(missing_message(corpus.location, missing))
         for name in SCHEMAS:
             table = corpus.delta(name)
             added = _check_schema(table, name)
@@ -153,7 +158,7 @@ class Corpus:
         A corpus in an object store has none: its writers still can't write a source twice, only two addresses of the
         same recording at the same moment can both be kept, which `fsclap corpus verify` reports.
         """
-        if "://" in self.location and urlsplit(self.location).scheme != "file":
+        if not self.is_local:
             return nullcontext()
         return file_lock(self.folder / LOCK, what=f"the corpus {self.location}")
 
@@ -339,7 +344,7 @@ class Corpus:
         try:
             return DeltaTable(self.uri(name), version=version)
         except TableNotFoundError as error:
-            raise CorpusError(_missing_message(self.location, [name])) from error
+            raise CorpusError(missing_message(self.location, [name])) from error
         except DeltaError as error:
             wanted = "" if version is None else f" at version {version}"
             raise CorpusError(
@@ -363,10 +368,10 @@ class Corpus:
             log.info("another worker made %s: %s", self.uri(name), error)
 
 
-def carrying(tokens: Mapping[str, int]) -> CommitProperties:
-    """What makes a Delta commit carry tokens by source id."""
+def carrying(tokens: Mapping[str, int], **metadata: str) -> CommitProperties:
+    """What makes a Delta commit carry tokens by source id, and anything else that its entry in the log shall say."""
     transactions = [Transaction(source_id, token) for source_id, token in tokens.items()]
-    return CommitProperties(app_transactions=transactions, max_commit_retries=50)
+    return CommitProperties(app_transactions=transactions, max_commit_retries=50, custom_metadata=metadata)
 
 
 def replacing(source_ids: Iterable[str]) -> dict[str, Any]:
@@ -385,7 +390,8 @@ def _sum(column: pa.ChunkedArray) -> Any:
     return sum(value for value in column.to_pylist() if value is not None)
 
 
-def _missing_message(location: str, missing: Sequence[str]) -> str:
+def missing_message(location: str, missing: Sequence[str]) -> str:
+    """What to say about a location at which some of the tables are missing."""
     if "://" not in location and not Path(location).is_dir():
         return f"no corpus at {location}: there is no such folder; build one, or correct the location"
     if len(missing) == len(SCHEMAS):
@@ -411,7 +417,7 @@ def schema_problem(held: pa.Schema, wanted: pa.Schema) -> str | None:
     unknown = sorted(set(held.names) - set(wanted.names))
     missing = [field.name for field in wanted if field.name not in held.names and not field.nullable]
     changed = [
-        f"{field.name} is {held.field(field.name).type}, not {field.type}"
+        f"{field.name} is {_described(held.field(field.name))}, not {_described(field)}"
         for field in wanted
         if field.name in held.names and not _same_type(field, held.field(field.name))
     ]
@@ -423,6 +429,10 @@ def schema_problem(held: pa.Schema, wanted: pa.Schema) -> str | None:
     parts = [f"unknown {', '.join(unknown)}"] if unknown else []
     parts += [f"missing {', '.join(missing)}"] if missing else []
     return "; ".join([*parts, *changed, "build into a new location"]) if parts or changed else None
+
+
+def _described(field: pa.Field) -> str:
+    return f"{field.type}{' that may be null' if field.nullable else ''}"
 
 
 def _same_type(wanted: pa.Field, held: pa.Field) -> bool:

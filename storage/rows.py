@@ -37,9 +37,18 @@ def build_table(rows: Iterable[Mapping[str, Any]] | pa.Table, *, schema: pa.Sche
 
 def content_token(table: pa.Table, *upstream: int) -> int:
     """A 60-bit number that stands for the rows of a table in any order, and for the tokens it builds on."""
-    rows = sorted(_row_digest(row) for row in table.to_pylist())
-    digest = hashlib.sha256("\n".join([*map(str, upstream), *rows]).encode()).hexdigest()
+    return token_of(row_digests(table), *upstream)
+
+
+def token_of(digests: Iterable[str], *upstream: int) -> int:
+    """`content_token` of the rows that have these digests."""
+    digest = hashlib.sha256("\n".join([*map(str, upstream), *sorted(digests)]).encode()).hexdigest()
     return int(digest[:15], 16)
+
+
+def row_digests(table: pa.Table) -> list[str]:
+    """SHA-256 of each row's content, whatever the order of its columns."""
+    return [_row_digest(row) for row in table.to_pylist()]
 
 
 def _row_digest(row: Mapping[str, Any]) -> str:

@@ -197,7 +197,7 @@ def _is_busy(broken: Stand) -> bool:
         return True
     # An automation acts some moments after the event that it waits for.
     ended = max(run["state"]["timestamp"] for run in runs)
-    return _age(ended) < 10 and not is_complete(broken)
+    return _age(ended) < 20 and not is_complete(broken)
 
 
 def _age(timestamp: str) -> float:

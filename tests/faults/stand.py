@@ -44,13 +44,10 @@ class Stand:
     Args:
         folder: Made; the copy of the project goes there.
         data: Where corpus, work files and models go; in the copy by default.
-        worker_polls_every: Seconds from one look for runs to the next; None for Prefect's own choice.
         access_log: Whether the server writes down each call of its API.
     """
 
-    def __init__(
-        self, folder: Path, data: Path | None = None, *, worker_polls_every: float | None = 2, access_log: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, data: Path | None = None, *, access_log: bool = False) -> None:
         self.project = folder / "project"
         self.faults = folder / "faults"
         self.faults.mkdir(parents=True)
@@ -78,8 +75,6 @@ class Stand:
             "PYTHONPATH": str(Path(__file__).parent / "inject"),
             "FSCLAP_FAULTS": str(self.faults),
         }
-        if worker_polls_every is not None:
-            self.environment["PREFECT_WORKER_QUERY_SECONDS"] = str(worker_polls_every)
         if access_log:
             self.environment["PREFECT_SERVER_LOGGING_LEVEL"] = "INFO"
         self.log_path = folder / "processes.log"

@@ -15,15 +15,17 @@ from prefect.client.schemas.objects import TaskRun
 from flows.build_dataset import build_dataset
 from flows.refresh_corpus import refresh_corpus
 from fsclap.corpus.consistency import ConsistencySettings
+from fsclap.corpus.download import DownloadSettings
 from fsclap.corpus.settings import BuildSettings
-from storage.check import check
 from storage.corpus import Corpus
+from storage.verify import verify
 from tests.flows.conftest import SAMPLES, cut
 from tests.flows.pages import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 Row = dict[str, Any]
+LOCAL = DownloadSettings(private_addresses=True)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Built:
     work: str
 
     def build(self, **settings: Any) -> Any:
-        return build_dataset([self.feed], self.corpus, self.work, BuildSettings(**settings), return_state=True)
+        chosen = BuildSettings(download=LOCAL, **settings)
+        return build_dataset([self.feed], self.corpus, self.work, chosen, return_state=True)
 
     def rows(self) -> list[Row]:
         columns = ["utterance_id", "start", "end", "similarity", "speaker", "caption", "text"]
@@ -85,7 +88,7 @@ async def task_states(state: Any) -> dict[str, str]:
 
 def test_every_source_and_every_turn_is_accounted_for(first: Built) -> None:
     corpus = Corpus.open(first.corpus)
-    assert check(corpus) == []
+    assert verify(corpus).problems == []
     ledger = corpus.ledger().values()
     assert {row["url"].rsplit("/", 1)[-1] for row in ledger} == set(first.shown)
     for row in ledger:
@@ -126,12 +129,13 @@ def test_another_threshold_runs_only_the_filter_and_what_follows(built: Built) -
     assert {states[name] for name in states if name.startswith("filter")} == {"Completed"}
     rows = built.rows()
     assert all(row["similarity"] >= round(highest, 3) for row in rows)
-    assert check(Corpus.open(built.corpus)) == []
+    assert verify(Corpus.open(built.corpus)).problems == []
 
 
 def test_a_refresh_processes_the_new_episode_alone(built: Built) -> None:
     before = {row["utterance_id"]: row for row in built.rows()}
-    build_dataset([built.feed], built.corpus, built.work)  # the copy learns where it lies
+    # The copy learns where it lies.
+    build_dataset([built.feed], built.corpus, built.work, BuildSettings(download=LOCAL))
     built.shown[built.spare.name] = built.spare
     built.asked.clear()
     published = refresh_corpus(built.corpus)

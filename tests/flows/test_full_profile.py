@@ -20,8 +20,8 @@ from fsclap.audio import decode_flac
 from fsclap.corpus.captioning import load_grammar
 from fsclap.corpus.settings import BuildSettings, weights_in_use
 from fsclap.weights import LIBRARY, find_weights
-from storage.check import check
 from storage.corpus import Corpus
+from storage.verify import verify
 from tests.flows.conftest import cut
 from tests.models.full_profile import write_library
 
@@ -110,7 +110,7 @@ def test_every_field_comes_from_the_library_that_makes_it(built: Built, library:
 
 def test_every_turn_is_accounted_for_and_persons_are_linked(built: Built) -> None:
     corpus = Corpus.open(built.corpus)
-    assert check(corpus) == []
+    assert verify(corpus).problems == []
     for row in corpus.ledger().values():
         assert {"separation", "diarization", "tagging", "quality", "captioning"} <= set(row["stage_seconds"])
     speakers = corpus.speakers().to_pylist()

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 
 from storage.card import write_card
-from storage.check import check
 from storage.corpus import Corpus
 from storage.export import export
 from storage.rows import CorpusError
+from storage.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -155,4 +155,4 @@ def test_a_failed_export_leaves_nothing(filled, tmp_path, monkeypatch):
 def test_there_must_be_something_to_export(corpus, tmp_path):
     with pytest.raises(CorpusError, match="no utterance to export"):
         export(corpus, tmp_path / "clean", title="Test", settings={}, threshold=None)
-    assert check(corpus) == []
+    assert verify(corpus).problems == []

@@ -1,0 +1,169 @@
+"""The log of a Delta table as its files tell it: what each version put in and took out, and files that are damaged.
+
+Delta itself reads the log from the newest checkpoint on and stops at the first thing that is wrong. To say what is
+wrong, and what became of a source over the versions, the JSON files are read here ("Delta Log Entries" in the protocol,
+https://github.com/delta-io/delta/blob/master/PROTOCOL.md). They are all there: a corpus never cleans its log up.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow.fs
+from deltalake.fs import DeltaStorageHandler
+
+from storage.corpus import SCHEMAS, Corpus, missing_message
+from storage.rows import CorpusError
+
+FOLDER = "_delta_log"
+STEP_OF = "fsclapStepOf"
+"""The key in an entry's commitInfo that ties the steps of one operation together."""
+
+_ENTRY = re.compile(r"(\d{20})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A Parquet file of a table, as the log describes it.
+
+    Attributes:
+        size: Bytes.
+        rows: Number of rows; None where the log doesn't say.
+        first, last: The smallest and the largest source id in it: mostly the same. Empty where the log doesn't say.
+    """
+
+    name: str
+    size: int
+    rows: int | None
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One entry of the log.
+
+    Attributes:
+        operation: What Delta calls it.
+        step_of: Stands for the operation on all three tables that this one is a part of; None for a source's commit.
+        added: The shards that it put in.
+        removed: By name, the shards that it took out, and when.
+    """
+
+    number: int
+    time: datetime
+    operation: str
+    step_of: str | None
+    added: tuple[Shard, ...]
+    removed: Mapping[str, datetime]
+
+
+def filesystem(corpus: Corpus, table: str) -> pyarrow.fs.FileSystem:
+    """The files of a table, by paths relative to its folder."""
+    try:
+        folder = corpus.folder / table
+    except CorpusError:
+        return pyarrow.fs.PyFileSystem(DeltaStorageHandler(corpus.uri(table)))
+    return pyarrow.fs.SubTreeFileSystem(str(folder.resolve()), pyarrow.fs.LocalFileSystem())
+
+
+def entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
+    """Paths of the log's entries by version, in order; none when there is no log."""
+    found = files.get_file_info(pyarrow.fs.FileSelector(FOLDER, allow_not_found=True))
+    matches = ((_ENTRY.fullmatch(info.base_name), info.path) for info in found)
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def require_corpus(corpus: Corpus) -> None:
+    """Make sure that there is at least one table.
+
+    Raises:
+        CorpusError: There is none.
+    """
+    if not any(entries(filesystem(corpus, name)) for name in SCHEMAS):
+        raise CorpusError(missing_message(corpus.location, list(SCHEMAS)))
+
+
+def damaged_entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
+    """Versions whose entry is missing, empty or cut, and which of these it is."""
+    paths = entries(files)
+    damaged = {}
+    for number in range(max(paths, default=-1) + 1):
+        if number not in paths:
+            damaged[number] = "is missing"
+            continue
+        try:
+            if not _actions(files, paths[number]):
+                damaged[number] = "is empty"
+        except ValueError:
+            damaged[number] = "is not whole"
+    return damaged
+
+
+def versions(corpus: Corpus, table: str) -> Iterator[Version]:
+    """The versions of a table from the first on.
+
+    Raises:
+        CorpusError: An entry is missing or damaged.
+    """
+    files = filesystem(corpus, table)
+    for expected, (number, path) in enumerate(entries(files).items()):
+        try:
+            actions = _actions(files, path)
+        except ValueError as error:
+            raise CorpusError(f"{corpus.uri(table)}/{path} is damaged: {error}; restore it from a backup") from error
+        if number != expected:
+            raise CorpusError(
+                f"{corpus.uri(table)}/{FOLDER}/{expected:020d}.json is missing, so nobody knows what version "
+                f"{expected} was; restore it from a backup"
+            )
+        yield _version(number, actions)
+
+
+def _actions(files: pyarrow.fs.FileSystem, path: str) -> list[dict[str, Any]]:
+    with files.open_input_file(path) as file:
+        return [json.loads(line) for line in file.read().splitlines() if line.strip()]
+
+
+def _version(number: int, actions: list[dict[str, Any]]) -> Version:
+    info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    removed = [action["remove"] for action in actions if "remove" in action]
+    return Version(
+        number=number,
+        time=_time(info.get("timestamp", 0)),
+        operation=info.get("operation", "unknown"),
+        step_of=info.get(STEP_OF),
+        added=tuple(_shard(action["add"]) for action in actions if "add" in action),
+        removed={unquote(action["path"]): _time(action.get("deletionTimestamp", 0)) for action in removed},
+    )
+
+
+def _shard(add: Mapping[str, Any]) -> Shard:
+    statistics = json.loads(add.get("stats") or "{}")
+    return Shard(
+        name=unquote(add["path"]),
+        size=add["size"],
+        rows=statistics.get("numRecords"),
+        first=statistics.get("minValues", {}).get("source_id", ""),
+        last=statistics.get("maxValues", {}).get("source_id", ""),
+    )
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def leftovers(corpus: Corpus, table: str) -> list[pyarrow.fs.FileInfo]:
+    """Files in the folder of a table that no version of it names: a killed writer's, or somebody else's.
+
+    Raises:
+        CorpusError: An entry of the log is missing or damaged.
+    """
+    named = {shard.name for version in versions(corpus, table) for shard in version.added}
+    found = filesystem(corpus, table).get_file_info(pyarrow.fs.FileSelector("", recursive=True))
+    files = (info for info in found if info.is_file and not info.path.startswith(f"{FOLDER}/"))
+    return sorted((info for info in files if info.path not in named), key=lambda info: info.path)

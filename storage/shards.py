@@ -1,0 +1,89 @@
+"""The shards of a table, one by one: is each what the log says it is, and what rows does it hold?"""
+
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from storage.corpus import plain, schema_problem
+from storage.deltalog import Shard
+from storage.rows import CorpusError, build_table
+
+_BATCH_ROWS = 64
+
+
+class DamagedShardError(Exception):
+    """A shard that can't be read as the log and the schema promise.
+
+    Args:
+        code: What it is, in a word: "shard_missing", "shard_size", "shard_damaged", "shard_schema", "shard_rows".
+        detail: The same as a part of a sentence that begins with the shard's name.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def live_shards(table: DeltaTable) -> list[Shard]:
+    """The shards that make up the current version, in the order of their smallest source id."""
+    columns = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    shards = [
+        Shard(
+            name=unquote(row["path"]),
+            size=row["size_bytes"],
+            rows=row.get("num_records"),
+            first=row.get("min.source_id") or "",
+            last=row.get("max.source_id") or "",
+        )
+        for row in columns
+    ]
+    return sorted(shards, key=lambda shard: (shard.first, shard.last, shard.name))
+
+
+def read_shard(shard: Shard, files: pyarrow.fs.FileSystem, *, schema: pa.Schema, name: str) -> Iterator[pa.Table]:
+    """The rows of a shard as tables of a few rows with exactly the schema's columns.
+
+    Args:
+        name: What errors call the table.
+
+    Raises:
+        DamagedShardError: There is no such file; its size, its schema or its number of rows is another than
+            promised; or it can't be decoded, or holds a null or a number that the schema forbids.
+    """
+    _check_size(shard, files)
+    count = 0
+    try:
+        with files.open_input_file(shard.name) as source, pq.ParquetFile(source) as parquet:
+            problem = schema_problem(parquet.schema_arrow, schema)
+            if problem:
+                raise DamagedShardError("shard_schema", f"has another schema: {problem}")
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+                count += batch.num_rows
+                yield build_table(_completed(pa.table(batch), schema), schema=schema, name=name)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedShardError("shard_damaged", f"cannot be decoded: {plain(error)}") from error
+    except CorpusError as error:
+        raise DamagedShardError("shard_damaged", f"holds what the schema forbids: {error}") from error
+    if shard.rows not in (None, count):
+        raise DamagedShardError("shard_rows", f"holds {count} rows, {shard.rows} in the log")
+
+
+def _check_size(shard: Shard, files: pyarrow.fs.FileSystem) -> None:
+    (info,) = files.get_file_info([shard.name])
+    if info.type == pyarrow.fs.FileType.NotFound:
+        raise DamagedShardError("shard_missing", "is gone")
+    if info.size != shard.size:
+        raise DamagedShardError("shard_size", f"has {info.size} bytes, {shard.size} in the log")
+
+
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with the columns that an earlier release did not write, as null."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
