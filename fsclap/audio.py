@@ -22,7 +22,7 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from fsclap import Hertz, Seconds
+from fsclap import Hertz, Seconds, sandbox
 from fsclap.corpus.refusal import Refused
 
 logger = logging.getLogger(__name__)
@@ -42,31 +42,24 @@ STDERR_LIMIT = 1 << 19
 # ffmpeg opens its own standard input by this name: seekable, as an MP4 with its index at the end needs,
 # while the file's name can neither suggest a format nor be taken for an option or a protocol.
 STANDARD_INPUT = "file:/dev/fd/0"
-# What ffmpeg reads as "media" although it is text, or a list of other files.
-NOT_MEDIA = frozenset(
-    {
-        "ass",
-        "concat",
-        "dash",
-        "ffmetadata",
-        "hls",
-        "imf",
-        "jacosub",
-        "lrc",
-        "microdvd",
-        "mpsub",
-        "realtext",
-        "sami",
-        "sdp",
-        "srt",
-        "stl",
-        "subviewer",
-        "subviewer1",
-        "tty",
-        "vplayer",
-        "webvtt",
-    }
+MEDIA = (
+    "aac", "ac3", "ac4", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "asf_o", "ast", "au", "avi", "caf", "dsf",
+    "dts", "dtshd", "dv", "eac3", "flac", "flv", "gsm", "gxf", "iamf", "iff", "ircam", "loas", "matroska", "mlp",
+    "mov", "mp3", "mpc", "mpc8", "mpeg", "mpegts", "mxf", "nistsphere", "nut", "ogg", "oma", "qcp", "rm", "shn",
+    "sox", "tak", "truehd", "tta", "voc", "w64", "wav", "wtv", "wv",
+)  # fmt: skip
+"""Formats that are opened. None of these is a list of other files, or of addresses, as hls, dash, concat and imf are;
+nor a text or a picture, which ffmpeg reads as media too."""
+INPUT = {"protocol_whitelist": "file", "format_whitelist": ",".join(MEDIA), "threads": "1"} | dict.fromkeys(
+    ("vn", "sn", "dn")
 )
+"""Options of every input: a picture is never decoded, whatever its size."""
+MEMORY = 1_000_000_000
+"""Bytes that ffmpeg may use. Decoding the sound of 4K and 8K video takes less than a tenth of it."""
+MESSAGES = 1 << 28
+"""Bytes that ffmpeg may write to a file, which are its messages alone."""
+SAMPLE_RATES = range(1000, 768_001)
+"""Hertz; the rates of real recordings. Any other is damage, or made to take memory."""
 
 
 class DecodeSettings(BaseModel):
@@ -314,7 +307,8 @@ def new_map(destination: Path, samples: int) -> np.ndarray:
 
 def _probe(media: Path, settings: DecodeSettings) -> Track:
     # Without an output ffmpeg describes its input and stops; ffmpeg-python compiles no such command.
-    with _run(["-protocol_whitelist", "file", "-i", STANDARD_INPUT], media, timeout=settings.timeout) as running:
+    options = [part for name, value in INPUT.items() for part in (f"-{name}", value) if part is not None]
+    with _run([*options, "-i", STANDARD_INPUT], media, timeout=settings.timeout) as running:
         running.stdout.read()
         running.process.wait()
     if running.expired.is_set():
@@ -326,16 +320,20 @@ def _track(media: Path, messages: list[str]) -> Track:
     """Reads ffmpeg's description of its input. Lines of metadata are indented deeper, so that a title can't
     pass for one of these."""
     described = next((m for line in messages if (m := re.match(r"\[info\] Input #0, (\S+), from ", line))), None)
-    if described is None or NOT_MEDIA.intersection(described[1].split(",")):
-        raise _not_opened(media, messages, format_name=described[1] if described else None)
+    if described is None:
+        raise _not_opened(media, messages)
     audio = [line for line in messages if re.match(r"\[info\]   Stream #0:\d+\S*: Audio: ", line)]
     if not audio:
         raise Refused(
             "no_audio_track", f"{media.name} ({described[1]}) has no audio track; choose a version with sound."
         )
     rate = re.search(r", (\d+) Hz\b", audio[0])
-    if rate is None or int(rate[1]) == 0:
-        raise Refused("unreadable", f"{media.name}: the audio track tells no sample rate ({_last_error(messages)}).")
+    if rate is None or int(rate[1]) not in SAMPLE_RATES:
+        raise Refused(
+            "unreadable",
+            f"{media.name}: the audio track tells {f'a sample rate of {rate[1]} Hz' if rate else 'no sample rate'} "
+            f"({_last_error(messages)}); {SAMPLE_RATES.start} to {SAMPLE_RATES.stop - 1} Hz are read.",
+        )
     mono = re.search(r" Hz, (mono|1 channels)\b", audio[0]) is not None
     return Track(sample_rate=int(rate[1]), mono=mono, duration=_declared_duration(messages))
 
@@ -348,23 +346,22 @@ def _declared_duration(messages: list[str]) -> Seconds | None:
     return None if found is None else 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
 
 
-def _not_opened(media: Path, messages: list[str], *, format_name: str | None) -> Refused:
+def _not_opened(media: Path, messages: list[str]) -> Refused:
     if any("moov atom not found" in line for line in messages):
         return Refused(
             "truncated",
             f"{media.name} ends before its index (moov atom not found): an incomplete download; fetch it again.",
         )
-    found = f"holds {format_name}" if format_name else "is in no format that ffmpeg knows by its content"
     return Refused(
         "not_media",
-        f"{media.name} {found} ({_last_error(messages)}): a web page, text or playlist was probably saved "
-        "in its place. Fetch the media file itself.",
+        f"{media.name} is by its content in no media format that is read ({_last_error(messages)}): a web page, "
+        "text or playlist was probably saved in its place. Fetch the media file itself.",
     )
 
 
 def _decode_to(out: IO[bytes], media: Path, *, track: Track, sample_rate: Hertz, settings: DecodeSettings) -> _Levels:
     seen = _Levels()
-    source = ffmpeg.input(STANDARD_INPUT, protocol_whitelist="file", vn=None, sn=None, dn=None)
+    source = ffmpeg.input(STANDARD_INPUT, **INPUT)
     # Mono is doubled here: ffmpeg would take it down by 3 dB.
     channels = 1 if track.mono else CHANNELS
     output = source["a:0"].output("pipe:1", f="f32le", acodec="pcm_f32le", ac=channels, ar=track.sample_rate)
@@ -436,7 +433,8 @@ def _riff_growth(media: Path) -> float:
 
 def _demuxed_duration(media: Path, settings: DecodeSettings) -> Seconds:
     """Where the last packet of any track ends: tells a short audio track in a whole file from a cut file."""
-    source = ffmpeg.input(STANDARD_INPUT, protocol_whitelist="file")
+    # All tracks, but none is decoded: their packets are counted as they are.
+    source = ffmpeg.input(STANDARD_INPUT, **{name: value for name, value in INPUT.items() if value is not None})
     output = source.output("pipe:1", f="null", map="0", c="copy", progress="pipe:1", ignore_unknown=None)
     with _run(output.get_args(), media, timeout=settings.timeout) as running:
         times = re.findall(rb"out_time_us=(\d+)", running.stdout.read())
@@ -498,13 +496,14 @@ def _last_error(messages: list[str]) -> str:
 def _run(args: list[str], media: Path, *, timeout: Seconds) -> Iterator[_Ffmpeg]:
     """Runs ffmpeg on `media`; whatever happens inside, the process has ended and is reaped on leaving."""
     command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", *args]
-    environment = os.environ | {"AV_LOG_FORCE_NOCOLOR": "1"}
+    environment = sandbox.environment(AV_LOG_FORCE_NOCOLOR="1")
     # The messages go to a file: a pipe that nobody reads while the sound is read would fill and block ffmpeg.
     with media.open("rb") as source, tempfile.TemporaryFile() as log:
         running = _Ffmpeg(subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=log, env=environment))
         timer = threading.Timer(timeout, _expire, [running])
         timer.start()
         try:
+            sandbox.limit(running.process, memory=MEMORY, file_size=MESSAGES)
             yield running
         finally:
             timer.cancel()

@@ -9,11 +9,13 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
+from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
 from fsclap.corpus import download as downloads
+from fsclap.corpus.addresses import redact
 from fsclap.corpus.download import DownloadSettings, Episode, Media
-from fsclap.corpus.refusal import Refused, Unavailable
+from fsclap.corpus.refusal import Refused
 from fsclap.corpus.settings import BuildSettings
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
@@ -42,24 +44,30 @@ def tries_left() -> bool:
     return context is not None and context.task_run.run_count <= context.task.retries
 
 
+def _listing_name() -> str:
+    # An address may hold a token; the name of a task run is shown and logged.
+    return f"list episodes of {redact(task_run.parameters['locator'])}"
+
+
 @task(
-    task_run_name="list episodes of {locator}",
+    task_run_name=_listing_name,
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=exponential_backoff(5),
     retry_jitter_factor=0.5,
     retry_condition_fn=_worth_another_try,
-    timeout_seconds=1800,
+    timeout_seconds=3600,  # beyond download.timeout, so that a listing that takes too long is refused with a reason
 )
 def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
     """The episodes behind one address; an address that cannot be used comes back as one refused item."""
     try:
         return [Item(episode=episode) for episode in downloads.list_episodes(locator, settings)]
     except Refused as refused:
-        if isinstance(refused, Unavailable) and tries_left():
+        if _mends_itself(Refusal.of(STAGE, refused)) and tries_left():
             raise TryAgainError(str(refused)) from refused
-        address = downloads.clean_text(locator)
-        episode = Episode(downloads.source_id(locator), address, "(unlisted)", address, address)
+        address = downloads.clean_text(redact(locator), longest=2000)
+        title = downloads.clean_text(address)
+        episode = Episode(downloads.source_id(redact(locator)), address, "(unlisted)", title, title)
         return [Item(episode=episode, refusal=Refusal.of(STAGE, refused))]
 
 
@@ -75,12 +83,16 @@ def download(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     """Bring the media of a batch into the work store. A retry fetches only what is still missing."""
     store = WorkStore(work)
     done = run_stage(download_stage(store, settings), batch, store)
-    missing = [item for item in done.items if item.refusal and item.refusal.transient]
+    missing = [item for item in done.items if item.refusal and _mends_itself(item.refusal)]
     if missing and tries_left():
         raise TryAgainError(
             "; ".join(f"{item.episode.name}: {item.refusal.detail}" for item in missing if item.refusal)
         )
     return done
+
+
+def _mends_itself(refusal: Refusal) -> bool:
+    return refusal.transient and refusal.reason not in downloads.REASONS_OF_SETTINGS
 
 
 def download_stage(store: WorkStore, settings: BuildSettings) -> Stage:

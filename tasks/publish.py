@@ -16,6 +16,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
+from fsclap.corpus.addresses import has_credentials
 from fsclap.corpus.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
 from storage.build import read_announced, read_build, write_announced, write_build
@@ -107,8 +108,12 @@ def announce(published: Published) -> None:
 
 
 def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSettings) -> None:
-    """Leave the sources and settings with the corpus, so that a refresh can repeat the build."""
+    """Leave the sources and settings with the corpus, so that a refresh can repeat the build.
+
+    An address with a password in it, which was refused, is left out: it would be stored here.
+    """
     table = Corpus.open(corpus)
+    sources = [source for source in sources if not has_credentials(source)]
     with table.lock():
         known = read_build(table) or {"sources": []}
         write_build(

@@ -1,36 +1,46 @@
 """From what a user names (a URL, a playlist, a series page, a file, a folder) to media files on this disk.
 
-yt-dlp does the talking. This module decides what an episode is and what it is called, keeps titles out of
-paths, bounds size and time (a stream of unknown length has no end), and turns every failure into `Refused`
-(for good) or `Unavailable` (worth another try).
+yt-dlp does the talking, in a process of its own (`fsclap.corpus.fetcher`), because whoever wrote a page decides what
+it reads. This module decides what an episode is and what it is called, bounds that process in memory, size and time,
+keeps secrets of addresses out of all that is stored, and turns every failure into `Refused` (for good) or
+`Unavailable` (worth another try).
 """
 
 import hashlib
+import json
 import logging
 import os
+import re
 import shutil
-import ssl
-import time
+import signal
+import subprocess
+import sys
+import threading
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote_to_bytes, urldefrag, urlsplit
+from typing import IO, Any
+from urllib.parse import SplitResult, unquote_to_bytes, urldefrag, urlsplit
 
-import yt_dlp
 from pydantic import BaseModel, ConfigDict, Field
-from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, TransportError
-from yt_dlp.utils import ContentTooShortError, GeoRestrictedError, UnsupportedError
 
-from fsclap import Seconds
-from fsclap.audio import ffmpeg_binary
+from fsclap import Seconds, sandbox
+from fsclap.corpus.addresses import redact, require_fetchable
 from fsclap.corpus.refusal import Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
-RETRYABLE_STATUS = {408, 425, 429, 500, 502, 503, 504}
+FETCHER = [sys.executable, "-I", "-m", "fsclap.corpus.fetcher"]
+MEMORY = 1 << 30
+"""Bytes that yt-dlp may use. A feed of ten thousand episodes takes a tenth of it."""
+PARTIAL = 64_000_000
+"""Bytes beyond `max_megabytes` that a file may have while it is fetched, before its size is noticed."""
+REASONS_OF_SETTINGS = {"private_address", "too_many_episodes", "cookies_unreadable"}
+"""Reasons of `Unavailable` that no other try mends before a setting, or the file that it names, has changed."""
+JOINERS = "\u200c\u200d"
+"""Format characters that Persian, Indic scripts and emoji cannot be written without."""
 
 
 class DownloadSettings(BaseModel):
@@ -44,9 +54,22 @@ class DownloadSettings(BaseModel):
     )
     parallel: int = Field(3, ge=1, le=4, description="Files of one batch fetched at once.")
     max_megabytes: float = Field(2000, gt=0, description="A larger file is refused.")
-    timeout: Seconds = Field(1800, gt=0, description="Seconds one file may take in all.")
+    max_episodes: int = Field(
+        10_000, ge=1, description="A page or feed that lists more is refused: part of a series is not the series."
+    )
+    timeout: Seconds = Field(1800, gt=0, description="Seconds that one page or one file may take in all.")
     socket_timeout: Seconds = Field(20, gt=0, description="Seconds without a byte before a try is given up.")
     connection_retries: int = Field(2, ge=0, description="Tries after the first within one download.")
+    private_addresses: bool = Field(
+        False,
+        description="Whether hosts of this machine and of private networks may be asked, for an intranet. Pages of "
+        "strangers can then lead the worker to them.",
+    )
+    cookies: Path | None = Field(
+        None,
+        description="File of cookies, in Netscape's format, on the worker: the way to private media. It is read at "
+        "each download, and neither changed nor logged.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +79,12 @@ class Episode:
     Attributes:
         source_id: 16 hexadecimal digits that name the recording in the corpus, made from its address: the same
             address is the same source, in every run.
-        locator: URL; of a local file its file: URI, which holds any file name in plain characters.
+        locator: URL without passwords and tokens; of a local file its file: URI, which holds any file name in plain
+            characters. This is what is stored and shown.
         series, title: As the page, feed or folder names them; any text.
         name: Short name within the series ("e01"): the file's stem or the page's id.
         fingerprint: Size and modification time of a local file, empty for a URL: a changed file is seen.
+        address: The URL to ask for where it has parts that `locator` leaves out; else empty.
     """
 
     source_id: str
@@ -68,10 +93,12 @@ class Episode:
     name: str
     title: str
     fingerprint: str = ""
+    address: str = field(default="", repr=False)
 
     @property
     def is_local(self) -> bool:
-        return self.locator.startswith("file:")
+        # Not by its scheme: a page can list any address, file: among them.
+        return bool(self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +111,9 @@ class Media:
 
 
 def is_url(locator: str) -> bool:
-    return "://" in locator
+    """Whether it is to be fetched: no colon in the name of a file that is there makes an address of it."""
+    scheme = re.match(r"(?i)[a-z][a-z0-9+.-]+:", locator)
+    return "://" in locator or (scheme is not None and not os.path.exists(locator))  # noqa: PTH110 (takes any text)
 
 
 def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
@@ -95,25 +124,31 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
 
     Raises:
         Refused: Nothing there can be an episode.
-        Unavailable: It could not be reached.
+        Unavailable: It could not be reached, or another setting is needed (REASONS_OF_SETTINGS).
     """
     if not is_url(locator):
-        return _list_local(Path(locator))
-    if urlsplit(locator).scheme not in ("http", "https"):
-        raise Refused("unsupported_scheme", f"{locator}: only http and https addresses are downloaded")
-    with _failures_explained(locator), yt_dlp.YoutubeDL(_options(settings)) as downloader:
-        info = downloader.extract_info(locator, download=False, process=False)
-        if info is None:
-            raise Refused("nothing_found", f"{locator}: yt-dlp found nothing to download there")
-        entries = _flatten(downloader, info) if info.get("_type") in ("playlist", "multi_video") else [info]
-        episodes = [_episode(entry, info, locator) for entry in entries]
+        return _list_local(locator)
+    require_fetchable(locator)
+    episodes: dict[str, Episode] = {}
+    shown = redact(locator)
+    with closing(_ask({"action": "list", "url": locator, "shown": shown}, settings=settings)) as answers:
+        page = next(answers)
+        for answer in answers:
+            episode = _episode(answer["entry"], {} if "alone" in answer else page["page"], page["url"])
+            episodes.setdefault(episode.source_id, episode)
+            if len(episodes) > settings.max_episodes:
+                raise Unavailable(  # with another setting it is to be tried again
+                    "too_many_episodes",
+                    f"{shown}: lists more than download.max_episodes={settings.max_episodes}; raise the "
+                    "setting, or name parts of it",
+                )
     if not episodes:
-        raise Refused("empty_playlist", f"{locator}: the page lists no video")
-    return _unique(episodes)
+        raise Refused("empty_playlist", f"{shown}: the page lists no video")
+    return list(episodes.values())
 
 
 def fetch(episode: Episode, folder: Path, settings: DownloadSettings) -> Media:
-    """Bring the media of one episode into `folder`, as `media.<extension>`.
+    """Bring the media of one episode into `folder`, as `media` (a local file keeps its ending).
 
     Raises:
         Refused: It does not exist, is not media, is live, too large, or takes too long.
@@ -130,10 +165,22 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def clean_text(text: object) -> str:
-    """A title as plain text: no control characters, no lone surrogates, no line breaks, 200 characters."""
-    kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in str(text or ""))
-    return " ".join("".join(kept).split())[:200]
+def clean_text(text: object, *, longest: int = 200) -> str:
+    """A title as one line of plain text, `longest` characters at most.
+
+    Control characters, lone surrogates and line breaks become spaces. Characters that show nothing but change how
+    others are shown (bidirectional overrides, zero-width marks) are left out, for two names that look alike should be
+    alike; the joiners stay.
+    """
+    kept = (_cleaned(character) for character in str(text or "")[:10_000])
+    return " ".join("".join(kept).split())[:longest].rstrip()
+
+
+def _cleaned(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf" and character not in JOINERS:
+        return ""
+    return " " if category in ("Cc", "Cs", "Zl", "Zp") else character
 
 
 def source_id(address: str) -> str:
@@ -143,17 +190,20 @@ def source_id(address: str) -> str:
 # Local files ------------------------------------------------------------------------------------------
 
 
-def _list_local(path: Path) -> list[Episode]:
-    path = path.expanduser()
-    if path.is_dir():
-        # Every file counts, whatever its ending: one that is no media is refused by name, not passed over.
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        if not files:
-            raise Refused("empty_folder", f"{path}: the folder holds no files")
-        return [_local_episode(file) for file in files]
-    if not path.exists():
-        raise Refused("no_such_file", f"{path}: there is no such file or folder; check the spelling")
-    return [_local_episode(path)]
+def _list_local(locator: str) -> list[Episode]:
+    try:
+        path = Path(locator).expanduser()
+        if path.is_dir():
+            # Every file counts, whatever its ending: one that is no media is refused by name, not passed over.
+            files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            if not files:
+                raise Refused("empty_folder", f"{path}: the folder holds no files")
+            return [_local_episode(file) for file in files]
+        if path.exists():
+            return [_local_episode(path)]
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a user that is not there
+        raise Refused("no_such_file", f"{locator[:200]!a}: {clean_text(error)}; check the spelling") from None
+    raise Refused("no_such_file", f"{locator[:200]!a}: there is no such file or folder; check the spelling")
 
 
 def _local_episode(path: Path) -> Episode:
@@ -184,153 +234,113 @@ def _copy(episode: Episode, folder: Path) -> tuple[Path, str]:
 # Remote media -----------------------------------------------------------------------------------------
 
 
-class _Log:
-    """Passes yt-dlp's messages to `logging`; errors come as exceptions as well, so they are not repeated."""
-
-    def debug(self, message: str) -> None:
-        log.debug("%s", message)
-
-    info = debug
-    warning = debug
-    error = debug
-
-
-def _options(settings: DownloadSettings) -> dict[str, Any]:
-    return {
-        "quiet": True,
-        "noprogress": True,
-        "color": "never",
-        "logger": _Log(),
-        "extract_flat": "in_playlist",
-        "cachedir": False,
-        "socket_timeout": settings.socket_timeout,
-        "retries": settings.connection_retries,
-        "fragment_retries": settings.connection_retries,
-        "extractor_retries": settings.connection_retries,
-        "ffmpeg_location": ffmpeg_binary(),
-    }
-
-
-def _flatten(downloader: yt_dlp.YoutubeDL, playlist: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The videos of a playlist; a playlist of playlists (a channel with seasons) is opened."""
-    for entry in playlist["entries"]:
-        if entry is None:
-            continue
-        if entry.get("_type") == "playlist":
-            yield from _flatten(downloader, entry)
-        else:
-            yield entry
-
-
-def _episode(entry: dict[str, Any], page: dict[str, Any], locator: str) -> Episode:
-    url = urldefrag(entry.get("webpage_url") or entry.get("url") or locator).url
+def _episode(entry: dict[str, str], page: dict[str, str], locator: str) -> Episode:
+    """What the fetcher says of a video, and of the page that lists it, as an episode."""
+    url = _without_fragment(entry.get("webpage_url") or entry.get("url") or locator)
+    shown, parts = redact(clean_url(url)), _parts(url)
     key = entry.get("ie_key") or entry.get("extractor_key") or "Generic"
     generic = key in ("Generic", "HTML5MediaEmbed") or not entry.get("id")
-    name = entry.get("id") if not generic else Path(urlsplit(url).path).stem
-    series = entry.get("series") or page.get("title") if page is not entry else entry.get("series")
+    # A page that names another thing than a web address must not pass for that thing.
+    identity = shown if parts.scheme in ("http", "https") else f"listed:{shown}"
+    name = Path(parts.path).stem if generic else entry["id"]
     return Episode(
-        source_id=source_id(url if generic else f"{key}:{entry['id']}"),
-        locator=url,
-        series=clean_text(series or entry.get("channel") or urlsplit(url).hostname),
+        source_id=source_id(identity if generic else f"{key}:{entry['id']}"),
+        locator=shown,
+        series=clean_text(entry.get("series") or page.get("title") or entry.get("channel") or parts.hostname),
         name=clean_text(name) or source_id(url),
-        title=clean_text(entry.get("title") or name),
+        title=clean_text(redact(entry.get("title") or name)),
+        address="" if shown == url else url,
     )
 
 
-def _unique(episodes: list[Episode]) -> list[Episode]:
-    return list({episode.source_id: episode for episode in reversed(episodes)}.values())[::-1]
+def clean_url(url: str) -> str:
+    """A URL as it is stored: what no URL can hold is escaped, and the end of an endless one is cut."""
+    return "".join(c if c.isprintable() else f"%{ord(c):02X}" for c in url[:2000])
+
+
+def _without_fragment(url: str) -> str:
+    try:
+        return urldefrag(url).url
+    except ValueError:
+        return url
+
+
+def _parts(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def _download(episode: Episode, folder: Path, settings: DownloadSettings) -> tuple[Path, str]:
-    options = _options(settings) | {
-        "format": settings.format,
-        "noplaylist": True,
-        # The title never becomes part of a path: it may hold anything.
-        "outtmpl": {"default": str(folder / "media.%(ext)s")},
-        "max_filesize": int(settings.max_megabytes * 1e6),
-        "progress_hooks": [_limits(episode, settings)],
-    }
-    with _failures_explained(episode.locator), yt_dlp.YoutubeDL(options) as downloader:
-        info = downloader.extract_info(episode.locator, download=False)
-        if info.get("_type") == "playlist":
-            raise Refused("is_a_playlist", f"{episode.locator}: a list of videos, not a video; name it as a source")
-        if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming"):
-            raise Refused("live_stream", f"{episode.locator}: a live stream has no end; name its recording instead")
-        info = downloader.process_ie_result(info, download=True)
-    files = [path for path in folder.glob("media.*") if path.suffix != ".part"]
-    if len(files) != 1:
-        raise Refused(
-            "too_large",
-            f"{episode.locator}: yt-dlp left no file; larger than download.max_megabytes="
-            f"{settings.max_megabytes:g}, or nothing to download",
-        )
-    return files[0], info.get("title") or episode.title
+    url = episode.address or episode.locator
+    require_fetchable(url)
+    request = {"action": "fetch", "url": url, "shown": episode.locator, "folder": str(folder.resolve())}
+    with closing(_ask(request, settings=settings)) as answers:
+        media = list(answers)[-1]
+    return folder / media["media"], redact(media["title"]) or episode.title
 
 
-def _limits(episode: Episode, settings: DownloadSettings) -> Any:
-    """A progress hook that ends a download which the server did not announce to be too large or too long."""
-    deadline = time.monotonic() + settings.timeout
+def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[dict[str, Any], None, None]:
+    """The answers of a fetcher, a process for this one request.
 
-    def check(progress: dict[str, Any]) -> None:
-        megabytes = (progress.get("downloaded_bytes") or 0) / 1e6
-        if megabytes > settings.max_megabytes:
-            raise Refused(
-                "too_large",
-                f"{episode.locator}: more than download.max_megabytes={settings.max_megabytes:g} came",
-            )
-        if time.monotonic() > deadline:
-            raise Refused(
-                "download_timeout",
-                f"{episode.locator}: {megabytes:.1f} MB after download.timeout={settings.timeout:g} s",
-            )
-
-    return check
-
-
-@contextmanager
-def _failures_explained(locator: str) -> Iterator[None]:
+    Raises:
+        Refused, Unavailable: What it says, or the limit that ended it.
+    """
+    max_bytes = int(settings.max_megabytes * 1e6)
+    cookies = None if settings.cookies is None else str(settings.cookies.expanduser().resolve())
+    asked = settings.model_dump(mode="json") | request | {"cookies": cookies, "max_bytes": max_bytes}
+    child = subprocess.Popen(
+        FETCHER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=sandbox.environment(), cwd=request.get("folder", "/"), start_new_session=True,
+    )  # fmt: skip
+    expired = threading.Event()
+    timer = threading.Timer(settings.timeout, _expire, [child, expired])
+    timer.start()
     try:
-        yield
-    except yt_dlp.utils.YoutubeDLError as error:
-        raise _explain(locator, error) from error
+        sandbox.limit(child, memory=MEMORY, file_size=max_bytes + PARTIAL)
+        # Its input stays open: it ends when this process does.
+        for line in _exchange(child, asked):
+            answer = json.loads(line)
+            if "log" in answer:
+                log.debug("%s", redact(answer["log"]))
+            elif "refused" in answer:
+                reason, detail, transient = answer["refused"]
+                raise (Unavailable if transient else Refused)(reason, clean_text(redact(detail), longest=1000))
+            else:
+                yield answer
+        code = child.wait()
+    finally:
+        timer.cancel()
+        _kill(child)
+        child.communicate()
+    _require_whole(request["shown"], code, expired=expired.is_set(), settings=settings)
 
 
-def _explain(locator: str, error: BaseException) -> Refused:
-    """What a person and the retry logic should know of an exception of yt-dlp's."""
-    chain = list(_causes(error))
-    for cause in chain:
-        match cause:
-            case Refused():
-                return cause
-            case HTTPError(status=status) if cause.redirect_loop:
-                return Refused("redirect_loop", f"{locator}: the server redirects in a circle (HTTP {status})")
-            case HTTPError(status=status, reason=reason) if status in RETRYABLE_STATUS:
-                return Unavailable(f"http_{status}", f"{locator}: HTTP {status} {reason}; try again later")
-            case HTTPError(status=status, reason=reason):
-                return Refused(f"http_{status}", f"{locator}: HTTP {status} {reason}")
-            case UnsupportedError():
-                return Refused("not_media", f"{locator}: neither media nor a page in which yt-dlp finds a video")
-            case GeoRestrictedError():
-                return Refused("geo_restricted", f"{locator}: not offered in this country")
-            case CertificateVerifyError() | ssl.SSLCertVerificationError():
-                return Refused("bad_certificate", f"{locator}: {clean_text(cause)}")
-            case ContentTooShortError():
-                return Unavailable("connection_lost", f"{locator}: the connection ended before the file did")
-            case TransportError():
-                return Unavailable("unreachable", f"{locator}: {clean_text(cause)}")
-    # yt-dlp's downloader says these two in words alone.
-    message = clean_text(chain[0]).removeprefix("ERROR: ")
-    if "Did not get any data blocks" in message or "file is empty" in message:
-        return Refused("empty_file", f"{locator}: the server sent no bytes")
-    if "more expected" in message:
-        return Unavailable("connection_lost", f"{locator}: the connection ended before the file did ({message})")
-    return Refused("download_error", f"{locator}: {message}")
+def _exchange(child: subprocess.Popen[bytes], asked: dict[str, Any]) -> IO[bytes]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with suppress(BrokenPipeError):  # killed already; its status will tell
+        child.stdin.write(json.dumps(asked).encode() + b"\n")
+        child.stdin.flush()
+    return child.stdout
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        wrapped = getattr(error, "exc_info", None)
-        error = (wrapped[1] if wrapped and wrapped[1] is not error else None) or error.__cause__ or error.__context__
+def _require_whole(shown: str, code: int, *, expired: bool, settings: DownloadSettings) -> None:
+    if expired:
+        raise Refused("download_timeout", f"{shown}: not done after download.timeout={settings.timeout:g} s")
+    if code != 0:
+        raise Refused(
+            "fetcher_died",
+            f"{shown}: the process of yt-dlp ended with status {code}; what it reads may take {MEMORY / 1e9:.1f} GB",
+        )
+
+
+def _expire(child: subprocess.Popen[bytes], expired: threading.Event) -> None:
+    expired.set()
+    _kill(child)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)

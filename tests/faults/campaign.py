@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prefect.client.schemas.objects import FlowRun
+
+from deployments.local import has_ended
 from storage.corpus import Corpus
 from storage.verify import verify
 from tests.faults.compare import corpus_content, lost_and_doubled, models
@@ -195,9 +198,13 @@ def _is_busy(broken: Stand) -> bool:
         return broken.get("health") is not True
     if any(run["state"]["type"] not in FINAL for run in runs):
         return True
-    # An automation acts some moments after the event that it waits for.
-    ended = max(run["state"]["timestamp"] for run in runs)
-    return _age(ended) < 20 and not is_complete(broken)
+    if is_complete(broken):
+        return False
+    # An automation acts some moments after what it waits for: it starts what crashed, and what follows upon a success.
+    last = max(runs, key=lambda run: run["state"]["timestamp"])
+    if has_ended(FlowRun.model_validate(last)):
+        return last["state"]["type"] == "COMPLETED" and _age(last["state"]["timestamp"]) < 15
+    return _age(last["state"]["timestamp"]) < 60
 
 
 def _age(timestamp: str) -> float:

@@ -1,3 +1,5 @@
+import resource
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -330,3 +332,126 @@ def test_read_wave_reads_a_stretch(wave: np.ndarray, tmp_path: Path) -> None:
     assert len(audio.read_wave(tmp_path / "a.wav", start=1.0, end=1e6)[0]) == len(wave) - RATE
     with pytest.raises(ValueError, match="no sound from"):
         audio.read_wave(tmp_path / "a.wav", start=1e6)
+
+
+# What a stranger may make ----------------------------------------------------------------------------
+
+
+def wav_header(*, rate: int = 8000, channels: int = 1, size: int = 32_000) -> bytes:
+    form = (16).to_bytes(4, "little") + (1).to_bytes(2, "little") + channels.to_bytes(2, "little")
+    form += rate.to_bytes(4, "little") + (rate * channels * 2 % 2**32).to_bytes(4, "little")
+    form += (channels * 2 % 2**16).to_bytes(2, "little") + (16).to_bytes(2, "little")
+    data = b"data" + size.to_bytes(4, "little")
+    return b"RIFF" + min(size + 36, 2**32 - 2).to_bytes(4, "little") + b"WAVEfmt " + form + data
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (wav_header(rate=10**9), "unreadable"),
+        (wav_header(rate=2**32 - 1), "not_media"),
+        (wav_header(rate=1), "unreadable"),
+        (wav_header(channels=255), "unreadable"),
+        (wav_header(channels=65535), "unreadable"),
+        (wav_header(size=2**32 - 100), "truncated"),
+    ],
+    ids=["gigahertz", "4 GHz", "1 Hz", "255 channels", "65535 channels", "4 GB"],
+)
+def test_a_header_that_claims_too_much(
+    header: bytes, reason: str, tmp_path: Path, refusal: Callable[..., Refused]
+) -> None:
+    (tmp_path / "a.wav").write_bytes(header + bytes(32_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert refusal(tmp_path / "a.wav").reason == reason
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+LISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{}'\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" mediaPresentationDuration="PT8S">'
+    '<Period><AdaptationSet mimeType="audio/mp4"><Representation id="1" bandwidth="1"><BaseURL>{}</BaseURL>'
+    "</Representation></AdaptationSet></Period></MPD>",
+    "imf": '<?xml version="1.0"?><CompositionPlaylist xmlns="http://www.smpte-ra.org/schemas/2067-3/2016"><Id>{}</Id>'
+    "</CompositionPlaylist>",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={}\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    "svg": '<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{}"/></svg>',
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_no_file_leads_to_another(
+    kind: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., Refused]
+) -> None:
+    (tmp_path / "list").write_text(LISTS[kind].format(clip))
+    assert refusal(tmp_path / "list").reason == "not_media"
+    assert not (tmp_path / "refused.f32").exists()
+
+
+def test_sound_that_lies_in_another_file_is_not_read(clip: Path, tmp_path: Path) -> None:
+    """An MP4 whose track says that its samples are in another file (dref url, not self-contained)."""
+    data = bytearray(clip.read_bytes())
+    at = data.index(b"dref")
+    entry = data.index(b"url ", at)
+    data[entry + 4 : entry + 8] = bytes(4)  # the flag "in this file" taken away
+    (tmp_path / "a.mp4").write_bytes(data)
+    shutil.copy(clip, tmp_path / "other.mp4")
+    decoded = decode(tmp_path / "a.mp4", tmp_path / "a.f32", sample_rate=RATE, settings=SETTINGS)
+    expected = decode(clip, tmp_path / "b.f32", sample_rate=RATE, settings=SETTINGS)
+    np.testing.assert_array_equal(decoded, expected)  # its own bytes, whatever the reference says
+
+
+@pytest.mark.parametrize("size", ["16000x16000", "7680x4320"])
+def test_a_picture_is_never_decoded(size: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = ["-f", "lavfi", "-i", f"color=size={size}:rate=1:duration=2", "-c:v", "mjpeg", "-q:v", "31"]
+    media = make(tmp_path / "a.mkv", "-i", clip, *picture, "-map", "0:a", "-map", "1:v", "-c:a", "copy")
+    monkeypatch.setattr(audio, "MEMORY", 150_000_000)  # a frame of 16000 by 16000 takes 384 MB
+    decoded = decode(media, tmp_path / "a.f32", sample_rate=RATE, settings=SETTINGS)
+    assert decoded.shape[1] == pytest.approx(8 * RATE, rel=0.05)
+
+
+def test_memory_of_ffmpeg_is_bounded(
+    clip: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., Refused]
+) -> None:
+    monkeypatch.setattr(audio, "MEMORY", 10_000_000)  # which is not enough for anything
+    assert refusal(clip).reason in {"not_media", "unreadable"}
+
+
+def test_tracks_attachments_and_metadata_without_number(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "attached").write_bytes(bytes(5_000_000))
+    chapters = "".join(f"[CHAPTER]\nSTART={n}\nEND={n + 1}\ntitle={'x' * 1000}\n" for n in range(2000))
+    (tmp_path / "meta").write_text(f";FFMETADATA1\ntitle={'t' * 100_000}\n{chapters}")
+    tracks = [part for _ in range(100) for part in ("-map", "0:a")]
+    attached = ["-attach", tmp_path / "attached", "-metadata:s:t", "mimetype=application/octet-stream"]
+    media = make(
+        tmp_path / "a.mkv", "-i", clip, "-f", "ffmetadata", "-i", tmp_path / "meta", *tracks, "-map_metadata", "1",
+        "-c", "copy", *attached,
+    )  # fmt: skip
+    decoded = decode(media, tmp_path / "a.f32", sample_rate=RATE, settings=SETTINGS)
+    assert decoded.shape[1] == pytest.approx(8 * RATE, rel=0.05)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.f32", "a.mkv", "attached", "meta"]
+
+
+def test_a_chain_of_streams_is_sound_up_to_the_limit(
+    clip: Path, tmp_path: Path, refusal: Callable[..., Refused]
+) -> None:
+    one = make(tmp_path / "one.ogg", "-i", clip, "-vn", "-c:a", "libvorbis", "-t", "2")
+    (tmp_path / "chain.ogg").write_bytes(one.read_bytes() * 20)
+    assert refusal(tmp_path / "chain.ogg", DecodeSettings(max_duration=10)).reason in {"too_long", "unreadable"}
+
+
+def test_the_worker_s_keys_are_not_handed_to_ffmpeg(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, str]] = []
+    popen = subprocess.Popen
+
+    def remember(*args: object, **kwargs: object) -> subprocess.Popen[bytes]:
+        seen.append(kwargs["env"])  # type: ignore[arg-type]
+        return popen(*args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setenv("PREFECT_API_KEY", "hunter2")
+    monkeypatch.setattr(audio.subprocess, "Popen", remember)
+    decode(clip, tmp_path / "a.f32", sample_rate=RATE, settings=SETTINGS)
+    assert seen
+    assert "hunter2" not in str(seen)

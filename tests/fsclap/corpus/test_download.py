@@ -1,15 +1,27 @@
 """Listing and fetching, against real files and a real server on localhost."""
 
+import logging
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from fsclap.corpus.addresses import redact
 from fsclap.corpus.download import DownloadSettings, Episode, clean_text, fetch, list_episodes
 from fsclap.corpus.refusal import Refused, Unavailable
-from tests.flows.pages import serve
+from tests.flows.pages import (
+    ENTRIES,
+    HLS,
+    feed,
+    gzip_bomb,
+    hostile_documents,
+    passing_for_public,
+    serve,
+)
 
-SETTINGS = DownloadSettings(connection_retries=0, socket_timeout=5)
+SETTINGS = DownloadSettings(connection_retries=0, socket_timeout=5, private_addresses=True)
 SAMPLES = Path(__file__).parents[3] / "samples"
 
 
@@ -71,7 +83,7 @@ def test_what_a_server_does_wrong_is_explained(name: str, reason: str, kind: typ
 
 def test_a_stream_without_end_is_cut_at_the_size_limit(tmp_path: Path) -> None:
     with serve({}) as (address, _), pytest.raises(Refused) as raised:
-        fetch(episode(f"{address}/endless.mp4"), tmp_path, DownloadSettings(max_megabytes=2))
+        fetch(episode(f"{address}/endless.mp4"), tmp_path, SETTINGS.model_copy(update={"max_megabytes": 2}))
     assert raised.value.reason == "too_large"
 
 
@@ -79,11 +91,6 @@ def test_a_host_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable) as raised:
         fetch(episode("http://127.0.0.1:1/a.mp4"), tmp_path, SETTINGS)
     assert raised.value.reason == "unreachable"
-
-
-def test_other_schemes_than_http_are_refused() -> None:
-    with pytest.raises(Refused, match="unsupported_scheme"):
-        list_episodes("file:///etc/passwd", SETTINGS)
 
 
 def test_a_folder_lists_every_file_by_series(tmp_path: Path) -> None:
@@ -113,9 +120,24 @@ def test_what_is_not_there_is_refused(path: str, reason: str, tmp_path: Path) ->
         list_episodes(str(tmp_path / path), SETTINGS)
 
 
-def test_a_title_becomes_plain_text() -> None:
-    assert clean_text("../a\x00b\ud800\n c\x1b[31m") == "../a b c [31m"
-    assert len(clean_text("x" * 1000)) == 200
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("../a\x00b\ud800\n c\x1b[31m", "../a b c [31m"),
+        ("a\u202egnp.exe\u2069", "agnp.exe"),
+        ("zero\u200bwidth\ufeff\u00ad", "zerowidth"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("<b>&amp;{{ x }}</b>", "<b>&amp;{{ x }}</b>"),
+        ("a\u2028b\u2029c\u0085d", "a b c d"),
+        (None, ""),
+    ],
+)
+def test_a_title_becomes_plain_text(text: str, cleaned: str) -> None:
+    assert clean_text(text) == cleaned
+
+
+def test_a_title_of_a_megabyte_becomes_a_line() -> None:
+    assert clean_text("x" * 10**6) == "x" * 200
 
 
 def test_a_file_name_that_is_no_text_can_be_listed_and_fetched(tmp_path: Path) -> None:
@@ -126,3 +148,225 @@ def test_a_file_name_that_is_no_text_can_be_listed_and_fetched(tmp_path: Path) -
     assert found.locator.isascii()
     assert found.name == "caf"
     assert fetch(found, tmp_path, SETTINGS).path.read_bytes() == b"sound"
+
+
+@pytest.mark.parametrize(
+    ("locator", "reason"),
+    [
+        ("file:///etc/passwd", "unsupported_scheme"),
+        ("data:video/mp4;base64,AAAA", "unsupported_scheme"),
+        ("rtmp://example.org/a", "unsupported_scheme"),
+        ("ytsearch:cats", "unsupported_scheme"),
+        ("http://user:hunter2@example.org/a.mp4", "credentials_in_address"),
+        ("-rf", "no_such_file"),
+        ("%(title)s", "no_such_file"),
+        ("a\0b", "no_such_file"),
+        ("a\nb", "no_such_file"),
+        ("x" * 5000, "no_such_file"),
+        ("~nobody-of-this-name/a", "no_such_file"),
+    ],
+)
+def test_what_is_no_source_is_refused(locator: str, reason: str) -> None:
+    with pytest.raises(Refused) as raised:
+        list_episodes(locator, SETTINGS)
+    assert raised.value.reason == reason
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_colon_in_the_name_of_a_file_makes_no_address_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk: one.mp4").write_bytes(b"sound")
+    assert [one.name for one in list_episodes("talk: one.mp4", SETTINGS)] == ["talk: one"]
+
+
+# A stranger's pages -----------------------------------------------------------------------------------
+
+STRICT = DownloadSettings(connection_retries=0, socket_timeout=30, timeout=60, max_megabytes=40, max_episodes=200)
+
+
+@dataclass
+class Strangers:
+    """A server that passes for one of the internet, one that does not, and what was asked of the latter."""
+
+    public: str
+    private: str
+    asked: list[str]
+
+    def attempt(self, name: str, folder: Path, settings: DownloadSettings = STRICT) -> Refused:
+        with pytest.raises(Refused) as raised:
+            fetch(list_episodes(f"{self.public}/{name}", settings)[0], folder, settings)
+        return raised.value
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strangers]:
+    folder = tmp_path_factory.mktemp("strangers")
+    media = sorted(SAMPLES.glob("*/*.mp4"))[0]
+    files = {"good.mp4": media, "get.php": media, "a%20;rm%20-rf%20$HOME%20%25(title)s.mp4": media}
+    with (
+        serve({"secret.mp4": media}) as (private, asked),
+        serve(files) as (public, _),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        documents = hostile_documents(public, private)
+        documents |= {
+            "hls.m3u8": HLS.format("", f"{public}/good.mp4"),
+            "folge.xml": feed(f"{public}/good.mp4?token=S3CRET"),
+        }
+        for name, text in documents.items():
+            (folder / name).write_text(text)
+            files[name] = folder / name
+        for variable, value in passing_for_public(public).items():
+            patch.setenv(variable, value)
+        gzip_bomb()
+        yield Strangers(public, private, asked)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "intranet.xml",
+        "metadata.xml",
+        "hls-segments.m3u8",
+        "hls-key.m3u8",
+        "hls-variant.m3u8",
+        "dash-segments.mpd",
+        "redirect.mp4?to={private}/secret.mp4",
+        "redirect.mp4?to=http://169.254.169.254/latest/meta-data/",
+        "redirect.xml?to={private}/feed.xml",
+    ],
+)
+def test_no_page_leads_to_a_private_address(name: str, strangers: Strangers, tmp_path: Path) -> None:
+    refused = strangers.attempt(name.format(private=strangers.private), tmp_path)
+    assert refused.reason == "private_address"
+    assert isinstance(refused, Unavailable)  # the next run tries again: a setting may have changed
+    assert "download.private_addresses" in refused.detail
+    assert strangers.asked == []
+    assert not (tmp_path / "media").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0177.0.0.1", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_no_way_to_write_it_makes_this_machine_public(host: str, strangers: Strangers) -> None:
+    with pytest.raises(Unavailable) as raised:
+        list_episodes(strangers.private.replace("127.0.0.1", host) + "/secret.mp4", STRICT)
+    assert raised.value.reason == "private_address"
+    assert strangers.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("hls-file.m3u8", "unsupported_scheme"),
+        ("redirect.mp4?to=file:///etc/passwd", "unsupported_scheme"),
+        ("redirect.mp4?to=ftp://127.0.0.1/a", "unsupported_scheme"),
+        ("newline.xml", "bad_address"),
+        ("long.xml", "bad_address"),
+        ("hls-drm.m3u8", "unsupported_protocol"),
+        ("rtmp.smil", "unsupported_scheme"),
+        ("hls-hole.m3u8", "http_404"),
+        ("itself.xml", "is_a_playlist"),
+        ("many.xml", "too_many_episodes"),
+        ("redirect.xml?to=/many.xml", "too_many_episodes"),
+        ("chain-1.mp4", "redirect_loop"),
+        ("laughs.xml", "not_media"),
+        ("quadratic.xml", "page_too_large"),
+        ("gzip-bomb.html", "page_too_large"),
+        ("endless.html", "page_too_large"),
+        ("get.php", "unsafe_extension"),
+    ],
+)
+def test_what_a_page_may_try(name: str, reason: str, strangers: Strangers, tmp_path: Path) -> None:
+    refused = strangers.attempt(name, tmp_path)
+    assert refused.reason == reason
+    assert "hunter2" not in str(refused)
+    assert "root:" not in str(refused)
+    assert not (tmp_path / "media").exists()
+
+
+@pytest.mark.parametrize("name", ["slow.mp4", "stammering.mp4", "dash-endless.mpd"])
+def test_time_ends_whatever_trickles_in(name: str, strangers: Strangers, tmp_path: Path) -> None:
+    refused = strangers.attempt(name, tmp_path, STRICT.model_copy(update={"timeout": 6}))
+    assert refused.reason in {"download_timeout", "page_too_large"}
+    assert refused.reason == "download_timeout" or name == "dash-endless.mpd"
+
+
+@pytest.mark.parametrize("name", ["hls.m3u8", "a%20;rm%20-rf%20$HOME%20%25(title)s.mp4", "redirect.mp4?to=/good.mp4"])
+def test_what_is_only_unusual_is_fetched(name: str, media: Path, strangers: Strangers, tmp_path: Path) -> None:
+    (found,) = list_episodes(f"{strangers.public}/{name}", STRICT)
+    fetched = fetch(found, tmp_path, STRICT)
+    assert fetched.path == tmp_path / "media"
+    assert fetched.path.read_bytes() == media.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["media"]
+
+
+def test_a_feed_may_list_anything(strangers: Strangers, tmp_path: Path) -> None:
+    listed = list_episodes(f"{strangers.public}/entries.xml", STRICT)
+    reasons = {}
+    for one in listed:
+        with pytest.raises(Refused) as raised:
+            fetch(one, tmp_path, STRICT)
+        reasons[one.locator] = raised.value.reason
+        assert "hunter2" not in one.locator + str(raised.value)
+    assert reasons == {redact(address): reason for address, reason in ENTRIES.items()}
+
+
+def test_a_listed_file_does_not_pass_for_the_file(strangers: Strangers) -> None:
+    listed = list_episodes(f"{strangers.public}/entries.xml", STRICT)[0]
+    (local,) = list_episodes("/etc/passwd", STRICT)
+    assert listed.locator == local.locator
+    assert (listed.is_local, local.is_local) == (False, True)
+    assert listed.source_id != local.source_id
+
+
+# Secrets ----------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_used_and_shown_nowhere(
+    media: Path,
+    strangers: Strangers,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serve({"a.mp4": media}) as (address, _):
+        (found,) = list_episodes(f"{address}/a.mp4?v=1&token=S3CRET", SETTINGS)
+        assert fetch(found, tmp_path, SETTINGS).path.read_bytes() == media.read_bytes()
+        with pytest.raises(Refused) as raised:
+            list_episodes(f"{address}/gone.mp4?X-Amz-Signature=S3CRET", SETTINGS)
+        (again,) = list_episodes(f"{address}/a.mp4?v=1&token=0THER", SETTINGS)
+    assert found.locator == f"{address}/a.mp4?v=1&token=REDACTED"
+    assert found.address.endswith("token=S3CRET")
+    assert found.source_id == again.source_id
+    assert "REDACTED" in caplog.text, "nothing was logged, so this test shows nothing"
+    said = "".join([caplog.text, *capfd.readouterr(), repr(found), str(raised.value)])
+    assert "S3CRET" not in said
+    assert "S3CRET" not in "".join(map(str, [found.title, found.name, found.series]))
+
+
+def test_cookies_open_the_door_and_stay_as_they_are(
+    media: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "in").mkdir()
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t4102444800\tsession\tS3CRET\n")
+    before = cookies.read_bytes()
+    with serve({"private.mp4": media}) as (address, _):
+        with pytest.raises(Refused, match="http_403"):
+            list_episodes(f"{address}/members/private.mp4", SETTINGS)
+        members = SETTINGS.model_copy(update={"cookies": cookies})
+        (found,) = list_episodes(f"{address}/members/private.mp4", members)
+        assert fetch(found, tmp_path / "in", members).path.read_bytes() == media.read_bytes()
+    assert cookies.read_bytes() == before
+    assert "S3CRET" not in caplog.text
+
+
+@pytest.mark.parametrize(("text", "why"), [(None, "No such file"), ("session=S3CRET", "not in the format of Netscape")])
+def test_cookies_that_cannot_be_read_are_named_and_not_shown(text: str | None, why: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "cookies.txt").write_text(text)
+    with pytest.raises(Unavailable, match="cookies_unreadable") as raised:
+        list_episodes("http://example.org/a.mp4", SETTINGS.model_copy(update={"cookies": tmp_path / "cookies.txt"}))
+    assert why in raised.value.detail
+    assert "S3CRET" not in raised.value.detail
