@@ -31,8 +31,8 @@ RANDOM_KILLS = (10.0, 40.0)
 """Seconds from one random kill to the next."""
 OUTAGE = 12.0
 """Seconds for which the server does not answer, a database is locked, or a disk is full."""
-PATIENCE = 1500.0
-"""Seconds after which a campaign that has not come to its end counts as hanging."""
+PATIENCE, PATIENCE_A_FAULT = 600.0, 60.0
+"""Seconds, and seconds more for each fault, after which a campaign that has not come to its end counts as hanging."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,12 @@ def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
         strike.arm(broken, videos)
     result, started, dice = Trial(), time.monotonic(), random.Random(0)
     next_kill = started + dice.uniform(*RANDOM_KILLS)
+    patience = PATIENCE + PATIENCE_A_FAULT * len(planned)
     while waiting or not is_complete(broken) or _is_busy(broken):
         now = time.monotonic()
-        if now - started > PATIENCE:
+        if now - started > patience:
             raise TimeoutError(
-                f"after {PATIENCE:g} s: {len(result.struck)} of {len(planned)} faults struck, not yet "
+                f"after {patience:g} s: {len(result.struck)} of {len(planned)} faults struck, not yet "
                 f"{sorted(waiting)}; runs: {[(run['name'], run['state']['name']) for run in broken.runs()]}"
             )
         if now > next_kill and (strike := next((s for s in waiting.values() if s.fault == "kill-at-random"), None)):

@@ -33,13 +33,17 @@ def main() -> int:
         undisturbed = reference(Path(folder) / "undisturbed", videos)
         print(f"undisturbed: {undisturbed.seconds:.0f} s, {undisturbed.rows} rows", flush=True)
         for number, (name, strikes) in enumerate(chosen.items()):
-            results[name] = trial(Path(folder) / str(number), videos, strikes, undisturbed)
-            print(f"{name}: {_line(results[name])}", flush=True)
+            try:
+                results[name] = trial(Path(folder) / str(number), videos, strikes, undisturbed)
+            except TimeoutError as error:
+                print(f"{name}: HANGS, {error}", flush=True)
+            else:
+                print(f"{name}: {_line(results[name])}", flush=True)
     print(table([strike for result in results.values() for strike in result.struck]))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1))
-    return 0 if all(result.unharmed for result in results.values()) else 1
+    return 0 if len(results) == len(chosen) and all(result.unharmed for result in results.values()) else 1
 
 
 def table(struck: Sequence[Strike]) -> str:
