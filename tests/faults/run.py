@@ -39,10 +39,8 @@ def main() -> int:
                 print(f"{name}: HANGS, {error}", flush=True)
             else:
                 print(f"{name}: {_line(results[name])}", flush=True)
+                _save(results, options.json)
     print(table([strike for result in results.values() for strike in result.struck]))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1))
     return 0 if len(results) == len(chosen) and all(result.unharmed for result in results.values()) else 1
 
 
@@ -59,11 +57,17 @@ def table(struck: Sequence[Strike]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def _save(results: dict[str, Trial], file: Path | None) -> None:
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1))
+
+
 def _line(result: Trial) -> str:
     return (
         f"{len(result.struck)} faults, {result.seconds:.0f} s; rows lost {result.lost}, doubled {result.doubled}; "
         f"runs left running {result.left_running}; the same model: {'yes' if result.same_models else 'NO'}; "
-        f"problems: {result.problems or 'none'}; started by hand {result.started} times, by itself {result.restarts}"
+        f"problems: {result.problems or 'none'}; started by hand {result.started} times, by itself {result.restarted}"
     )
 
 
