@@ -61,7 +61,7 @@ def _outputs(installation: Stand) -> set[Path]:
 
 
 def _states(installation: Stand) -> list[str]:
-    return [run["state"]["type"] for run in installation.runs() if run["name"].startswith("build ")]
+    return [run["state"]["type"] for run in installation.runs() if run["parameters"].get("sources")]
 
 
 def _made(folder: Path) -> Path:

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefect.client.schemas.objects import FlowRun
+
 from bench.machine import machine
 from bench.orchestration import make_episodes
+from deployments.local import has_ended
 from storage.corpus import Corpus
 from storage.verify import verify
 from tests.faults.campaign import kill_a_run
-from tests.faults.stand import FINAL, Stand, stand
+from tests.faults.stand import Stand, stand
 
 CALL = ' HTTP/1.1" '
 """What a line of the access log has in it."""
@@ -86,25 +89,20 @@ def endure(installation: Stand, source: Path, episodes: int, every: float) -> tu
     watch, kills, started = Watch(), 0, 0
     begun = next_kill = time.monotonic()
     while time.monotonic() - begun < PATIENCE:
-        builds = [run for run in installation.runs() if run["name"].startswith("build ")]
+        runs = installation.runs()
+        builds = [run for run in runs if run["parameters"].get("sources")]
         if builds and builds[-1]["state"]["type"] == "COMPLETED":
             return kills, started, watch, time.monotonic() - begun
-        if not builds or (builds[-1]["state"]["type"] in FINAL and _used_up(builds[-1])):
+        if not started or (builds and has_ended(FlowRun.model_validate(builds[-1]))):
             installation.run("build-dataset/build-dataset", sources=[str(source)])
             started += 1
             next_kill = time.monotonic() + every
         if time.monotonic() >= next_kill:
             kills += kill_a_run(installation)
-            next_kill += every
+            next_kill = time.monotonic() + every
         watch.look(installation, _committed(installation))
         time.sleep(1)
     raise TimeoutError(f"{_committed(installation)} of {episodes} episodes after {PATIENCE:g} s")
-
-
-def _used_up(run: dict[str, Any]) -> bool:
-    from deployments.bootstrap import RESTARTS
-
-    return run["state"]["name"] != "Crashed" or run["run_count"] > RESTARTS
 
 
 def _committed(installation: Stand) -> int:

@@ -126,11 +126,13 @@ def _units(embeddings: np.ndarray) -> np.ndarray:
     vectors = np.asarray(embeddings, dtype=np.float64)
     if vectors.ndim != 2 or len(vectors) == 0:
         raise ValueError(f"expected (n, dim) embeddings, n >= 1, got shape {vectors.shape}")
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0))[:, 0])
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0))[:, 0])
     if bad.size:
-        raise ValueError(f"embedding {bad[0]} has norm {norms[bad[0], 0]}: it has no direction to compare")
-    return vectors / norms
+        norm = np.linalg.norm(vectors[bad[0]])
+        raise ValueError(f"embedding {bad[0]} has norm {norm}: it has no direction to compare")
+    vectors = vectors / largest  # or the squares of very small or large ones would become 0 or infinity
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def judge(

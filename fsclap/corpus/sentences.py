@@ -36,7 +36,7 @@ class Sentence:
         start, end: Position in the recording, start < end.
         speaker: FunASR's label, or NOISE.
         text: As it is to be read: no tags, no spaces between ideographs.
-        words: (start, end) of each word, or empty when they are not known one by one.
+        words: (start, end) of each word, in order, or empty when they are not known one by one.
     """
 
     start: Seconds
@@ -112,7 +112,13 @@ def _sentence(item: Mapping[str, Any], duration: Seconds, noise: int | None) -> 
     label = item.get("spk")
     speaker = NOISE if label is None or label < 0 or label == noise else int(label)
     inside = tuple((max(a, start), min(b, end)) for a, b in words if a < end and b > start)
-    return Sentence(start, end, speaker, text, inside if len(inside) == len(WORD.findall(text)) else ())
+    known = len(inside) == len(WORD.findall(text)) and _in_order(inside)
+    return Sentence(start, end, speaker, text, inside if known else ())
+
+
+def _in_order(words: Sequence[tuple[Seconds, Seconds]]) -> bool:
+    """Whether no word begins, or ends, before the one it follows: else a cut between two would part others."""
+    return all(a <= c and b <= d for (a, b), (c, d) in itertools.pairwise(words))
 
 
 def clean(text: object) -> str:
@@ -152,16 +158,15 @@ def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> l
     Returns:
         By start, apart from each other. Speakers are numbered in order of first appearance.
     """
-    pieces: list[Sentence] = []
-    for group in _groups(sentences, settings.merge_gap):
-        pieces += _bounded(group, settings)
+    cut = [piece for group in _groups(sentences, settings.merge_gap) for piece in _bounded(group, settings)]
+    pieces = [piece for piece in cut if piece.duration > 0]  # a word that was cut off alone may have no length
     outer = _without_inner(sorted(pieces, key=lambda piece: (piece.start, -piece.end)))
     trimmed = list(_apart(outer, pieces))
     kept = [stretch for stretch in trimmed if settings.min_turn <= stretch.duration <= settings.max_turn]
     dropped = Counter(
         {
             "inside another": len(pieces) - len(outer),
-            "too short": sum(stretch.duration < settings.min_turn for stretch in trimmed),
+            "too short": len(cut) - len(pieces) + sum(stretch.duration < settings.min_turn for stretch in trimmed),
             "too long, and the times of their words not known": sum(
                 stretch.duration > settings.max_turn for stretch in trimmed
             ),

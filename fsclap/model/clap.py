@@ -33,7 +33,7 @@ def clap_encoders(settings: ModelSettings) -> Encoders:
     """HTSAT-tiny and RoBERTa-base as `settings.clap_weights` has them, or with random weights.
 
     Raises:
-        EncoderError: The weights cannot be read, or are of a model that fuses several crops of a clip.
+        EncoderError: The weights cannot be read, are incomplete, or of a model that fuses several crops of a clip.
     """
     if settings.clap_weights is None:
         audio, text = random_networks()
@@ -46,13 +46,21 @@ def read_encoders(weights: str) -> Encoders:
     """The encoders of a ClapModel in transformers' layout (safetensors only): a folder, or a fetched model's name."""
     folder = _folder(weights)
     try:
-        clap = ClapModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        loaded: Any = ClapModel.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        clap, found = loaded
         tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # for damaged files transformers raises all kinds, and tokenizers Exception itself
         raise EncoderError(
             f"model.clap_weights={weights}: no ClapModel can be read in {folder} ({error}). Name a folder with "
             "config.json, model.safetensors and tokenizer.json"
         ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers goes on with random ones
+        raise EncoderError(
+            f"model.clap_weights={weights}: {folder} lacks {len(missing)} weights of a ClapModel, such as "
+            f"{missing[0]}: a damaged or another model's file. Fetch it again"
+        )
     if clap.audio_model.config.enable_fusion:
         raise EncoderError(
             f"model.clap_weights={weights} is a model that takes four crops of a clip (enable_fusion); "
@@ -80,10 +88,20 @@ def _folder(weights: str) -> Path:
 
 
 def saved_encoders(folder: Path) -> Encoders:
-    """The encoders of a saved FSCLAP, their weights still to be loaded."""
-    audio = ClapAudioModel(ClapAudioConfig.from_pretrained(folder / AUDIO_FOLDER))
-    text = ClapTextModel(ClapTextConfig.from_pretrained(folder / TEXT_FOLDER))
-    return HTSATTokens(audio), RobertaTokens(text, Tokenizer.from_pretrained(folder))
+    """The encoders of a saved FSCLAP, their weights still to be loaded.
+
+    Raises:
+        EncoderError: A file that describes them is missing or damaged.
+    """
+    try:
+        audio = ClapAudioModel(ClapAudioConfig.from_pretrained(folder / AUDIO_FOLDER, local_files_only=True))
+        text = ClapTextModel(ClapTextConfig.from_pretrained(folder / TEXT_FOLDER, local_files_only=True))
+        return HTSATTokens(audio), RobertaTokens(text, Tokenizer.from_pretrained(folder, local_files_only=True))
+    except Exception as error:  # for damaged files transformers raises all kinds, and tokenizers Exception itself
+        raise EncoderError(
+            f"{folder}: {AUDIO_FOLDER}/config.json, {TEXT_FOLDER}/config.json or the tokenizer is missing or damaged "
+            f"({error}). Copy the folder again, or train the model again"
+        ) from error
 
 
 def random_networks() -> tuple[ClapAudioModel, ClapTextModel]:

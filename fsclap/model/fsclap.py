@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +29,10 @@ from fsclap.model.tokens import Tokens, pad
 
 AUDIO, TEXT = 0, 1
 REVISIONS_FILE = "encoders.json"
+
+
+class ModelError(ValueError):
+    """A saved model that can't be loaded. The message says where it lies and what to do."""
 
 
 class Embeddings(NamedTuple):
@@ -189,10 +195,37 @@ class FSCLAP(
                 encoder.save_assets(save_directory)
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "FSCLAP":
+        """Load a trained model, every weight of it from its files.
+
+        Args:
+            pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a model's name on Hugging Face.
+            options: Of `huggingface_hub.ModelHubMixin.from_pretrained`, and `encoders`.
+
+        Raises:
+            EncoderError: The encoders installed here are not those that it was trained on.
+            ModelError: A file of it is damaged, or is another model's.
+            FileNotFoundError: It has no weights.
+        """
+        try:
+            model: FSCLAP = super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, EncoderError):
+                raise
+            raise ModelError(
+                f"{pretrained_model_name_or_path} holds no FS-CLAP model that can be read: one of {CONFIG_NAME}, "
+                f"{REVISIONS_FILE} and {SAFETENSORS_SINGLE_FILE} is damaged, or another model's. Copy the folder "
+                f"again, or train the model again ({type(error).__name__}: {_brief(error)})"
+            ) from error
+        return model
+
+    @classmethod
     def _from_pretrained(  # type: ignore[override]
         cls, *, model_id: str, settings: ModelSettings, encoders: Encoders | None = None, **options: Any
     ) -> "FSCLAP":
         folder = _saved_folder(model_id, options)
+        # The mixin's default leaves random weights in place of those that a file lacks.
+        options["strict"] = True
         if encoders is None and settings.encoders == "clap":
             from fsclap.model.clap import saved_encoders
 
@@ -205,6 +238,10 @@ class FSCLAP(
     @classmethod
     def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         raise ValueError(f"{model_file}: only safetensors are read; a pickle can run code when it is loaded")
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _check_revisions(revisions: dict[str, str], folder: Path) -> None:

@@ -8,7 +8,6 @@ small networks of its training that no embedding passes through. Source: https:/
 """
 
 import argparse
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,13 +93,15 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConversionError(f"{checkpoint}: there is no such file") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise ConversionError(
             f"{checkpoint} can't be read as tensors: it is damaged, or holds Python code, which is never run. Download "
-            f"it again from where LAION publishes it ({str(error).splitlines()[0] if str(error) else error!r})"
+            f"it again from where LAION publishes it ({reason})"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    return {name.removeprefix("module."): value for name, value in state.items() if isinstance(value, Tensor)}
+    named = state.items() if isinstance(state, dict) else ()
+    return {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
 
 
 def build(state: Mapping[str, Tensor], source: object) -> ClapModel:

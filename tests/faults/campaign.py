@@ -158,9 +158,8 @@ def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
                 (broken.faults / f"{strike.id}.reached").touch()
         for mark in sorted(broken.faults.glob("*.reached")):
             if mark.stem in waiting:
-                strike = waiting.pop(mark.stem)
-                _befall(broken, strike)
-                result.struck.append(strike)
+                _befall(broken, waiting[mark.stem])
+                result.struck.append(waiting.pop(mark.stem))
         if not _is_busy(broken) and (waiting or not is_complete(broken)):
             result.started += 1
             start_again(broken, videos.feed)

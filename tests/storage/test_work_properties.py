@@ -86,13 +86,13 @@ class Store(RuleBasedStateMachine):
         living = {folder.name for _, _, folder, _ in self.open.values()}
         assert {folder.name for folder in (self.store.root / ".partial").iterdir()} == living
 
-    @rule(step=steps, how=st.sampled_from(["cut", "grown", "gone", "no manifest", "cut manifest", "other manifest"]))
     @precondition(lambda self: self.known)
-    def damage(self, step: Step, how: str) -> None:
-        files = self.known.pop(step.key, None)
-        if files is None:
-            return
-        folder = self.store.folder(step)
+    @rule(
+        data=st.data(), how=st.sampled_from(["cut", "grown", "gone", "no manifest", "cut manifest", "other manifest"])
+    )
+    def damage(self, data: st.DataObject, how: str) -> None:
+        step = data.draw(st.sampled_from([step for step in STEPS if step.key in self.known]))
+        files, folder = self.known.pop(step.key), self.store.folder(step)
         name = min(files)
         if how == "gone" or (how == "cut" and not files[name]):
             (folder / name).unlink()
@@ -107,6 +107,12 @@ class Store(RuleBasedStateMachine):
     def removed_by_hand(self, step: Step) -> None:
         self.known.pop(step.key, None)
         shutil.rmtree(self.store.root / step.stage / step.key[:2] / step.key, ignore_errors=True)
+
+    @rule(step=steps, files=contents)
+    def write(self, step: Step, files: Files) -> None:
+        with self.store.write(step) as folder:
+            put(folder, files)
+        self.known.setdefault(step.key, files)
 
     @rule(step=steps)
     def scratch_leaves_nothing(self, step: Step) -> None:
