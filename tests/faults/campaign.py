@@ -152,10 +152,11 @@ def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
                 f"after {patience:g} s: {len(result.struck)} of {len(planned)} faults struck, not yet "
                 f"{sorted(waiting)}; runs: {[(run['name'], run['state']['name']) for run in broken.runs()]}"
             )
-        if now > next_kill and (strike := next((s for s in waiting.values() if s.fault == "kill-at-random"), None)):
+        drawn = next((one for one in waiting.values() if one.fault == "kill-at-random"), None)
+        if drawn and now > next_kill:
             next_kill = now + dice.uniform(*RANDOM_KILLS)
             if kill_a_run(broken):
-                (broken.faults / f"{strike.id}.reached").touch()
+                (broken.faults / f"{drawn.id}.reached").touch()
         for mark in sorted(broken.faults.glob("*.reached")):
             if mark.stem in waiting:
                 _befall(broken, waiting[mark.stem])
