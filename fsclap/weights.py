@@ -117,7 +117,9 @@ def find_weights(settings: WeightsSettings, *, setting: str, needs: Sequence[str
     if manifest is None and settings.folder is None:
         raise WeightsError(f"{setting}: {folder} was not fetched to its end (it has no {MANIFEST}). {remedy}")
     for name, record in (manifest.files if manifest else {}).items():
-        _check(folder / name, record, setting=setting, remedy=remedy)
+        if name not in held:  # a name that leads out of the folder is none of its files either
+            raise WeightsError(f"{setting}: in {folder}, {name} is gone. {remedy}")
+        _check(held[name], record, setting=setting, remedy=remedy)
     contents = "\n".join(f"{name} {_sha256(path)}" for name, path in sorted(held.items()))
     digest = hashlib.sha256(contents.encode()).hexdigest()[:12]
     return Weights(settings.name, folder, f"{settings.name.rpartition('/')[2]}-{digest}")
@@ -134,7 +136,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
+    except (ValidationError, OSError) as error:
         raise WeightsError(f"{path} is damaged: delete it and run `fsclap models fetch` again ({error})") from error
 
 
@@ -152,9 +154,7 @@ def write_manifest(folder: Path, *, name: str, hub: Hub, revision: str, licence:
 
 
 def _check(path: Path, record: FileRecord, *, setting: str, remedy: str) -> None:
-    size = path.stat().st_size if path.exists() else None
-    if size is None:
-        raise WeightsError(f"{setting}: {path} is gone. {remedy}")
+    size = path.stat().st_size
     if size != record.size:
         raise WeightsError(f"{setting}: {path} has {size} bytes, not {record.size}: damaged or cut short. {remedy}")
     if _sha256(path) != record.sha256:

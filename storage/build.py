@@ -6,15 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from storage.corpus import Corpus
+from storage.rows import CorpusError
 
 BUILD = "build.json"
 ANNOUNCED = "announced.json"
 
 
 def read_build(corpus: Corpus) -> dict[str, Any] | None:
-    """The sources, the work folder and the settings of the last build; None when there was none."""
+    """The sources, the work folder and the settings of the last build; None when there was none.
+
+    Raises:
+        CorpusError: The file is damaged.
+    """
     path = corpus.folder / BUILD
-    return json.loads(path.read_text()) if path.exists() else None
+    build = _read(path)
+    if build is None:
+        return None
+    kinds = {"sources": list, "work": str, "settings": dict}
+    if not all(isinstance(build.get(name), kind) for name, kind in kinds.items()):
+        raise CorpusError(f"{path} is damaged: it has no {', '.join(kinds)}. Delete it and build the corpus again")
+    return build
 
 
 def write_build(corpus: Corpus, build: dict[str, Any]) -> None:
@@ -22,13 +33,35 @@ def write_build(corpus: Corpus, build: dict[str, Any]) -> None:
 
 
 def read_announced(corpus: Corpus) -> int | None:
-    """The last version of the utterances that was announced; None when none was."""
+    """The last version of the utterances that was announced; None when none was.
+
+    Raises:
+        CorpusError: The file is damaged.
+    """
     path = corpus.folder / ANNOUNCED
-    return json.loads(path.read_text())["version"] if path.exists() else None
+    announced = _read(path)
+    if announced is None:
+        return None
+    version = announced.get("version")
+    if type(version) is not int:
+        raise CorpusError(f"{path} is damaged: it has no version. Delete it; the current version is announced again")
+    return version
 
 
 def write_announced(corpus: Corpus, version: int) -> None:
     _write(corpus.folder / ANNOUNCED, {"version": version})
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CorpusError(f"{path} is damaged ({error}). Delete it and build the corpus again") from error
+    if not isinstance(content, dict):
+        raise CorpusError(f"{path} is damaged: it holds no JSON object. Delete it and build the corpus again")
+    return content
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ class ModelStore:
         Raises:
             ModelStoreError: The name would leave the store.
         """
-        if not name or name != Path(name).name or name.startswith("."):
+        if not 0 < len(name.encode(errors="replace")) < 256 or name != Path(name).name or name.startswith("."):
             raise ModelStoreError(f"{name!r} is not the name of a model; use one of {self.names()}")
         return self.root / name
 

@@ -86,8 +86,10 @@ def _column(values: list[Any], field: pa.Field, *, name: str) -> pa.Array:
     where = f"{name}: {field.name}"
     if pa.types.is_struct(field.type):
         members = [field.type.field(index).name for index in range(field.type.num_fields)]
-        for value in filter(None, values):
-            _check_fields(value.keys(), members, where=where)
+        for value in values:
+            if value is not None and not isinstance(value, Mapping):
+                raise CorpusError(f"{where} is a {type(value).__name__}, not a mapping of {', '.join(members)}")
+            _check_fields(members if value is None else value.keys(), members, where=where)
     if _holds_pairs(field.type):
         values = [_pairs(value, field.type) for value in values]
     try:

@@ -95,7 +95,7 @@ class WorkStore:
         again.
         """
         folder = self._place(step)
-        if not folder.exists():
+        if not os.path.lexists(folder):  # a link to nothing is in the way of an output, too
             return None
         damage = _damage(folder)
         if damage is None:
@@ -231,13 +231,15 @@ def _damage(folder: Path) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         held = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"unreadable manifest: {error}"
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not files:
         return "the manifest names no files"
-    for name, entry in manifest["files"].items():
-        if held.get(name) != entry["size"]:
-            return f"{name} has {held.get(name, 'no')} bytes, not {entry['size']}"
+    for name, entry in files.items():
+        size = entry.get("size") if isinstance(entry, dict) else None
+        if size is None or held.get(name) != size:
+            return f"{name} has {held.get(name, 'no')} bytes, not {size}"
     return None
 
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from storage.card import data_uri
+from storage.card import data_uri, escape_markdown
 from storage.corpus import Corpus
 from storage.models import Decision, ModelStore
 from tasks.training import features_folder, open_clips, report_folder
@@ -145,7 +145,8 @@ def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) 
     from fsclap.evaluation.report import HEADLINE, headline, interval, meaning
 
     row = headline(evaluation)
-    lines = [f"# `{evaluated.model}` on `{evaluated.corpus}` version {evaluated.version}"]
+    model, corpus = escape_markdown(evaluated.model), escape_markdown(evaluated.corpus)
+    lines = [f"# {model} on {corpus} version {evaluated.version}"]
     if evaluated.leaks:
         probe = evaluation.leak
         lines.append(
@@ -157,7 +158,7 @@ def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) 
         lines.append(f"## {metric}: {interval(row.metrics[metric])}")
         lines.append(f"Mean of both directions, {row.pool:,} clips in the pool. {meaning(evaluation)}")
     state = "The current model now" if evaluated.promoted else "Not promoted"
-    lines.append(f"**{state}**: {evaluated.reason}.")
+    lines.append(f"**{state}**: {escape_markdown(evaluated.reason)}.")
     image = data_uri((report.parent / "map.png").read_bytes(), "image/png")
     lines.append(f"![Map of the embeddings]({image})")
     return "\n\n".join(lines)

@@ -148,7 +148,7 @@ def _rejects(table: Corpus) -> list[dict[str, Any]]:
 
 def _for_the_ui(card: CardPaths) -> str:
     """The card's text with its plots inside, and without the YAML block that only a model hub reads."""
-    text = card.readme.read_text().split("---\n", 2)[2]
+    text = card.readme.read_text().split("\n---\n", 1)[1]
     for plot in card.plots.values():
         text = text.replace(f"](plots/{plot.name})", f"]({data_uri(plot.read_bytes(), 'image/png')})")
     return text

@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
 
-CASES = int(os.environ.get("FSCLAP_CASES", "60"))
+CASES = int(os.environ.get("FSCLAP_CASES", "40"))
 """Examples that a property is tried on."""
 
 settings.register_profile(

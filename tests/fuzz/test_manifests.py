@@ -91,7 +91,6 @@ def whole_or_removed(store: WorkStore, place: Path) -> None:
 @example(altered=b'{"files": {"a": 4}}')
 @example(altered=b'{"files": {}}')
 @example(altered=b'{"files":' * 3000)
-@pytest.mark.xfail(reason="storage.work looks into entries before it knows what they are", strict=True)
 def test_a_work_store_with_any_manifest_has_the_output_or_computes_it_again(beside: Path, altered: bytes) -> None:
     store, place = published(beside / "work")
     (place / MANIFEST).write_bytes(altered)
@@ -128,7 +127,7 @@ def a_file_in_place_of_the_output(place: Path, other: Path) -> None:
         a_link_in_place_of(MANIFEST),
         a_link_in_place_of("a"),
         a_file_in_place_of_the_output,
-        pytest.param(a_link_to_nothing, marks=pytest.mark.xfail(reason="Path.exists() follows links", strict=True)),
+        a_link_to_nothing,
     ],
 )
 def test_links_lead_nobody_out_of_the_work_store(beside: Path, harm: Callable[[Path, Path], None]) -> None:
@@ -170,7 +169,6 @@ def model_folder(folder: Path) -> WeightsSettings:
 @given(altered=documents(json.dumps(OF_WEIGHTS).encode()))
 @example(altered=json.dumps(OF_WEIGHTS).encode())
 @example(altered=json.dumps(OF_WEIGHTS).replace("model.bin", "x" * 5000).encode())
-@pytest.mark.xfail(reason="fsclap.weights asks the system for names that no file can have", strict=True)
 def test_weights_with_any_manifest_are_whole_or_refused(beside: Path, altered: bytes) -> None:
     options = model_folder(beside / "weights")
     (beside / "weights" / WEIGHTS_MANIFEST).write_bytes(altered)
@@ -182,7 +180,6 @@ def test_weights_with_any_manifest_are_whole_or_refused(beside: Path, altered: b
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-@pytest.mark.xfail(reason="fsclap.weights follows the names of the manifest out of the folder", strict=True)
 def test_weights_whose_manifest_names_other_files_are_refused(beside: Path, absolute: bool) -> None:
     options = model_folder(beside / "weights")
     path = beside / "weights" / WEIGHTS_MANIFEST
@@ -204,7 +201,6 @@ def test_weights_whose_manifest_names_other_files_are_refused(beside: Path, abso
         (ANNOUNCED, b'{"version": 3}', read_announced),
     ],
 )
-@pytest.mark.xfail(reason="storage.build believes what it reads", strict=True)
 def test_what_is_kept_beside_a_corpus_is_read_or_refused(
     beside: Path, name: str, content: bytes, read: Callable[[Corpus], object]
 ) -> None:
@@ -237,7 +233,6 @@ DECISION = Decision(
 @fuzzed
 @given(altered=documents(DECISION.model_dump_json().encode()))
 @example(altered=DECISION.model_copy(update={"model": "x" * 5000}).model_dump_json().encode())
-@pytest.mark.xfail(reason="storage.models asks the system for a name that no file can have", strict=True)
 def test_the_current_model_is_one_of_the_store_or_refused(beside: Path, altered: bytes) -> None:
     store = ModelStore.open(beside / "models")
     for name in ("models/m-v1-0123abcd", "models-of-others"):

@@ -78,6 +78,14 @@ def test_damaged_media_are_decoded_or_refused(media: dict[str, bytes], name: str
     assert found <= REASONS | {"decoded"}
 
 
+def test_a_decoder_that_is_no_longer_needed_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "long"  # of a format that declares no length, so that it must be decoded to be too long
+    tone = ["-f", "lavfi", "-i", "sine=440:duration=120:sample_rate=16000"]
+    command = [ffmpeg_binary(), "-v", "error", *tone, "-c:a", "aac", "-f", "adts", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    assert decoded(path.read_bytes(), tmp_path) == "too_long"
+
+
 def wav(*, rate: int, channels: int = 1, bits: int = 16, samples: int = 16_000) -> bytes:
     """A WAV file whose header says what it likes; rates beyond 32 bits wrap around."""
     data = (np.sin(np.arange(samples)) * 8000).astype("<i2").tobytes()

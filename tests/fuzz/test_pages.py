@@ -164,7 +164,6 @@ def test_no_element_of_a_report_comes_from_data(tmp_path: Path, changes: Mapping
     check_same(found, harmless, shown=[everything])
 
 
-@pytest.mark.xfail(reason="tasks.evaluation puts names and reasons into its markdown as they are", strict=True)
 def test_no_element_of_the_evaluation_in_the_ui_comes_from_data(tmp_path: Path) -> None:
     (tmp_path / "map.png").write_bytes(b"")
     pages = []

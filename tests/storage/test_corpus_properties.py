@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from storage.corpus import Corpus
 from storage.verify import verify
-from tests.properties import fewer
+from tests.properties import fewer, fuzzed
 from tests.storage.conftest import rows_of
 
 Rows = dict[str, Any]
@@ -125,4 +125,4 @@ class Commits(RuleBasedStateMachine):
 
 
 TestCommits = Commits.TestCase
-TestCommits.settings = fewer(10, stateful_step_count=10)
+TestCommits.settings = fewer(4, fuzzed, stateful_step_count=12)

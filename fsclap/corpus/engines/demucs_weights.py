@@ -8,12 +8,14 @@ Demucs' network classes and Fraction, all that `demucs.states.serialize_model` w
 tensors. A safetensors file names its class in its metadata; only the same classes are made.
 """
 
+import math
 import pickle
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from demucs.apply import BagOfModels, Model
@@ -97,7 +99,7 @@ def _bag(path: Path, networks: dict[str, Path]) -> BagOfModels:
     try:
         definition = yaml.safe_load(path.read_text())
         signatures = [str(signature) for signature in definition["models"]]
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path} is not the definition of a Demucs model (models: [...]): fetch it anew") from error
     if missing := set(signatures) - set(networks):
         raise WeightsError(
@@ -106,9 +108,27 @@ def _bag(path: Path, networks: dict[str, Path]) -> BagOfModels:
         )
     modules = [_network(networks[signature]) for signature in signatures]
     try:
-        return BagOfModels(modules, definition.get("weights"), definition.get("segment"))
-    except AssertionError as error:
-        raise WeightsError(f"{path}: its networks, or its weights for them, do not fit together") from error
+        return BagOfModels(modules, _shares(definition.get("weights")), _segment(definition.get("segment")))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: its networks, its weights for them or its segment do not fit together: fetch it anew "
+            f"({_brief(error)})"
+        ) from error
+
+
+def _shares(weights: Any) -> list[list[float]] | None:
+    if weights is None:
+        return None
+    shares = np.array(weights, dtype=np.float64)
+    if not np.isfinite(shares).all() or (shares < 0).any():
+        raise ValueError(f"weights {weights}")
+    return shares.tolist()
+
+
+def _segment(segment: Any) -> Any:
+    if segment is not None and not 0 < float(segment) < math.inf:
+        raise ValueError(f"segment {segment}")
+    return segment
 
 
 def _network(path: Path) -> Model:
@@ -172,6 +192,8 @@ def _vocal_part(bag: BagOfModels, name: str) -> Bag:
         )
     source = bag.sources.index(VOCALS)
     weights = [weight[source] for weight in bag.weights]
+    if not sum(weights) > 0:
+        raise WeightsError(f"{name}: by its weights, no network of it makes the vocals: fetch it anew")
     modules: list[Any] = list(bag.models)
     counting = [(module, weight / sum(weights)) for module, weight in zip(modules, weights, strict=True) if weight]
     segments = {module.segment for module, _ in counting}

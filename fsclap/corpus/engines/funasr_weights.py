@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import logging
-import pickle
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,9 +76,14 @@ def _build(weights: Weights, *, setting: str, device: torch.device) -> tuple[nn.
         try:
             # init_param: the weights; None, since they are filled in here.
             return AutoModel.build_model(
-                model=str(weights.folder), init_param=None, device=str(device), ncpu=torch.get_num_threads()
+                model=str(weights.folder),
+                init_param=None,
+                device=str(device),
+                ncpu=torch.get_num_threads(),
+                # Said here, or config.yaml could ask for the code that it brings along to be run.
+                trust_remote_code=False,
             )
-        except (AttributeError, AssertionError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # FunASR raises whatever a damaged file leads it to
             raise WeightsError(
                 f"{setting}: {weights.folder} can't be read as a model of FunASR ({type(error).__name__}: {error}): "
                 f"one of the files beside {CONFIG} is damaged or another model's. Fetch the folder again"
@@ -89,7 +93,7 @@ def _build(weights: Weights, *, setting: str, device: torch.device) -> tuple[nn.
 def _check_class(folder: Path, *, setting: str, classes: Sequence[str]) -> None:
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise WeightsError(f"{setting}: {folder / CONFIG} is damaged ({error}). Fetch it again") from error
     found = config.get("model") if isinstance(config, dict) else None
     if found not in classes:
@@ -103,13 +107,14 @@ def _checkpoint(folder: Path, *, setting: str) -> Path:
     """The file of weights that configuration.json names, when all that it names is there."""
     try:
         metas = json.loads((folder / METAS).read_text(encoding="utf-8")).get(METAS_KEY, {})
-    except (ValueError, AttributeError) as error:
+        named = dict(_named_files(metas))
+    except (ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{setting}: {folder / METAS} is damaged ({error}). Fetch it again") from error
-    named = dict(_named_files(metas))
     if "init_param" not in named:
         raise WeightsError(f"{setting}: {folder / METAS} names no file of weights ({METAS_KEY}.init_param)")
+    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for name in named.values():
-        if not (folder / name).is_file():
+        if name not in held:  # nor is what lies outside the folder one of its files
             raise WeightsError(
                 f"{setting}: {folder} has no {name}, which its {METAS} names: an incomplete copy. Fetch it again"
             )
@@ -132,7 +137,9 @@ def _state(checkpoint: Path, *, setting: str) -> dict[str, Tensor]:
             state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # the format before PyTorch 1.6
             state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+    except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{setting}: {checkpoint} can't be read as tensors: it is damaged, or holds Python code, which is never "
