@@ -5,7 +5,7 @@
 An installation of its own builds the corpus through the deployment. Each minute all processes of its run are killed by
 SIGKILL; the run starts again by itself, and by hand when it has used up its restarts. Watched are the resident memory
 of worker and server, that of the run's processes against the episodes that each has done, the size of the server's
-database, and the server's access log, which counts the calls of its API.
+database, and the calls of its API by worker and runs.
 """
 
 import argparse
@@ -26,8 +26,6 @@ from storage.verify import verify
 from tests.faults.campaign import kill_a_run
 from tests.faults.stand import Stand, stand
 
-CALL = ' HTTP/1.1" '
-"""What a line of the access log has in it."""
 PATIENCE = 3 * 3600.0
 
 
@@ -56,10 +54,10 @@ def measure(episodes: int, seconds: float, every: float) -> dict[str, Any]:
         source = Path(folder) / "episodes"
         source.mkdir()
         make_episodes(source, episodes, seconds)
-        with stand(Path(folder) / "stand", access_log=True) as installation:
+        with stand(Path(folder) / "stand", count_calls=True) as installation:
             kills, started, watch, wall = endure(installation, source, episodes, every)
             corpus = Corpus.open(installation.data / "corpus")
-            calls = installation.log_path.read_text(errors="replace").count(CALL)
+            calls = installation.calls.stat().st_size
             database = sum(file.stat().st_size for file in installation.home.glob("prefect.db*"))
             ledger, problems = corpus.ledger(), verify(corpus).problems
             files = {file.resolve().as_uri() for file in source.rglob("*.wav")}

@@ -44,10 +44,10 @@ class Stand:
     Args:
         folder: Made; the copy of the project goes there.
         data: Where corpus, work files and models go; in the copy by default.
-        access_log: Whether the server writes down each call of its API.
+        count_calls: Whether to count the calls of the server's API, in `calls`.
     """
 
-    def __init__(self, folder: Path, data: Path | None = None, *, access_log: bool = False) -> None:
+    def __init__(self, folder: Path, data: Path | None = None, *, count_calls: bool = False) -> None:
         self.project = folder / "project"
         self.faults = folder / "faults"
         self.faults.mkdir(parents=True)
@@ -75,10 +75,11 @@ class Stand:
             "PYTHONPATH": str(Path(__file__).parent / "inject"),
             "FSCLAP_FAULTS": str(self.faults),
         }
-        if access_log:
-            self.environment["PREFECT_SERVER_LOGGING_LEVEL"] = "INFO"
-        self.log_path = folder / "processes.log"
-        self.log = self.log_path.open("ab")
+        self.calls = folder / "calls"
+        if count_calls:
+            self.calls.touch()
+            self.environment["FSCLAP_CALLS"] = str(self.calls)
+        self.log = (folder / "processes.log").open("ab")
         self.server: subprocess.Popen[bytes] | None = None
         self.worker: subprocess.Popen[bytes] | None = None
 

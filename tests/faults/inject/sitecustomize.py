@@ -3,7 +3,8 @@
 Python imports a module of this name at its start. Nothing of the project knows of it: when a module that a point names
 has been imported, the function that the point names is wrapped. The points are the files of the folder FSCLAP_FAULTS,
 `{id}.json`; a point whose moment has come leaves `{id}.reached` with the process id, once, and then either kills its
-process or waits until the stand has done something to the world and left `{id}.go`.
+process or waits until the stand has done something to the world and left `{id}.go`. Each request that is sent by HTTP
+adds a byte to the file FSCLAP_CALLS, if there is one: a count that a kill cannot lose.
 """
 
 import functools
@@ -35,12 +36,26 @@ class Finder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
+            if name == "httpx":
+                count(module)
             for point in points():
                 if point["module"] == name:
                     wrap(module, point)
 
         spec.loader.exec_module = exec_module
         return spec
+
+
+def count(httpx):
+    calls = os.open(os.environ["FSCLAP_CALLS"], os.O_WRONLY | os.O_APPEND)
+    for client in (httpx.Client, httpx.AsyncClient):
+
+        @functools.wraps(client.send)
+        def counted(*args, send=client.send, **kwargs):
+            os.write(calls, b".")
+            return send(*args, **kwargs)
+
+        client.send = counted
 
 
 def points():
@@ -101,5 +116,7 @@ def reached(point):
 
 if FOLDER is not None and FOLDER.is_dir():
     wanted = {point["module"] for point in points()}
+    if "FSCLAP_CALLS" in os.environ:
+        wanted.add("httpx")
     if wanted:
         sys.meta_path.insert(0, Finder(wanted))
