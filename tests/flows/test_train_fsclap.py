@@ -16,6 +16,7 @@ from flows.train_fsclap import train_fsclap
 from fsclap.evaluation.results import Evaluation
 from fsclap.training.settings import TrainSettings
 from fsclap.training.splits import Split
+from storage.card import escape_markdown
 from storage.corpus import Corpus
 from storage.models import Decision, ModelStore
 from storage.schema import UTTERANCE
@@ -138,7 +139,7 @@ def test_a_model_is_evaluated_reported_and_judged(place: tuple[Place, TrainedMod
     assert not evaluated.leaks
     shown = artifacts(state)
     assert set(shown) == {"evaluation-report", "evaluation-metrics", "evaluation-page"}
-    assert evaluated.reason in shown["evaluation-report"]
+    assert escape_markdown(evaluated.reason) in shown["evaluation-report"]
     assert "data:image/png;base64," in shown["evaluation-report"]
     assert report.resolve().as_uri() in shown["evaluation-page"]
     (decision,) = ModelStore.open(where.models).decisions()
