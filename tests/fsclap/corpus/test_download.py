@@ -328,7 +328,7 @@ def test_a_token_is_used_and_shown_nowhere(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "fsclap.corpus.download")  # which Prefect may have set to INFO
     with serve({"a.mp4": media}) as (address, _):
         (found,) = list_episodes(f"{address}/a.mp4?v=1&token=S3CRET", SETTINGS)
         assert fetch(found, tmp_path, SETTINGS).path.read_bytes() == media.read_bytes()
@@ -347,7 +347,7 @@ def test_a_token_is_used_and_shown_nowhere(
 def test_cookies_open_the_door_and_stay_as_they_are(
     media: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "fsclap.corpus.download")  # which Prefect may have set to INFO
     (tmp_path / "in").mkdir()
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t4102444800\tsession\tS3CRET\n")
