@@ -188,8 +188,10 @@ def start_again(broken: Stand, feed: str) -> None:
 
 def is_complete(broken: Stand) -> bool:
     """Whether the last build, training and evaluation all ended well."""
-    last = {run["name"].split()[0]: run["state"]["type"] for run in broken.runs()}
-    return last == {"build": "COMPLETED", "train": "COMPLETED", "evaluate": "COMPLETED"}
+    last = {
+        run["name"].split()[0]: run["state"]["type"] for run in broken.runs()
+    }  # one that never began has no name yet
+    return all(last.get(kind) == "COMPLETED" for kind in ("build", "train", "evaluate"))
 
 
 def _is_busy(broken: Stand) -> bool:
