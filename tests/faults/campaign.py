@@ -188,9 +188,8 @@ def start_again(broken: Stand, feed: str) -> None:
 
 def is_complete(broken: Stand) -> bool:
     """Whether the last build, training and evaluation all ended well."""
-    last = {
-        run["name"].split()[0]: run["state"]["type"] for run in broken.runs()
-    }  # one that never began has no name yet
+    # A run that never began has the name that Prefect drew for it, which is none of the three.
+    last = {run["name"].split()[0]: run["state"]["type"] for run in broken.runs()}
     return all(last.get(kind) == "COMPLETED" for kind in ("build", "train", "evaluate"))
 
 
