@@ -16,7 +16,6 @@ from typing import Any
 
 from bench.machine import machine
 from bench.orchestration import make_episodes
-from storage.corpus import Corpus
 from tests.faults.campaign import kill_a_run
 from tests.faults.stand import Stand, stand, until
 
@@ -32,25 +31,19 @@ def measure(episodes: int, seconds: float) -> dict[str, Any]:
 
 def _kill_and_watch(installation: Stand, source: Path, episodes: int) -> dict[str, Any]:
     installation.run("build-dataset/build-dataset", sources=[str(source)])
-    corpus = installation.data / "corpus"
-    until(lambda: _committed(corpus) >= episodes // 2, patience=PATIENCE, what="half of the episodes are committed")
-    committed, outputs = _committed(corpus), _outputs(installation)
+    until(lambda: installation.committed() >= episodes // 2, patience=PATIENCE, what="half of them are committed")
+    committed, outputs = installation.committed(), _outputs(installation)
     assert kill_a_run(installation)
     killed = time.monotonic()
     until(lambda: bool(_outputs(installation) - outputs), patience=PATIENCE, what="a stage has a new output")
     at_work = time.monotonic() - killed
     until(lambda: _states(installation) == ["COMPLETED"], patience=PATIENCE, what="the build completes")
-    done = Corpus.open(corpus).ledger()
     return {
         "episodes": episodes,
         "committed_when_killed": committed,
         "seconds_to_the_first_new_output": at_work,
-        "sources_at_the_end": len(done),
+        "sources_at_the_end": installation.committed(),
     }
-
-
-def _committed(corpus: Path) -> int:
-    return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
 
 
 def _outputs(installation: Stand) -> set[Path]:

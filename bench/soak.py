@@ -98,14 +98,9 @@ def endure(installation: Stand, source: Path, episodes: int, every: float) -> tu
         if time.monotonic() >= next_kill:
             kills += kill_a_run(installation)
             next_kill = time.monotonic() + every
-        watch.look(installation, _committed(installation))
+        watch.look(installation, installation.committed())
         time.sleep(1)
-    raise TimeoutError(f"{_committed(installation)} of {episodes} episodes after {PATIENCE:g} s")
-
-
-def _committed(installation: Stand) -> int:
-    corpus = installation.data / "corpus"
-    return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
+    raise TimeoutError(f"{installation.committed()} of {episodes} episodes after {PATIENCE:g} s")
 
 
 def resident(process: int) -> float:

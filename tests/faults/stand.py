@@ -23,6 +23,7 @@ import httpx
 import yaml
 
 from deployments.local import ENVIRONMENT
+from storage.corpus import Corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("flows", "tasks", "fsclap", "storage", "deployments", "samples", "prefect.yaml", "pyproject.toml")
@@ -175,6 +176,11 @@ class Stand:
             return answer.json() if answer.status_code < 300 else None
         except (httpx.HTTPError, ValueError):
             return None
+
+    def committed(self) -> int:
+        """Sources that the corpus has; 0 while there is none."""
+        corpus = self.data / "corpus"
+        return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
 
     def run_processes(self) -> list[int]:
         """Process ids of the runs that are under way here, without the programs that they started."""
