@@ -4,13 +4,13 @@
 
 An installation of its own (server, worker and deployments, as `make ui` starts them) builds a corpus of many short
 episodes. When half of them are committed, the run is killed with SIGKILL. It starts again by itself; measured is the
-time until a stage has an output that was not there before.
+time until a stage has an output that was not there before, and when the server noted each state on the way.
 """
 
 import argparse
 import json
 import tempfile
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,27 @@ def measure(episodes: int, seconds: float) -> dict[str, Any]:
 
 
 def _kill_and_watch(installation: Stand, source: Path, episodes: int) -> dict[str, Any]:
-    installation.run("build-dataset/build-dataset", sources=[str(source)])
+    run = installation.run("build-dataset/build-dataset", sources=[str(source)])
     until(lambda: installation.committed() >= episodes // 2, patience=PATIENCE, what="half of them are committed")
     committed, outputs = installation.committed(), _outputs(installation)
     assert kill_a_run(installation)
-    killed = time.monotonic()
+    killed = datetime.now(UTC)
     until(lambda: bool(_outputs(installation) - outputs), patience=PATIENCE, what="a stage has a new output")
-    at_work = time.monotonic() - killed
+    at_work = (datetime.now(UTC) - killed).total_seconds()
     until(lambda: _states(installation) == ["COMPLETED"], patience=PATIENCE, what="the build completes")
     return {
         "episodes": episodes,
         "committed_when_killed": committed,
+        **{f"seconds_to_{state}": seconds for state, seconds in _states_since(killed, run, installation)},
         "seconds_to_the_first_new_output": at_work,
         "sources_at_the_end": installation.committed(),
     }
+
+
+def _states_since(moment: datetime, run: str, installation: Stand) -> list[tuple[str, float]]:
+    states = installation.get(f"flow_run_states/?flow_run_id={run}") or []
+    times = [(state["name"], (datetime.fromisoformat(state["timestamp"]) - moment).total_seconds()) for state in states]
+    return sorted(((name, seconds) for name, seconds in times if seconds > 0), key=lambda each: each[1])
 
 
 def _outputs(installation: Stand) -> set[Path]:

@@ -17,7 +17,6 @@ import pyarrow.dataset
 import yaml
 
 from storage.corpus import Corpus
-from storage.plots import draw
 from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
@@ -70,6 +69,8 @@ def write_card(
     Raises:
         CorpusError: No folder is named and the corpus lives in an object store.
     """
+    from storage.plots import draw  # matplotlib takes a second, and every flow imports this module
+
     target = corpus.folder if folder is None else folder
     target.mkdir(parents=True, exist_ok=True)
     statistics = measure(corpus)

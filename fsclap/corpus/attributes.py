@@ -9,10 +9,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts load when they are used: they take seconds, and every flow imports this module
 import soxr
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import binary_dilation, gaussian_filter1d
-from scipy.signal import find_peaks
 
 from fsclap import Hertz
 
@@ -181,11 +180,11 @@ def _speaking_rate(power: np.ndarray, voiced: np.ndarray) -> float | None:
     """Syllable nuclei a second: voiced peaks of the intensity at 300-3000 Hz, a dip of 2 dB between two."""
     if len(power) < MIN_RATED:
         return None
-    envelope = gaussian_filter1d(_decibels(_band(power, *SYLLABLE_BAND)), sigma=SMOOTHING)
+    envelope = scipy.ndimage.gaussian_filter1d(_decibels(_band(power, *SYLLABLE_BAND)), sigma=SMOOTHING)
     floor = np.percentile(envelope, 99) - SYLLABLE_DEPTH_DB
     padded = np.pad(np.maximum(envelope, floor), 1, constant_values=floor)  # a peak may touch the edge
-    peaks = find_peaks(padded, prominence=SYLLABLE_DIP_DB, distance=MIN_SYLLABLE)[0] - 1
-    nuclei = binary_dilation(voiced, iterations=NEAR)[peaks]
+    peaks = scipy.signal.find_peaks(padded, prominence=SYLLABLE_DIP_DB, distance=MIN_SYLLABLE)[0] - 1
+    nuclei = scipy.ndimage.binary_dilation(voiced, iterations=NEAR)[peaks]
     return float(nuclei.sum() * RATE / (HOP * len(power)))
 
 

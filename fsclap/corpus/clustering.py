@@ -1,7 +1,7 @@
 """Who speaks in each window of a recording: clustering of speaker embeddings, and the best label sequence."""
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
+import scipy  # its parts load when they are used: they take seconds, and every flow imports this module
 
 MAX_LINKAGE = 4000
 """Points in one dendrogram; its distances take 8 n^2 / 2 bytes, so 64 MB."""
@@ -46,10 +46,11 @@ def cluster(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> n
 def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.ndarray:
     if len(embeddings) < 2:
         return np.zeros(len(embeddings), dtype=np.int64)
-    tree = linkage(embeddings.astype(np.float64), method="average", metric="cosine")
-    labels = fcluster(tree, threshold, criterion="distance")
+    hierarchy = scipy.cluster.hierarchy
+    tree = hierarchy.linkage(embeddings.astype(np.float64), method="average", metric="cosine")
+    labels = hierarchy.fcluster(tree, threshold, criterion="distance")
     if labels.max() > max_clusters:
-        labels = fcluster(tree, max_clusters, criterion="maxclust")
+        labels = hierarchy.fcluster(tree, max_clusters, criterion="maxclust")
     return labels
 
 

@@ -16,8 +16,8 @@ from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
+import scipy  # its parts load when they are used: they take seconds, and every flow imports this module
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.cluster.hierarchy import fcluster, linkage
 
 from fsclap import Seconds
 from fsclap.corpus.clustering import in_order, normalized
@@ -253,7 +253,9 @@ def _persons(directions: np.ndarray, episodes: Sequence[str], threshold: float) 
         row = slice(at, at := at + count - 1 - index)
         cosine = directions[index + 1 :] @ directions[index]
         distances[row] = np.where(episode[index + 1 :] == episode[index], apart, np.maximum(1 - cosine, 0))
-    labels = in_order(fcluster(linkage(distances, method="average"), 1 - threshold, criterion="distance"))
+    hierarchy = scipy.cluster.hierarchy
+    tree = hierarchy.linkage(distances, method="average")
+    labels = in_order(hierarchy.fcluster(tree, 1 - threshold, criterion="distance"))
     persons: list[list[int]] = [[] for _ in range(labels.max() + 1)]
     for index, label in enumerate(labels.tolist()):
         persons[label].append(index)
