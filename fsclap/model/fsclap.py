@@ -118,9 +118,21 @@ class FSCLAP(
         return self.log_scale.exp()
 
     def embed_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
-        """Embed waves, each (samples,) float32 at `audio_encoder.sample_rate`, without gradients."""
-        features = [self.audio_encoder.features(wave)[: self.audio_encoder.max_frames] for wave in waves]
-        return self._inferred(self.encode_audio, features)
+        """Embed waves, each (samples,) float32 at `audio_encoder.sample_rate`, without gradients.
+
+        Of a wave that is longer than the encoder takes, the middle is heard, as in training and evaluation.
+        """
+        return self.embed_audio_features([self.audio_features(wave) for wave in waves])
+
+    def audio_features(self, wave: np.ndarray) -> np.ndarray:
+        """What `embed_audio_features` takes of a wave: (frames, features)."""
+        frames = self.audio_encoder.features(wave)
+        start = max(0, len(frames) - self.audio_encoder.max_frames) // 2
+        return frames[start : start + self.audio_encoder.max_frames]
+
+    def embed_audio_features(self, features: Sequence[np.ndarray]) -> Tensor:
+        """Embed clips whose features were computed before, without gradients."""
+        return self._inferred(self.encode_audio, list(features))
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed captions, without gradients."""
