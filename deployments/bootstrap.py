@@ -28,7 +28,7 @@ log = logging.getLogger("fsclap.bootstrap")
 POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1}
 """Name -> runs at once. On the CPU a build and what it triggered may run side by side; they take turns by a lock of
 the machine (tasks/limits.py)."""
-FLOWS = ("build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap")
+FLOWS = ("build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap", "index-corpus")
 LOST = "fsclap: runs that are not heard of have crashed"
 CRASHED = "fsclap: crashed runs start again"
 SILENCE = timedelta(seconds=120)

@@ -70,11 +70,14 @@ def run() -> int:
             return 1
         corpus, version = str(published["corpus"]), int(str(published["version"]))
         followers = []
-        if published["new"] or evaluation_of(MODELS, corpus, version) is None:
-            if not published["new"]:  # the event went out before; what it started was interrupted
-                start("train-fsclap/train-fsclap", corpus=corpus, version=version)
-            followers = asyncio.run(wait_for_followers(version, since=started))
+        steps = [step for step in unfinished(corpus, version) if not published["new"]]
+        if steps:  # the event went out before; what it started was interrupted
+            start(f"{steps[0]}/{steps[0]}", corpus=corpus, version=version)
+        if published["new"] or steps:
+            followers = asyncio.run(wait_for_followers(steps or FOLLOWERS, version, since=started))
     print(summary(corpus, MODELS, followers))
+    if all(": Completed (" in follower for follower in followers):
+        print(found(index_folder(corpus)))
     print(f"\nPrefect UI  make ui, then {API.removesuffix('/api')}")
     return 0 if all(": Completed (" in follower for follower in followers) else 1
 
@@ -241,13 +244,21 @@ def has_ended(run: "FlowRun") -> bool:
     return run.state.name != "Crashed" or run.run_count > RESTARTS
 
 
-async def wait_for_followers(version: int, *, since: datetime) -> list[str]:
-    """Wait for the training and the evaluation of a corpus version, and say how each ended."""
+def unfinished(corpus: str, version: int) -> list[str]:
+    """What follows a build and has not happened yet for this version of the corpus."""
+    if evaluation_of(MODELS, corpus, version) is None:
+        return FOLLOWERS
+    indexed = read_record(index_folder(corpus))
+    return [] if indexed and indexed.version == version else FOLLOWERS[2:]
+
+
+async def wait_for_followers(steps: Sequence[str], version: int, *, since: datetime) -> list[str]:
+    """Wait for what was started for a corpus version, and say how each ended."""
     from prefect.client.orchestration import get_client
 
     outcomes = []
     async with get_client() as client:
-        for name in ("train-fsclap", "evaluate-fsclap"):
+        for name in steps:
             deployment = await client.read_deployment_by_name(f"{name}/{name}")
             ended = await _final_state(client, deployment.id, version, since=since)
             outcomes.append(f"{name}: {ended}")

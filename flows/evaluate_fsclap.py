@@ -1,12 +1,14 @@
 """From a model to a report and a decision, as in section 4 of the paper. Starts by itself after a training.
 
 leak probe -> retrieval figures, collapse, report -> compared with the current model -> promoted, or not
+           -> event, which starts index-corpus
 """
 
 from prefect import flow
 
 from flows.build_dataset import Folder
 from tasks.evaluation import EvaluatedModel, decide_promotion, evaluate_model, refuse_leak, show_evaluation
+from tasks.indexing import announce_evaluated
 from tasks.limits import model_slot
 
 
@@ -31,4 +33,5 @@ def evaluate_fsclap(
         evaluated = decide_promotion(evaluated, work)
     show_evaluation(evaluated)
     refuse_leak(evaluated)
+    announce_evaluated(evaluated)
     return evaluated

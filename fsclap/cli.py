@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
 
+from fsclap.cli_retrieval import add_commands
 from fsclap.corpus.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings, Profile
 from fsclap.inventory import check_packages, check_weights, needed, table
@@ -37,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(run=_build)
 
     _add_corpus(commands.add_parser("corpus", help="look after a corpus").add_subparsers(required=True))
+
+    add_commands(commands)
 
     models = commands.add_parser("models", help="fetch and check the weights of models").add_subparsers(required=True)
     fetch = models.add_parser("fetch", help="download weights into the library, and compare them with the hub's list")

@@ -131,6 +131,17 @@ class ModelStore:
             )
         return decision
 
+    def to_search_with(self) -> str | None:
+        """The current model; while none was promoted, the newest finished one; None when there is none.
+
+        Raises:
+            ModelStoreError: As `promoted`.
+        """
+        current = self.promoted()
+        if current is not None:
+            return current.model
+        return self.names()[-1] if self.names() else None
+
     def record(self, decision: Decision) -> None:
         """Keep a decision; a promotion takes effect at once, or not at all when the process dies.
 

@@ -5,6 +5,7 @@
     {folder}/{build}/rows.arrow         a row a vector: what the corpus says of the clip
     {folder}/{build}/captions.npy       (captions, embedding) float32, rows of unit norm
     {folder}/{build}/captions.arrow     the captions that occur, each once
+    {folder}/{build}/approximate.faiss  of a large corpus alone: `fsclap.retrieval.approximate`
 
 The files are mapped into memory, not read: opening takes no time, and processes share one copy. `{build}` is named by
 what goes into it, so a build that was interrupted is taken up where it was.
@@ -31,13 +32,14 @@ from tqdm import tqdm
 from fsclap.audio import decode_flac, resample
 from fsclap.evaluation.run import load_model
 from fsclap.model.fsclap import FSCLAP
+from fsclap.retrieval import approximate
 from fsclap.training.clips import MIN_CLIP, locked, written_aside
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RECORD = "index.json"
+RECORD, APPROXIMATE = "index.json", "approximate.faiss"
 _CLIPS_AT_A_TIME = 64
 _CAPTIONS_AT_A_TIME = 256
 
@@ -108,6 +110,7 @@ class Index:
     rows: A row a vector, mapped.
     caption_vectors: (captions, embedding) float32, rows of unit norm, mapped.
     captions: Of each of those.
+    approximate: File of the approximate index, when there is one.
     """
 
     folder: Path
@@ -116,6 +119,7 @@ class Index:
     rows: pa.Table
     caption_vectors: np.ndarray
     captions: pa.ChunkedArray
+    approximate: Path | None
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -137,6 +141,7 @@ class Index:
                 rows=_mapped(place / "rows.arrow"),
                 caption_vectors=np.load(place / "captions.npy", mmap_mode="r"),
                 captions=_mapped(place / "captions.arrow")["caption"],
+                approximate=file if (file := place / APPROXIMATE).is_file() else None,
             )
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise SearchError(f"{place} is damaged ({error}); remove {folder} and build the index again") from error
@@ -147,7 +152,13 @@ class Index:
 
 
 def build_index(
-    folder: Path, model_folder: Path, version: Version, *, device: str = "auto", progress: bool = True
+    folder: Path,
+    model_folder: Path,
+    version: Version,
+    *,
+    device: str = "auto",
+    approximate_above: int = approximate.ABOVE,
+    progress: bool = True,
 ) -> Index:
     """Embed a version of a corpus, or bring an index up to date with it.
 
@@ -158,6 +169,7 @@ def build_index(
         folder: Of the index; made when absent.
         model_folder: `FSCLAP.from_pretrained`.
         device: "cpu", "cuda" or "auto": a GPU when there is one.
+        approximate_above: Clips above which searches are approximate.
 
     Raises:
         SearchError: The version has no clip that can be embedded, or the model gives clips no vectors of their own.
@@ -188,6 +200,9 @@ def build_index(
             raise SearchError(f"{version.location} version {version.version} has no clip that can be embedded")
         rows = rows.take(clip_vectors.finish())
         caption_vectors.finish()
+        if len(rows) > approximate_above:
+            with written_aside(place / APPROXIMATE) as aside:
+                approximate.build(np.load(place / "vectors.npy", mmap_mode="r"), aside)
         _write(place / "rows.arrow", rows)
         _write(place / "captions.arrow", pa.table({"caption": pa.array(captions, pa.string())}))
         record = Record(
@@ -209,6 +224,12 @@ def build_index(
             if other.is_dir() and other.name != build:
                 shutil.rmtree(other, ignore_errors=True)  # whoever has it mapped keeps it
     return Index.open(folder)
+
+
+def index_folder(corpus: str) -> Path:
+    """Where the index of a corpus is by default: beside it; in data/ when the corpus is in an object store."""
+    location = corpus.rstrip("/").removeprefix("file://")
+    return Path("data", f"{location.rsplit('/', 1)[-1]}-index") if "://" in location else Path(f"{location}-index")
 
 
 def read_record(folder: Path) -> Record | None:

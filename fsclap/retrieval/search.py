@@ -14,6 +14,7 @@ from fsclap.audio import decode_flac, resample
 from fsclap.evaluation.run import load_model
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.tokens import pad
+from fsclap.retrieval import approximate
 from fsclap.retrieval.filters import Condition, mask
 from fsclap.retrieval.index import Index, SearchError, model_digest
 from fsclap.training.clips import MIN_CLIP
@@ -181,8 +182,20 @@ class Searcher:
         row: dict[str, Any] = self.index.rows.slice(number, 1).to_pylist()[0]
         return row
 
+    @functools.cached_property
+    def _approximate(self) -> Any:
+        file = self.index.approximate
+        return approximate.load(file) if file is not None else None
+
     def _nearest(self, vector: np.ndarray, top: int, where: Sequence[Condition]) -> list[Hit]:
-        rows, scores = nearest(self.index.vectors, vector, top, mask(self.index.rows, where))
+        among = mask(self.index.rows, where)
+        # A few clips that meet the conditions are compared faster than they are found in the lists.
+        if self._approximate is not None and (among is None or among.mean() >= FEW):
+            likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
+            order, scores = nearest(self.index.vectors[likely], vector, top)
+            rows = likely[order]
+        else:
+            rows, scores = nearest(self.index.vectors, vector, top, among)
         return [
             Hit(rank, float(score), None, self._row(int(row)))
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)

@@ -19,7 +19,7 @@ def flow_of(deployment: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
 
 
-def test_the_four_deployments_are_there() -> None:
+def test_the_deployments_are_there() -> None:
     assert tuple(DEPLOYMENTS) == FLOWS, "and a crashed run of each starts again"
 
 
@@ -48,17 +48,21 @@ def test_parameters_fit_the_flow(name: str) -> None:
 
 
 def test_the_triggers_expect_the_events_that_the_tasks_emit() -> None:
+    from tasks.evaluation import EvaluatedModel
+    from tasks.indexing import EVALUATED
     from tasks.publish import COMMITTED, Published
     from tasks.training import TRAINED, TrainedModel
 
     (train,) = DEPLOYMENTS["train-fsclap"]["triggers"]
     (evaluate,) = DEPLOYMENTS["evaluate-fsclap"]["triggers"]
+    (index,) = DEPLOYMENTS["index-corpus"]["triggers"]
     assert train["expect"] == [COMMITTED]
     assert evaluate["expect"] == [TRAINED]
-    for trigger, payload in ((train, Published), (evaluate, TrainedModel)):
+    assert index["expect"] == [EVALUATED]
+    for trigger, payload in ((train, Published), (evaluate, TrainedModel), (index, EvaluatedModel)):
         named = {
             template.removeprefix("{{ event.payload.").removesuffix(" }}")
             for template in trigger["parameters"].values()
         }
-        assert named <= set(payload.model_fields)
-    assert evaluate["match"] == {"prefect.resource.id": "fsclap.model.*"}
+        assert named - {"models"} <= set(payload.model_fields)
+    assert evaluate["match"] == index["match"] == {"prefect.resource.id": "fsclap.model.*"}

@@ -15,9 +15,10 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.local import has_ended
+from fsclap.retrieval.index import Index
 from storage.corpus import Corpus
 from storage.verify import verify
-from tests.faults.compare import corpus_content, lost_and_doubled, models
+from tests.faults.compare import corpus_content, lost_and_doubled, models, same_index
 from tests.faults.points import Fault, Moment
 from tests.faults.site import Site
 from tests.faults.stand import FINAL, Stand, small_disk, stand
@@ -61,6 +62,7 @@ class Reference:
 
     content: dict[str, list[dict[str, Any]]]
     models: list[str]
+    index: Index
     seconds: float
 
     @property
@@ -82,6 +84,7 @@ class Trial:
         problems: What `fsclap corpus verify` found.
         models: Digests of the weights of the finished models.
         same_models: They are those of an undisturbed chain.
+        same_index: The index has the same clips, with the same vectors.
     """
 
     struck: list[Strike] = field(default_factory=list)
@@ -94,10 +97,15 @@ class Trial:
     problems: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     same_models: bool = False
+    same_index: bool = False
 
     @property
     def unharmed(self) -> bool:
-        return self.same_models and not (self.lost or self.doubled or self.left_running or self.problems)
+        return (
+            self.same_models
+            and self.same_index
+            and not (self.lost or self.doubled or self.left_running or self.problems)
+        )
 
 
 def strikes(fault: Fault, moments: Iterable[Moment]) -> list[Strike]:
@@ -109,7 +117,8 @@ def reference(folder: Path, videos: Site) -> Reference:
     with stand(folder) as undisturbed:
         done = endure(undisturbed, [], videos)
         content, made = corpus_content(undisturbed.data / "corpus"), models(undisturbed.data / "models")
-    return Reference(content, made, done.seconds)
+        index = Index.open(undisturbed.data / "corpus-index")
+    return Reference(content, made, index, done.seconds)
 
 
 def trial(folder: Path, videos: Site, planned: Sequence[Strike], undisturbed: Reference) -> Trial:
@@ -124,6 +133,7 @@ def trial(folder: Path, videos: Site, planned: Sequence[Strike], undisturbed: Re
         result.problems = [problem.message for problem in verify(corpus).problems]
         result.models = models(broken.data / "models")
         result.same_models = result.models == undisturbed.models
+        result.same_index = same_index(undisturbed.index, Index.open(broken.data / "corpus-index"))
         runs = broken.runs()
         result.left_running = sum(run["state"]["type"] not in FINAL for run in runs)
         result.restarted = sum(run["run_count"] - 1 for run in runs if run["run_count"])
@@ -131,10 +141,10 @@ def trial(folder: Path, videos: Site, planned: Sequence[Strike], undisturbed: Re
 
 
 def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
-    """Build, train and evaluate, while the planned faults strike; start again what ended, as a user would.
+    """Build, train, evaluate and index, while the planned faults strike; start again what ended, as a user would.
 
     Returns:
-        When there is an evaluated model of the corpus, no run is under way, and every fault has struck.
+        When there is an index of the corpus, no run is under way, and every fault has struck.
 
     Raises:
         TimeoutError: That did not come about; the message says what is missing.
@@ -178,19 +188,21 @@ def kill_a_run(broken: Stand) -> bool:
 
 
 def start_again(broken: Stand, feed: str) -> None:
-    """What a user does who finds no run under way: build; and train if the corpus is there without a model."""
+    """What a user does who finds no run under way: build, train, or index: whichever is the first that is missing."""
     builds = [run for run in broken.runs() if run["name"].startswith("build ")]
     if not builds or builds[-1]["state"]["type"] != "COMPLETED":
         broken.run("build-dataset/build-dataset", sources=[feed], settings=SETTINGS)
-    else:
+    elif not list((broken.data / "models").glob("*/evaluation/*/evaluation.json")):
         broken.run("train-fsclap/train-fsclap")
+    else:
+        broken.run("index-corpus/index-corpus")
 
 
 def is_complete(broken: Stand) -> bool:
-    """Whether the last build, training and evaluation all ended well."""
-    # A run that never began has the name that Prefect drew for it, which is none of the three.
+    """Whether the last build, training, evaluation and index all ended well."""
+    # A run that never began has the name that Prefect drew for it, which is none of the four.
     last = {run["name"].split()[0]: run["state"]["type"] for run in broken.runs()}
-    return all(last.get(kind) == "COMPLETED" for kind in ("build", "train", "evaluate"))
+    return all(last.get(kind) == "COMPLETED" for kind in ("build", "train", "evaluate", "index"))
 
 
 def _is_busy(broken: Stand) -> bool:

@@ -4,6 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fsclap.retrieval.index import Index
 from storage.corpus import Corpus
 from storage.models import ModelStore
 
@@ -36,6 +39,12 @@ def models(location: Path) -> list[str]:
     """SHA-256 of the weights of each finished model."""
     store = ModelStore.open(location)
     return [_weights(store.folder(name)) for name in store.names() if store.finished(name)]
+
+
+def same_index(expected: Index, found: Index) -> bool:
+    """Whether two indexes have the same clips with the same vectors; sums in batches of another size may differ."""
+    ids = [index.rows["utterance_id"].to_pylist() for index in (expected, found)]
+    return ids[0] == ids[1] and np.allclose(expected.vectors, found.vectors, atol=1e-5)
 
 
 def _weights(folder: Path) -> str:

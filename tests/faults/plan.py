@@ -1,9 +1,9 @@
-"""Which faults strike where: campaigns, each a chain from empty folders to an evaluated model."""
+"""Which faults strike where: campaigns, each a chain from empty folders to an index."""
 
 from collections.abc import Mapping
 
 from tests.faults.campaign import Strike, strikes
-from tests.faults.points import BUILD, EVALUATION, MOMENTS, TRAINING, Moment
+from tests.faults.points import BUILD, EVALUATION, INDEX, MOMENTS, TRAINING, Moment
 
 DOWNLOAD = Moment("download", "the site")
 
@@ -25,6 +25,7 @@ COMPUTE = ("separation", "diarization", "attributes", "consistency", "captioning
 FULL: Mapping[str, list[Strike]] = {
     "the run, at every moment of the build": strikes("kill-run", BUILD),
     "the run, at every moment of training and evaluation": strikes("kill-run", [*TRAINING, *EVALUATION]),
+    "the run, in the index": strikes("kill-run", INDEX),
     "the server": strikes("kill-server", [*last("list", "download", *COMPUTE, "publish", "training", "evaluation")]),
     "the worker, alone or with its run": [
         *strikes("kill-worker", first("separation", "commit", "training")),
@@ -53,6 +54,7 @@ SHORT: Mapping[str, list[Strike]] = {
         *strikes("kill-machine", [moments("commit")[2]]),
         *strikes("kill-worker", [moments("training")[4]]),
         *strikes("freeze-server", [moments("evaluation")[1]]),
+        *strikes("kill-run", [moments("index")[1]]),
     ],
 }
 """What the tests do: a part of it in a few minutes."""

@@ -93,6 +93,14 @@ EVALUATION = [
     Moment("evaluation", "fsclap.evaluation.report:write_report", "after"),
     Moment("evaluation", "storage.models:ModelStore.record", "before"),
     Moment("evaluation", "storage.models:ModelStore.record", "after"),
+    Moment("evaluation", "tasks.events:announce_event", "before", argument="fsclap.evaluation.finished"),
 ]
-MOMENTS = [*BUILD, *TRAINING, *EVALUATION]
+INDEX = [
+    Moment("index", "fsclap.retrieval.index:build_index", "before"),
+    Moment("index", "fsclap.retrieval.index:_Filling.put", "after"),
+    Moment("index", "fsclap.retrieval.index:_Filling.finish", "after"),
+    Moment("index", "fsclap.retrieval.index:_write", "after"),
+    Moment("index", "fsclap.retrieval.index:build_index", "after"),
+]
+MOMENTS = [*BUILD, *TRAINING, *EVALUATION, *INDEX]
 STAGES = (*dict.fromkeys(moment.stage for moment in MOMENTS), "any")

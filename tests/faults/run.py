@@ -2,8 +2,9 @@
 
     python -m tests.faults.run [--only NAME] [--json FILE]
 
-Each campaign takes a new installation from empty folders to an evaluated model while its faults strike, and compares
-corpus and model with those of an undisturbed one. The disk is a small file system in memory, for which it needs root.
+Each campaign takes a new installation from empty folders to an index while its faults strike, and compares
+corpus, model and index with those of an undisturbed one. The disk is a small file system in memory, for which it needs
+root.
 """
 
 import argparse
@@ -66,7 +67,8 @@ def _save(results: dict[str, Trial], file: Path | None) -> None:
 def _line(result: Trial) -> str:
     return (
         f"{len(result.struck)} faults, {result.seconds:.0f} s; rows lost {result.lost}, doubled {result.doubled}; "
-        f"runs left running {result.left_running}; the same model: {'yes' if result.same_models else 'NO'}; "
+        f"runs left running {result.left_running}; the same model: {'yes' if result.same_models else 'NO'}, "
+        f"the same index: {'yes' if result.same_index else 'NO'}; "
         f"problems: {result.problems or 'none'}; started by hand {result.started} times, by itself {result.restarted}"
     )
 

@@ -18,6 +18,7 @@ def test_nothing_is_lost_and_nothing_doubled(name: str, videos: Site, undisturbe
     assert (result.lost, result.doubled, result.left_running) == (0, 0, 0)
     assert result.problems == []
     assert result.models == undisturbed.models, "the model is trained once, and the same to the last bit"
+    assert result.same_index
 
 
 def test_every_moment_names_a_function_of_the_project() -> None:

@@ -12,14 +12,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
 from flows.evaluate_fsclap import evaluate_fsclap
+from flows.index_corpus import index_corpus
 from flows.train_fsclap import train_fsclap
 from fsclap.evaluation.results import Evaluation
+from fsclap.retrieval.search import Searcher
 from fsclap.training.settings import TrainSettings
 from fsclap.training.splits import Split
 from storage.card import escape_markdown
 from storage.corpus import Corpus
 from storage.models import Decision, ModelStore
 from storage.schema import UTTERANCE
+from tasks.indexing import EVALUATED
 from tasks.training import TrainedModel, announce_trained
 from tests.fsclap.training.conftest import corpus as sampled
 from tests.fsclap.training.conftest import tiny
@@ -149,6 +152,40 @@ def test_a_model_is_evaluated_reported_and_judged(place: tuple[Place, TrainedMod
     assert not announce_trained(trained), "an evaluated model is not announced again"
 
 
+def test_a_corpus_is_indexed_with_the_model_and_found_by_it(place: tuple[Place, TrainedModel], tmp_path: Path) -> None:
+    where, trained = place
+    asked = (where.corpus, None, where.models, str(tmp_path / "index"))
+    state = index_corpus(*asked, return_state=True)
+    indexed = state.result()
+    assert (indexed.model, indexed.version, indexed.left_out) == (trained.model, trained.version, 0)
+    assert indexed.clips == Corpus.open(where.corpus).totals().turns_kept
+    shown = artifacts(state)["search-index"]
+    assert "No model was promoted yet" in shown
+    assert "fsclap search" in shown
+    hits = Searcher.open(indexed.index).search("a low voice", top=3)
+    assert len(hits) == 3
+    before = changed(indexed.index)
+    assert index_corpus(*asked) == indexed
+    assert changed(indexed.index) == before
+
+
+def test_an_evaluation_starts_the_index_of_its_corpus(place: tuple[Place, TrainedModel]) -> None:
+    where, trained = place
+    where.evaluate(trained)
+    announced = asyncio.run(_events(EVALUATED, f"fsclap.model.{Path(trained.model).name}"))
+    assert announced[0]["payload"]["models"] == where.models
+    assert announced[0]["payload"]["corpus"] == where.corpus
+    assert announced[0]["payload"]["version"] == trained.version
+
+
+async def _events(name: str, resource: str) -> list[dict[str, Any]]:
+    asked = {"filter": {"event": {"name": [name]}, "any_resource": {"id": [resource]}, "order": "DESC"}}
+    async with get_client() as client:
+        answer = await client.request("POST", "/events/filter", json=asked)
+    found: list[dict[str, Any]] = answer.json()["events"]
+    return found
+
+
 def test_a_leaking_model_fails_the_run_and_is_not_promoted(first: tuple[Place, TrainedModel], tmp_path: Path) -> None:
     where = Place(first[0].corpus, str(tmp_path / "models"), first[0].work)
     settings = tiny(epochs=8)
@@ -157,6 +194,7 @@ def test_a_leaking_model_fails_the_run_and_is_not_promoted(first: tuple[Place, T
     state = where.evaluate(trained)
     assert state.is_failed()
     assert "embeddings leak" in state.message
+    assert not asyncio.run(_events(EVALUATED, f"fsclap.model.{Path(trained.model).name}")), "nothing to search with"
     assert "This model leaks" in artifacts(state)["evaluation-report"]
     (report,) = Path(trained.model).rglob("report.html")
     assert "This model leaks" in report.read_text()

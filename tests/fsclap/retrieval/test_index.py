@@ -1,0 +1,188 @@
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fsclap.audio import decode_flac, resample
+from fsclap.retrieval.index import Index, SearchError, build_index, model_digest
+from storage.corpus import Corpus
+from storage.versions import CorpusVersion
+from tests.fsclap.retrieval.conftest import CLIPS, commit, make_model
+
+
+class Listened(CorpusVersion):
+    """A version that remembers which clips were asked for."""
+
+    def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        self.__dict__.setdefault("asked", []).extend(utterance_ids)
+        yield from super().audio(utterance_ids)
+
+    @property
+    def heard(self) -> list[str]:
+        asked: list[str] = self.__dict__.get("asked", [])
+        return asked
+
+
+def listened(folder: Path) -> Listened:
+    version = CorpusVersion.open(str(folder))
+    return Listened(**{field.name: getattr(version, field.name) for field in dataclasses.fields(version)})
+
+
+def build(folder: Path, model: Path, version: CorpusVersion) -> Index:
+    return build_index(folder, model, version, device="cpu", progress=False)
+
+
+@pytest.fixture
+def own_corpus(tmp_path: Path, waves: dict[str, np.ndarray]) -> Path:
+    """A corpus of one episode that a test may change."""
+    commit(Corpus.open(tmp_path / "corpus", create=True), "Crossed Lines", waves["Crossed Lines"])
+    return tmp_path / "corpus"
+
+
+def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, version: CorpusVersion) -> None:
+    from fsclap.evaluation.run import load_model
+
+    index = Index.open(index_folder)
+    model = load_model(Path(index.record.model), "cpu")
+    assert len(index.rows) == 2 * CLIPS
+    assert np.allclose(np.linalg.norm(index.vectors, axis=1), 1, atol=1e-5)
+    ids = index.rows["utterance_id"].to_pylist()
+    for id_, flac in version.audio(ids[:3] + ids[-3:]):
+        wave, rate = decode_flac(flac)
+        alone = model.embed_audio([resample(wave, rate, model.audio_encoder.sample_rate)])[0].numpy()
+        assert np.allclose(index.vectors[ids.index(id_)], alone, atol=1e-5)
+    captions = index.captions.to_pylist()
+    assert sorted(captions) == sorted(set(index.rows["caption"].to_pylist()))
+    assert np.allclose(index.caption_vectors[5], model.embed_text([captions[5]])[0].numpy(), atol=1e-5)
+
+
+def test_an_index_that_is_up_to_date_is_left_alone(own_corpus: Path, model_folder: Path, tmp_path: Path) -> None:
+    first = build(tmp_path / "index", model_folder, listened(own_corpus))
+    again = listened(own_corpus)
+    assert build(tmp_path / "index", model_folder, again).record == first.record
+    assert again.heard == []
+
+
+def test_only_new_clips_are_embedded(
+    own_corpus: Path, model_folder: Path, waves: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    first = build(tmp_path / "index", model_folder, listened(own_corpus))
+    new = commit(Corpus.open(own_corpus), "Dvě ryby", waves["Dvě ryby"])
+    grown = listened(own_corpus)
+    second = build(tmp_path / "index", model_folder, grown)
+    assert sorted(grown.heard) == [f"{new}-{number:05d}" for number in range(CLIPS)]
+    whole = build(tmp_path / "anew", model_folder, CorpusVersion.open(str(own_corpus)))
+    assert second.rows == whole.rows
+    assert np.allclose(second.vectors, whole.vectors, atol=1e-6)
+    assert second.captions == whole.captions
+    assert second.record.version > first.record.version
+    assert len([path for path in (tmp_path / "index").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_clip_that_was_made_anew_is_embedded_anew(
+    own_corpus: Path, model_folder: Path, waves: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    build(tmp_path / "index", model_folder, listened(own_corpus))
+    commit(Corpus.open(own_corpus), "Crossed Lines", waves["Crossed Lines"][::-1].copy(), recipe="recipe-2", clips=5)
+    changed = listened(own_corpus)
+    index = build(tmp_path / "index", model_folder, changed)
+    assert len(changed.heard) == len(index.rows) == 5
+    anew = build(tmp_path / "anew", model_folder, CorpusVersion.open(str(own_corpus)))
+    assert np.allclose(index.vectors, anew.vectors, atol=1e-6)
+
+
+def test_another_model_embeds_everything(own_corpus: Path, model_folder: Path, tmp_path: Path) -> None:
+    build(tmp_path / "index", model_folder, listened(own_corpus))
+    version = listened(own_corpus)
+    other = make_model(tmp_path / "other", version, seed=1)
+    index = build(tmp_path / "index", other, version)
+    assert len(version.heard) == CLIPS
+    assert index.record.weights == model_digest(other) != model_digest(model_folder)
+
+
+def test_a_build_that_was_killed_goes_on_where_it_was(
+    own_corpus: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsclap.retrieval.index._CLIPS_AT_A_TIME", 6)
+
+    class Killed(CorpusVersion):
+        def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+            for number, clip in enumerate(super().audio(utterance_ids)):
+                if number == 14:
+                    raise KeyboardInterrupt
+                yield clip
+
+    whole = CorpusVersion.open(str(own_corpus))
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "index", model_folder, Killed(whole.location, whole.table, whole.version))
+    with pytest.raises(SearchError, match="holds no index"):
+        Index.open(tmp_path / "index")
+    resumed = listened(own_corpus)
+    index = build(tmp_path / "index", model_folder, resumed)
+    assert len(resumed.heard) == CLIPS - 12
+    assert np.allclose(index.vectors, build(tmp_path / "anew", model_folder, whole).vectors, atol=1e-6)
+
+
+def test_a_clip_that_cannot_be_heard_is_left_out_and_named(
+    own_corpus: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    class Damaged(CorpusVersion):
+        def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+            for id_, flac in super().audio(utterance_ids):
+                yield id_, b"no flac" if id_.endswith("-00003") else flac
+
+    whole = CorpusVersion.open(str(own_corpus))
+    index = build(tmp_path / "index", model_folder, Damaged(whole.location, whole.table, whole.version))
+    (id_,) = index.record.left_out
+    assert id_.endswith("-00003")
+    ids = index.rows["utterance_id"].to_pylist()
+    assert len(ids) == len(index.vectors) == CLIPS - 1
+    assert id_ not in ids
+    expected = build(tmp_path / "anew", model_folder, whole)
+    assert np.allclose(index.vectors, np.delete(expected.vectors, 3, axis=0), atol=1e-6)
+
+
+def test_a_corpus_without_clips_is_refused(own_corpus: Path, model_folder: Path, tmp_path: Path) -> None:
+    class Empty(CorpusVersion):
+        def rows(self) -> pa.Table:
+            return super().rows().slice(0, 0)
+
+    whole = CorpusVersion.open(str(own_corpus))
+    with pytest.raises(SearchError, match="no clip that can be embedded"):
+        build(tmp_path / "index", model_folder, Empty(whole.location, whole.table, whole.version))
+
+
+def test_a_model_that_fuses_pairs_is_refused(own_corpus: Path, tmp_path: Path) -> None:
+    version = CorpusVersion.open(str(own_corpus))
+    with pytest.raises(SearchError, match="fusion=paired"):
+        build(tmp_path / "index", make_model(tmp_path / "paired", version, fusion="paired"), version)
+
+
+def test_a_folder_without_a_model_is_refused(own_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"config\.json"):
+        build(tmp_path / "index", tmp_path, CorpusVersion.open(str(own_corpus)))
+
+
+@pytest.mark.parametrize("damage", ["record", "vectors", "fewer", "gone"])
+def test_a_damaged_index_is_refused_and_can_be_built_again(
+    damage: str, index_folder: Path, model_folder: Path, version: CorpusVersion, tmp_path: Path
+) -> None:
+    folder = tmp_path / "index"
+    shutil.copytree(index_folder, folder)
+    place = folder / Index.open(folder).record.build
+    if damage == "record":
+        (folder / "index.json").write_text(json.dumps({"corpus": "c"}))
+    elif damage == "vectors":
+        (place / "vectors.npy").write_bytes(b"\x93NUMPY")
+    elif damage == "fewer":
+        np.save(place / "vectors.npy", np.load(place / "vectors.npy")[:-1])
+    else:
+        (place / "rows.arrow").unlink()
+    with pytest.raises(SearchError, match=r"damaged.*build"):
+        Index.open(folder)
+    assert len(build(folder, model_folder, version).rows) == 2 * CLIPS
