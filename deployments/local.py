@@ -19,7 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".prefect"
 SAMPLES = ROOT / "samples"
 MODELS = "data/models"
+FOUND = "data/found"
+QUERY = "a high voice, lively, with sweeping intonation"
+"""What `make run` searches for in the end; the clips that it finds go to FOUND."""
+FOLLOWERS = ("train-fsclap", "evaluate-fsclap", "index-corpus")
+"""What a committed corpus starts, one after the other."""
 SERVER_PORT = int(os.environ.get("FSCLAP_SERVER_PORT", "4200"))
 SAMPLES_PORT = int(os.environ.get("FSCLAP_SAMPLES_PORT", "8765"))
 """Fixed, since an episode is known by its address: on another port the samples would be new episodes."""
@@ -58,7 +63,8 @@ ON_THIS_MACHINE = {"download": {"private_addresses": True}}
 
 def run() -> int:
     """Build the corpus of the samples, wait for the model that this starts, and say where everything is."""
-    from deployments.summary import evaluation_of, summary
+    from deployments.summary import answers, summary
+    from fsclap.retrieval.index import index_folder
 
     with services(resume=False) as feeds:
         started = datetime.now(UTC)
@@ -70,14 +76,14 @@ def run() -> int:
             return 1
         corpus, version = str(published["corpus"]), int(str(published["version"]))
         followers = []
-        steps = [step for step in unfinished(corpus, version) if not published["new"]]
+        steps = () if published["new"] else unfinished(corpus, version)
         if steps:  # the event went out before; what it started was interrupted
             start(f"{steps[0]}/{steps[0]}", corpus=corpus, version=version)
         if published["new"] or steps:
             followers = asyncio.run(wait_for_followers(steps or FOLLOWERS, version, since=started))
     print(summary(corpus, MODELS, followers))
     if all(": Completed (" in follower for follower in followers):
-        print(found(index_folder(corpus)))
+        print(answers(index_folder(corpus), QUERY, ROOT / FOUND))
     print(f"\nPrefect UI  make ui, then {API.removesuffix('/api')}")
     return 0 if all(": Completed (" in follower for follower in followers) else 1
 
@@ -244,12 +250,15 @@ def has_ended(run: "FlowRun") -> bool:
     return run.state.name != "Crashed" or run.run_count > RESTARTS
 
 
-def unfinished(corpus: str, version: int) -> list[str]:
+def unfinished(corpus: str, version: int) -> Sequence[str]:
     """What follows a build and has not happened yet for this version of the corpus."""
+    from deployments.summary import evaluation_of
+    from fsclap.retrieval.index import index_folder, read_record
+
     if evaluation_of(MODELS, corpus, version) is None:
         return FOLLOWERS
     indexed = read_record(index_folder(corpus))
-    return [] if indexed and indexed.version == version else FOLLOWERS[2:]
+    return () if indexed and indexed.version == version else FOLLOWERS[2:]
 
 
 async def wait_for_followers(steps: Sequence[str], version: int, *, since: datetime) -> list[str]:

@@ -1,12 +1,20 @@
-"""The short table at the end of `make run`."""
+"""What `make run` says in the end: a short table, and what a search finds."""
 
+import json
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlencode
 
+from fsclap.cli_retrieval import PORT
 from fsclap.evaluation.report import FIGURES, PAGE, headline, interval, percent
 from fsclap.evaluation.results import Evaluation
+from fsclap.retrieval.export import PROMPTS, export_hits
+from fsclap.retrieval.search import Searcher
 from storage.corpus import Corpus
 from storage.models import ModelStore
+from storage.versions import CorpusVersion
 
 
 def summary(location: str, models: str, followers: list[str]) -> str:
@@ -34,6 +42,23 @@ def summary(location: str, models: str, followers: list[str]) -> str:
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(["", *(f"{name:<{width}}  {value}" for name, value in rows)])
+
+
+def answers(index: Path, query: str, folder: Path) -> str:
+    """What the index answers to a query: the clips, written to a folder where they can be played, and how to go on."""
+    searcher = Searcher.open(index)
+    record = searcher.index.record
+    sound = CorpusVersion.open(record.corpus, record.version).audio
+    shutil.rmtree(folder, ignore_errors=True)
+    export_hits(searcher.search(query, top=3), sound, folder, query=query)
+    lines = [f'\nsearch  "{query}", written to {os.path.relpath(folder)}']
+    for prompt in map(json.loads, (folder / PROMPTS).read_text(encoding="utf-8").splitlines()):
+        lines += [f"{prompt['rank']:6d}  {prompt['score']:+.3f}  {prompt['caption']}"]
+        lines += [f"                {(folder / prompt['audio']).resolve()}"]
+    page = f"http://127.0.0.1:{PORT}/?{urlencode({'q': query})}"
+    lines += ["", 'search yourself  .venv/bin/fsclap search "a weary voice, speaking slowly" --top 5']
+    lines += [f"search page      .venv/bin/fsclap app, then {page}"]
+    return "\n".join(lines)
 
 
 def evaluation_of(models: str, corpus: str, version: int) -> Path | None:

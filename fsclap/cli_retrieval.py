@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import tempfile
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from storage.versions import CorpusVersion
 
 INDEX = "data/corpus-index"
+PORT = 8420
 SHORTCUTS = {
     "emotion": "emotion={}",
     "speaker": "speaker~{}",
@@ -77,7 +79,7 @@ def add_commands(commands: Any) -> None:
         "the environment variable FSCLAP_APP_PASSWORD.",
     )
     app.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    app.add_argument("--port", type=int, default=8420, help="default: %(default)s")
+    app.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
     runs = {build: _build, show: _show, search: _search, describe: _describe, app: _app}
     for command, run in runs.items():
         command.set_defaults(run=_answered(run))
@@ -163,15 +165,15 @@ def _search(options: argparse.Namespace) -> int:
         hits = searcher.like_sound(*_wave(options.clip, searcher), top=options.top, where=where)
     else:
         hits = searcher.search(options.query, top=options.top, where=where, rerank=options.rerank)
-    if options.json:
-        print(json.dumps([{"score": hit.score, "match": hit.match, **hit.row} for hit in hits], indent=1))
-    else:
-        print("\n".join(map(told, hits)) or "No clip meets these conditions.")
     if options.export and hits:
         from fsclap.retrieval.export import export_hits
 
         asked = options.query or str(options.clip or options.like)
         print(f"written to {export_hits(hits, version.audio, options.export, query=asked)}", file=sys.stderr)
+    if options.json:
+        print(json.dumps([{"score": hit.score, "match": hit.match, **hit.row} for hit in hits], indent=1))
+    else:
+        print("\n".join(map(told, hits)) or "No clip meets these conditions.")
     return 0
 
 
@@ -244,4 +246,15 @@ def _wave(file: Path, searcher: "Searcher") -> "tuple[Any, int]":
 
 
 def _app(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from fsclap.retrieval.app import allowed_hosts, make_app, serve
+    from storage.corpus import Corpus
+    from storage.judgements import Judgements
+
+    password = os.environ.get("FSCLAP_APP_PASSWORD") or None
+    hosts = allowed_hosts(options.host, password)
+    searcher, version = _open(options)
+    judgements = Judgements(version.location) if Corpus.at(version.location).is_local else None
+    app = make_app(searcher, version.audio, judgements, password=password, hosts=hosts)
+    print(f"http://{options.host}:{options.port}  (Ctrl-C ends it)", flush=True)
+    serve(app, options.host, options.port)
+    return 0

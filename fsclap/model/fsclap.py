@@ -10,7 +10,9 @@ put to use where it may see both: in the matching head, which scores a clip and 
 """
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -243,7 +245,8 @@ class FSCLAP(
 
             # Trained encoders: their weights are the model's own, so those that training started from are not needed.
             encoders = saved_encoders(folder)
-        model: FSCLAP = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
+        with redirect_stdout(sys.stderr):  # the mixin prints that it loads, amid the output of whoever asked for JSON
+            model: FSCLAP = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
         _check_revisions(model.revisions, folder)
         return model
 

@@ -46,6 +46,6 @@ def candidates(index: "faiss.Index", query: np.ndarray, count: int, among: np.nd
     if among is not None:
         bits = np.packbits(among, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)
-    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=PROBES)  # type: ignore[call-arg]
+    parameters = faiss.SearchParametersIVF(sel=selector, nprobe=PROBES)
     rows = index.search(query[None], count, params=parameters)[1][0]
     return np.asarray(rows[rows >= 0])
