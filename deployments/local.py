@@ -258,7 +258,7 @@ def unfinished(corpus: str, version: int) -> Sequence[str]:
     if evaluation_of(MODELS, corpus, version) is None:
         return FOLLOWERS
     indexed = read_record(index_folder(corpus))
-    return () if indexed and indexed.version == version else FOLLOWERS[2:]
+    return () if indexed is not None and indexed.version == version else FOLLOWERS[2:]
 
 
 async def wait_for_followers(steps: Sequence[str], version: int, *, since: datetime) -> list[str]:

@@ -55,6 +55,8 @@ def answers(index: Path, query: str, folder: Path) -> str:
     for prompt in map(json.loads, (folder / PROMPTS).read_text(encoding="utf-8").splitlines()):
         lines += [f"{prompt['rank']:6d}  {prompt['score']:+.3f}  {prompt['caption']}"]
         lines += [f"                {(folder / prompt['audio']).resolve()}"]
+    if ModelStore.open(Path(record.model).parent).promoted() is None:
+        lines.append("        No model beat chance on a corpus this small: the order of these clips means little.")
     page = f"http://127.0.0.1:{PORT}/?{urlencode({'q': query})}"
     lines += ["", 'search yourself  .venv/bin/fsclap search "a weary voice, speaking slowly" --top 5']
     lines += [f"search page      .venv/bin/fsclap app, then {page}"]

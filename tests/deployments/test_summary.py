@@ -1,12 +1,23 @@
-"""The table at the end of `make run`: the model of the corpus version and its figures."""
+"""What `make run` says in the end: the model of the corpus version, its figures, and what a search finds."""
 
 import os
+import shutil
 from pathlib import Path
 
-from deployments.summary import evaluation_of, model_rows
+import pytest
+import soundfile
+
+from deployments import local
+from deployments.local import unfinished
+from deployments.summary import answers, evaluation_of, model_rows
 from fsclap.evaluation.report import headline
 from fsclap.evaluation.results import Evaluation
+from fsclap.retrieval.search import Searcher
+from storage.versions import CorpusVersion
 from tests.fsclap.evaluation import examples
+from tests.fsclap.retrieval.conftest import corpus_folder, index_folder, model_folder, searcher, version, waves
+
+__all__ = ["corpus_folder", "index_folder", "model_folder", "searcher", "version", "waves"]
 
 
 def saved(models: Path, name: str, evaluation: Evaluation, *, age: int = 0) -> Path:
@@ -46,3 +57,34 @@ def test_a_leaking_model_has_no_figures(tmp_path: Path) -> None:
     assert rows["figures"] == "none: the model leaks"
     assert "mAP@10" not in rows
     assert model_rows(str(tmp_path), None) == [("model", "none was evaluated on this version")]
+
+
+def test_a_search_ends_in_clips_that_can_be_played(index_folder: Path, searcher: Searcher, tmp_path: Path) -> None:
+    query = "a low voice"
+    for _ in range(2):  # the second time in place of the first
+        shown = answers(index_folder, query, tmp_path / "found")
+    for hit in searcher.search(query, top=3):
+        assert hit.caption in shown
+    files = sorted((tmp_path / "found").glob("*.flac"))
+    assert len(files) == 3
+    for file in files:
+        assert str(file) in shown
+        assert len(soundfile.read(file)[0])
+    assert "http://127.0.0.1:8420/?q=a+low+voice" in shown
+    assert "No model beat chance" in shown, "none was promoted"
+
+
+def test_what_was_interrupted_after_a_build_is_taken_up(
+    index_folder: Path, version: CorpusVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MODELS", str(tmp_path / "models"))
+    corpus = str(tmp_path / "corpus")
+    assert unfinished(corpus, 8) == ("train-fsclap", "evaluate-fsclap", "index-corpus")
+    saved(tmp_path / "models", "corpus-v8-new", examples.evaluation())
+    assert unfinished(corpus, 8) == ("index-corpus",)
+    shutil.copytree(index_folder, f"{corpus}-index")
+    assert unfinished(corpus, 8) == ("index-corpus",), "it holds another version"
+    saved(tmp_path / "models", "corpus-v1-new", examples.evaluation()).rename(
+        tmp_path / f"models/corpus-v8-new/evaluation/corpus-v{version.version}"
+    )
+    assert unfinished(corpus, version.version) == ()

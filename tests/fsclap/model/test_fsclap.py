@@ -63,6 +63,13 @@ def test_a_clip_is_embedded_the_same_alone_and_beside_any_other(
     torch.testing.assert_close(model.embed_text(captions), model(audio, text).text)
 
 
+def test_of_a_long_wave_the_middle_is_heard(encoders: Any, waves: list[np.ndarray]) -> None:
+    model = make(encoders)
+    middle = waves[3]  # 100 frames, as many as the encoder takes
+    long = np.concatenate([waves[0], middle, waves[0][::-1]])
+    torch.testing.assert_close(model.embed_audio([long]), model.embed_audio([middle]))
+
+
 def test_shared_fusion_never_sees_the_partner_and_paired_fusion_does(
     encoders: Any, waves: list[np.ndarray], captions: list[str]
 ) -> None:
