@@ -1,6 +1,6 @@
 """Breaks a whole installation again and again, and says what came of it. `make faults`
 
-    python -m tests.faults.run [--only NAME] [--json FILE]
+    python -m tests.faults.run [--only NAME ...] [--json FILE]
 
 Each campaign takes a new installation from empty folders to an index while its faults strike, and compares
 corpus, model and index with those of an undisturbed one. The disk is a small file system in memory, for which it needs
@@ -25,10 +25,10 @@ from tests.faults.site import site
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="campaigns whose name has this in it")
+    parser.add_argument("--only", nargs="+", default=[""], help="campaigns whose name has one of these in it")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    chosen = {name: strikes for name, strikes in FULL.items() if (options.only or "") in name}
+    chosen = {name: strikes for name, strikes in FULL.items() if any(part in name for part in options.only)}
     results: dict[str, Trial] = {}
     with tempfile.TemporaryDirectory() as folder, site(Path(folder) / "site") as videos:
         undisturbed = reference(Path(folder) / "undisturbed", videos)

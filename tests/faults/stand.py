@@ -1,9 +1,11 @@
 """A whole installation that can be broken: a copy of the project with its own server, worker, videos and data.
 
 The processes are those of a real installation: `prefect server start`, `prefect worker start`, and the runs that the
-worker starts. Runs start as a user starts them, with `prefect deployment run`, or by themselves.
+worker starts. Runs start as a user starts them, with `prefect deployment run`, or by themselves. The server's database
+is SQLite; with FSCLAP_FAULTS_POSTGRES=postgresql://user:password@host:port each stand has one of its own there.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -14,11 +16,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import yaml
 
@@ -76,6 +80,10 @@ class Stand:
             "PYTHONPATH": str(Path(__file__).parent / "inject"),
             "FSCLAP_FAULTS": str(self.faults),
         }
+        self.postgres = _own_database()
+        if self.postgres:
+            url = self.postgres.replace("postgresql://", "postgresql+asyncpg://")
+            self.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
         self.calls = folder / "calls"
         if count_calls:
             self.calls.touch()
@@ -128,9 +136,14 @@ class Stand:
         self.worker.wait()
 
     def stop_worker(self) -> None:
+        """SIGTERM: the worker ends when its runs have ended; `wait_for_worker` waits for that."""
         assert self.worker is not None
         self.worker.terminate()
-        self.worker.wait(60)
+
+    def wait_for_worker(self) -> None:
+        assert self.worker is not None
+        worker = self.worker
+        until(lambda: worker.poll() is not None, patience=300, what="the worker ends after SIGTERM")
 
     def command(self, command: list[str]) -> str:
         """Run a command of a user's in the project; its output.
@@ -209,6 +222,15 @@ class Stand:
     @contextmanager
     def locked_database(self) -> Iterator[None]:
         """Another process writes to the server's database, for longer than the server waits."""
+        if self.postgres:
+            with asyncio.Runner() as runner:
+                connection = runner.run(asyncpg.connect(self.postgres))
+                runner.run(connection.execute("BEGIN; LOCK TABLE flow_run, flow_run_state, events"))
+                try:
+                    yield
+                finally:
+                    runner.run(connection.close())
+            return
         with sqlite3.connect(self.home / "prefect.db", timeout=60, isolation_level=None) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             try:
@@ -264,6 +286,22 @@ def until(condition: Callable[[], bool], *, patience: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {patience:g} s: {what}")
         time.sleep(0.3)
+
+
+def _own_database() -> str | None:
+    """The address of a new database on the PostgreSQL server that the environment names; None without one."""
+    server = os.environ.get("FSCLAP_FAULTS_POSTGRES")
+    if not server:
+        return None
+    name = f"fsclap_{uuid.uuid4().hex}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(f"{server}/postgres")
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(create())
+    return f"{server}/{name}"
 
 
 def _free_port() -> int:
