@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from fsclap.cli_retrieval import add_commands
 from fsclap.corpus.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings, Profile
 from fsclap.inventory import check_packages, check_weights, needed, table
 from fsclap.weights import Hub, WeightsError, WeightsSettings, place
+
+if TYPE_CHECKING:
+    from storage.corpus import Corpus
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +88,12 @@ def _add_corpus(commands: Any) -> None:
     forget.add_argument("source", nargs="+", help="source id, as in the ledger and in what verify prints")
     restore.add_argument("version", type=int, help="number of the version, as in history")
     export.add_argument("destination", type=Path, help="folder to make")
+    export.add_argument(
+        "--format",
+        choices=("parquet", "webdataset", "shar"),
+        default="parquet",
+        help="parquet: tables with the card (default); webdataset: tar shards of FLAC and JSON; shar: of lhotse",
+    )
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -254,21 +263,28 @@ def _settings(options: argparse.Namespace) -> BuildSettings:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from storage.build import read_build
     from storage.corpus import Corpus
+    from storage.interop import export_shar, export_webdataset
+
+    writers: dict[str, Callable[[Corpus, Path], list[Path]]] = {
+        "parquet": _export_parquet, "webdataset": export_webdataset, "shar": export_shar,
+    }  # fmt: skip
+    print("\n".join(map(str, writers[options.format](Corpus.open(options.corpus), options.destination))))
+    return 0
+
+
+def _export_parquet(corpus: "Corpus", destination: Path) -> list[Path]:
+    from storage.build import read_build
     from storage.export import export
 
-    corpus = Corpus.open(options.corpus)
     settings = BuildSettings.model_validate((read_build(corpus) or {}).get("settings", {})).resolved()
-    files = export(
+    return export(
         corpus,
-        options.destination,
-        title=f"Emotional speech: {Path(options.corpus).name}",
+        destination,
+        title=f"Emotional speech: {Path(corpus.location).name}",
         settings=settings.model_dump(mode="json"),
         threshold=effective_threshold(settings.consistency, settings.engine("diarization")),
     )
-    print("\n".join(map(str, files)))
-    return 0
 
 
 if __name__ == "__main__":

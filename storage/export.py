@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from storage.card import write_card
 from storage.corpus import Corpus
+from storage.judgements import JUDGEMENTS, Judgements
 from storage.rows import CorpusError
 from storage.schema import UTTERANCE
 
@@ -34,6 +36,8 @@ def export(
 ) -> list[Path]:
     """Write the current version into a new folder: utterances/*.parquet, rejects/, sources/, speakers/ and the card.
 
+    Judgements come along, if there are any, with the names of those who judged.
+
     Utterances are in the order of their ids and marked so that `datasets` knows their audio without the
     card. The folder appears whole or not at all.
 
@@ -48,26 +52,39 @@ def export(
     Raises:
         CorpusError: The destination exists, or there is no utterance to export.
     """
+    with new_folder(corpus, destination) as partial:
+        files = [*_write_utterances(corpus, partial / "utterances", shard_bytes=shard_bytes)]
+        files += [_write_table(corpus, name, partial / name) for name in ("rejects", "sources", "speakers")]
+        files += _write_judgements(corpus, partial)
+        data_files = {name: [f"{name}/*.parquet"] for name in ("utterances", "rejects")}
+        write_card(corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files)
+    return [destination / file.relative_to(partial) for file in files]
+
+
+@contextmanager
+def new_folder(corpus: Corpus, destination: Path) -> Iterator[Path]:
+    """A folder to export a corpus to, which becomes the destination when all went well.
+
+    Raises:
+        CorpusError: The destination exists, or there is no utterance to export.
+    """
     if destination.exists():
         raise CorpusError(f"{destination} exists: name a new folder, or remove it first")
     if not corpus.shards():
         raise CorpusError(f"the corpus at {corpus.location} has no utterance to export")
     partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     try:
-        files = [*_write_utterances(corpus, partial / "utterances", shard_bytes=shard_bytes)]
-        files += [_write_table(corpus, name, partial / name) for name in ("rejects", "sources", "speakers")]
-        data_files = {name: [f"{name}/*.parquet"] for name in ("utterances", "rejects")}
-        write_card(corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files)
+        partial.mkdir(parents=True)
+        yield partial
         partial.rename(destination)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     log.info("exported version %d of %s to %s", corpus.version(), corpus.location, destination)
-    return [destination / file.relative_to(partial) for file in files]
 
 
 def _write_utterances(corpus: Corpus, folder: Path, *, shard_bytes: int) -> Iterator[Path]:
     folder.mkdir(parents=True)
-    tables = _ordered_tables(corpus)
+    tables = map(_marked, ordered_tables(corpus))
     table = next(tables, None)
     while table is not None:
         path = folder / f"train-{len(list(folder.iterdir())):05d}.parquet"
@@ -80,17 +97,29 @@ def _write_utterances(corpus: Corpus, folder: Path, *, shard_bytes: int) -> Iter
         yield path
 
 
-def _ordered_tables(corpus: Corpus) -> Iterator[pa.Table]:
+def ordered_tables(corpus: Corpus) -> Iterator[pa.Table]:
     """The utterances, one stored shard in memory at a time, in the order of their ids."""
     fragments = list(corpus.dataset().get_fragments())
     firsts = [min(one.to_table(columns=["utterance_id"])["utterance_id"].to_pylist()) for one in fragments]
-    audio = UTTERANCE.get_field_index("audio")
-    # `datasets` heeds the mark on a nullable field only.
-    schema = UTTERANCE.set(audio, UTTERANCE.field(audio).with_nullable(True))
-    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})})
     for _, index in sorted(zip(firsts, range(len(fragments)), strict=True)):
-        table = fragments[index].to_table(schema=UTTERANCE).sort_by("utterance_id")
-        yield table.cast(schema)
+        yield fragments[index].to_table(schema=UTTERANCE).sort_by("utterance_id")
+
+
+def _marked(table: pa.Table) -> pa.Table:
+    """The same rows, marked so that `datasets` knows the audio; it heeds the mark on a nullable field only."""
+    audio = UTTERANCE.get_field_index("audio")
+    schema = UTTERANCE.set(audio, UTTERANCE.field(audio).with_nullable(True))
+    return table.cast(schema.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})}))
+
+
+def _write_judgements(corpus: Corpus, folder: Path) -> Iterator[Path]:
+    if not corpus.is_local:
+        return
+    table = Judgements(corpus.folder).table()
+    if len(table):
+        path = folder / JUDGEMENTS
+        pq.write_table(table, path, compression="zstd")
+        yield path
 
 
 def _write_table(corpus: Corpus, name: str, folder: Path) -> Path:

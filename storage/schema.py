@@ -7,7 +7,7 @@ A corpus is a folder with three Delta tables:
     sources/      the ledger: one row a source, its outcome and what it cost
 
 and, made from the utterances after each build and replaced as a whole, `speakers.parquet`: one row a speaker of an
-episode, and which person of the series that is.
+episode, and which person of the series that is. What people said of the clips is in `judgements.parquet`.
 
 For every source, `turns_found == turns_kept + turns_rejected`, and the latter two are the numbers of its
 rows in `utterances` and of its turn-level rows (`start` not null) in `rejects`.
@@ -126,5 +126,20 @@ SPEAKER = pa.schema(
         pa.field("clips", pa.int32(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("similarity", pa.float32()),  # mean cosine to the person's other speakers; null for one alone
+    ]
+)
+
+JUDGEMENT = pa.schema(
+    [
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("utterance_id", pa.string(), nullable=False),
+        pa.field(
+            "verdict", pa.string(), nullable=False
+        ),  # does the clip sound as the query says: "fits", "partly", "no"
+        pa.field("judge", pa.string(), nullable=False),  # a name
+        pa.field("model", pa.string(), nullable=False),  # folder of the model that the clip was found with
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),  # of the utterances
+        pa.field("date", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )

@@ -17,6 +17,7 @@ from deltalake import DeltaTable
 
 from storage.corpus import NOTHING, SCHEMAS, TIMINGS, Corpus, schema_problem
 from storage.deltalog import Shard, damaged_entries, entries, filesystem, leftovers, require_corpus
+from storage.judgements import Judgements
 from storage.rows import CorpusError, row_digests, token_of
 from storage.schema import ADDED
 from storage.shards import DamagedShardError, live_shards, read_shard
@@ -200,6 +201,7 @@ def verify(corpus: Corpus, *, audio: bool = True) -> Report:
             report.problems.append(problem)
             told.update(problem.sources)
     _look_at_speakers(corpus, report)
+    _look_at_judgements(corpus, report)
     _look_for_leftovers(corpus, report)
     return report
 
@@ -391,6 +393,15 @@ def _look_at_speakers(corpus: Corpus, report: Report) -> None:
         corpus.speakers()
     except CorpusError as error:
         report.problems.append(Problem("speakers_damaged", str(error)))
+
+
+def _look_at_judgements(corpus: Corpus, report: Report) -> None:
+    if not corpus.is_local:
+        return  # an object store keeps none
+    try:
+        Judgements(corpus.folder).table()
+    except CorpusError as error:
+        report.problems.append(Problem("judgements_damaged", str(error)))
 
 
 def _look_for_leftovers(corpus: Corpus, report: Report) -> None:

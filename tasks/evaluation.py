@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from storage.card import data_uri, escape_markdown
 from storage.corpus import Corpus
+from storage.judgements import Judgements
 from storage.models import Decision, ModelStore
 from tasks.training import features_folder, open_clips, report_folder
 
 if TYPE_CHECKING:
+    from fsclap.evaluation.judged import Graded
     from fsclap.evaluation.results import Evaluation
 
 log = logging.getLogger("fsclap.tasks")
@@ -44,27 +46,35 @@ class EvaluatedModel(BaseModel):
 
 @task(task_run_name="evaluate {model} on {corpus}", cache_policy=NO_CACHE)
 def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> EvaluatedModel:
-    """The leak probe and the protocol on the test part, and the report."""
+    """The leak probe, the protocol on the test part, what people judged of it, and the report."""
+    from fsclap.evaluation.judged import judge_model
+    from fsclap.evaluation.model_card import languages_of, write_model_card
     from fsclap.evaluation.report import clips_needed, write_report
     from fsclap.evaluation.run import clips_of, evaluate_model, history_of
+    from fsclap.training.record import Trained
     from fsclap.training.splits import Split
 
     table = Corpus.open(corpus)
+    graded = judgements_of(table)  # first: a damaged file shall not cost an evaluation
     version = table.version() if version is None else version
     clips = open_clips(table, version, work)
     folder = _model_folder(model)
+    split = Split.load(folder / "split.json")
     found = evaluate_model(
-        folder, clips, Split.load(folder / "split.json"), "test",
+        folder, clips, split, "test",
         cache=features_folder(work), corpus=corpus, version=version,
     )  # fmt: skip
+    judged = judge_model(folder, found, graded)
+    evaluation = found.evaluation.model_copy(update={"judged": judged})
     report = write_report(
-        found.evaluation,
+        evaluation,
         report_folder(model, corpus, version),
         audio_embeddings=found.audio,
         text_embeddings=found.text,
         history=history_of(folder),
-        clips=clips_of(clips, clips_needed(found.evaluation)),
+        clips=clips_of(clips, clips_needed(evaluation)),
     )
+    write_model_card(folder, Trained.load(folder), languages_of(clips, split.train))
     return EvaluatedModel(
         corpus=corpus, version=version, model=model, report=str(report), leaks=found.evaluation.leak.leaks
     )
@@ -132,6 +142,13 @@ def refuse_leak(evaluated: EvaluatedModel) -> None:
     require_no_leak(Evaluation.load(Path(evaluated.report).with_name(FIGURES)).leak)
 
 
+def judgements_of(corpus: Corpus) -> "list[Graded]":
+    """What people said of a corpus's clips; nothing for a corpus in an object store, which keeps no judgements."""
+    from fsclap.evaluation.judged import Graded
+
+    return [Graded(**row) for row in Judgements(corpus.folder).graded()] if corpus.is_local else []
+
+
 def _model_folder(model: str) -> Path:
     folder = Path(model)
     store = ModelStore.open(folder.parent) if folder.parent.is_dir() else None
@@ -142,7 +159,7 @@ def _model_folder(model: str) -> Path:
 
 
 def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) -> str:
-    from fsclap.evaluation.report import HEADLINE, headline, interval, meaning
+    from fsclap.evaluation.report import HEADLINE, headline, interval, judged_meaning, meaning
 
     row = headline(evaluation)
     model, corpus = escape_markdown(evaluated.model), escape_markdown(evaluated.corpus)
@@ -157,6 +174,8 @@ def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) 
         metric = HEADLINE[1]
         lines.append(f"## {metric}: {interval(row.metrics[metric])}")
         lines.append(f"Mean of both directions, {row.pool:,} clips in the pool. {meaning(evaluation)}")
+    if evaluation.judged is not None and not evaluated.leaks:
+        lines.append(judged_meaning(evaluation.judged))
     state = "The current model now" if evaluated.promoted else "Not promoted"
     lines.append(f"**{state}**: {escape_markdown(evaluated.reason)}.")
     image = data_uri((report.parent / "map.png").read_bytes(), "image/png")

@@ -17,13 +17,15 @@ from matplotlib.figure import Figure
 
 from fsclap.audio import decode_flac
 from fsclap.evaluation import plots
-from fsclap.evaluation.results import METRICS, Evaluation, Example, Interval, Mode, RetrievalFigures
+from fsclap.evaluation.results import METRICS, Evaluation, Example, Interval, Judged, Mode, RetrievalFigures
 
 log = logging.getLogger(__name__)
 
 PAGE, FIGURES, MAP = "report.html", "evaluation.json", "map.png"
 HEADLINE: tuple[Mode, str] = ("paper", "mAP@10")
 """Mode and metric of the figure that a report opens with, in the largest pool, mean of both directions."""
+FEW_QUERIES = 5
+"""Judged queries below which an interval over queries says nothing."""
 _MAP_LABEL = "A map of the embeddings of clips and captions"
 _EXAMPLES = 10
 _FOUND = 3
@@ -123,6 +125,27 @@ def meaning(evaluation: Evaluation) -> str:
     return said + f"The model is {found.value / chance:.1f} times as good as chance, and the interval excludes chance."
 
 
+def judged_meaning(judged: Judged) -> str:
+    """What people's judgements say of the model, in words."""
+    if judged.ndcg is None or judged.chance is None or judged.above_chance is None:
+        return (
+            f"None of {judged.left_out} judged queries can be scored: each has fewer than two judged clips in this "
+            "part, or the same verdict for all of them."
+        )
+    said = (
+        f"People judged how well clips fit {judged.queries} queries; the model puts these clips in an order that "
+        f"reaches {percent(judged.ndcg.value)} of the best order's gain (nDCG@10), an order at random "
+        f"{percent(judged.chance)}. "
+    )
+    apart = judged.above_chance
+    points = f"{100 * apart.value:+.1f} points ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
+    if judged.queries < FEW_QUERIES:
+        return said + f"The difference is {points}, but with fewer than {FEW_QUERIES} queries it means nothing yet."
+    if apart.low <= 0:
+        return said + f"The difference is {points}: these judgements cannot tell the model from guessing."
+    return said + f"The difference is {points}, and the interval excludes chance."
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -173,6 +196,8 @@ def _render(evaluation: Evaluation, figures: Mapping[str, str], clips: Mapping[s
         metric=HEADLINE[1],
         metrics=METRICS,
         meaning=meaning(evaluation),
+        judged=None if leaks or evaluation.judged is None else evaluation.judged,
+        judged_meaning=judged_meaning,
         tables=[] if leaks else _tables(evaluation),
         directions=_DIRECTIONS,
         examples=[] if leaks else _examples(evaluation, clips, sounds),

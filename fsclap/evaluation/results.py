@@ -106,6 +106,33 @@ class Example(Result):
     found_ids: list[str]
 
 
+class Judged(Result):
+    """How far a model's order agrees with what people heard.
+
+    Attributes:
+        ndcg: nDCG@10 over the judged clips of each query, mean over queries, with its interval over queries; None
+            when no query could be scored.
+        chance: Of an order at random, for the same queries.
+        above_chance: By how much each query exceeds its own chance, with the interval of the paired difference.
+        queries: Queries scored.
+        left_out: Queries with fewer than 2 judged clips in the part, or with no difference among their gains.
+        judgements: The verdicts that counted, one a query, clip and judge.
+        elsewhere: Verdicts on clips that are not in the part, such as those of training: they don't count.
+        clips: Clips that the counted verdicts are about.
+        judges: People who gave them.
+    """
+
+    ndcg: Interval | None
+    chance: float | None
+    above_chance: Interval | None
+    queries: int
+    left_out: int
+    judgements: int
+    elsewhere: int
+    clips: int
+    judges: int
+
+
 class Evaluation(Result):
     """Everything one evaluation found.
 
@@ -124,6 +151,7 @@ class Evaluation(Result):
         group_sizes: Clips that share a style -> number of styles.
         nearest_training_speaker: Highest cosine between a speaker of this part and one of training; None when
             the corpus has no speaker embeddings.
+        judged: What people's judgements say; None when there are none, or the model leaks.
     """
 
     model: str
@@ -146,6 +174,7 @@ class Evaluation(Result):
     nearest_training_speaker: float | None
     best: list[Example] = []
     worst: list[Example] = []
+    judged: Judged | None = None
 
     def figure(self, metric: str, *, mode: Mode, direction: Direction = "mean", pool: int | None = None) -> Interval:
         """One figure of the first stage; the largest pool by default.

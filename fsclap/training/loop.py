@@ -7,6 +7,7 @@
     {folder}/rejected.jsonl          clips that could not be used
     {folder}/split.json              who trained and who is tested
     {folder}/config.json, *.safetensors    the model, best epoch: FSCLAP.from_pretrained(folder)
+    {folder}/README.md               the model's card
     {folder}/training.json           `Trained`; written last
 
 A file appears whole or not at all (metrics.jsonl and the curves grow), so a run that was killed can go on.
@@ -343,9 +344,11 @@ def _best(position: Position) -> Epoch:
 
 
 def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, training: Pairs, validation: Pairs) -> None:
+    from fsclap.evaluation.model_card import languages_of, write_model_card  # matplotlib takes a second
+
     model.save_pretrained(job.folder)
     best = _best(position)
-    Trained(
+    trained = Trained(
         run=job.run,
         best_epoch=best.epoch,
         validation=best.validation,
@@ -356,5 +359,7 @@ def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, trainin
         rejected=len(training.rejected) + len(validation.rejected),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         environment=environment(fabric),
-    ).save(job.folder / RECORD)
+    )
+    write_model_card(job.folder, trained, languages_of(job.store, training.ids))
+    trained.save(job.folder / RECORD)
     log.info("trained %s: epoch %d, validation mAP@10 %.4f", job.folder, best.epoch, best.validation)
