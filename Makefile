@@ -6,13 +6,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui build-dataset test test-fast test-laion faults lint format bench clean
+.PHONY: run ui app build-dataset test test-fast test-laion faults lint format bench clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
 
 ui: .venv/.run
 	$(BIN)/python -m deployments.local ui
+
+app: .venv/.run
+	$(BIN)/fsclap app
 
 build-dataset: .venv/.run
 	$(BIN)/prefect deployment run build-dataset/build-dataset --watch

@@ -57,7 +57,7 @@ def answers(index: Path, query: str, folder: Path) -> str:
         lines += [f"                {(folder / prompt['audio']).resolve()}"]
     if ModelStore.open(Path(record.model).parent).promoted() is None:
         lines.append("        No model beat chance on a corpus this small: the order of these clips means little.")
-    page = f"http://127.0.0.1:{PORT}/?{urlencode({'q': query})}"
+    page = f"http://127.0.0.1:{PORT}/?{urlencode({'query': query})}"
     lines += ["", 'search yourself  .venv/bin/fsclap search "a weary voice, speaking slowly" --top 5']
     lines += [f"search page      .venv/bin/fsclap app, then {page}"]
     return "\n".join(lines)

@@ -70,7 +70,7 @@ def test_a_search_ends_in_clips_that_can_be_played(index_folder: Path, searcher:
     for file in files:
         assert str(file) in shown
         assert len(soundfile.read(file)[0])
-    assert "http://127.0.0.1:8420/?q=a+low+voice" in shown
+    assert "http://127.0.0.1:8420/?query=a+low+voice" in shown
     assert "No model beat chance" in shown, "none was promoted"
 
 
