@@ -87,14 +87,19 @@ class Judgements:
                 "until then nothing is added to it"
             ) from error
 
-    def graded(self) -> list[dict[str, Any]]:
+    def graded(self, recipes: Mapping[str, str]) -> list[dict[str, Any]]:
         """What all judges together say of each query and clip: `query`, `utterance_id`, `gain` and `judges`.
 
         Of each judge the latest verdict counts; `gain` is the mean over judges of fits 2, partly 1, no 0. `judges` are
         their names, sorted.
+
+        Args:
+            recipes: Utterance id -> recipe of the clips that the corpus has now. A clip that is gone, or was made anew
+                by another recipe, is not the one that was heard.
         """
         verdicts: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-        for row in sorted(self.rows(), key=lambda row: row["date"]):  # stable: of one date, as added
+        counted = [row for row in self.rows() if recipes.get(row["utterance_id"]) == row["recipe"]]
+        for row in sorted(counted, key=lambda row: row["date"]):  # stable: of one date, as added
             verdicts[row["query"], row["utterance_id"]][row["judge"]] = row["verdict"]
         return [
             {
@@ -109,7 +114,7 @@ class Judgements:
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     checked = dict(row)
-    for name in ("query", "utterance_id", "judge"):
+    for name in ("query", "utterance_id", "recipe", "judge"):
         value = checked.get(name)
         if name in checked and not (isinstance(value, str) and value.strip()):
             raise CorpusError(f"judgements: {name} is {value!r}; it must say something")

@@ -133,9 +133,8 @@ JUDGEMENT = pa.schema(
     [
         pa.field("query", pa.string(), nullable=False),
         pa.field("utterance_id", pa.string(), nullable=False),
-        pa.field(
-            "verdict", pa.string(), nullable=False
-        ),  # does the clip sound as the query says: "fits", "partly", "no"
+        pa.field("recipe", pa.string(), nullable=False),  # of the clip: made by another one, it is another clip
+        pa.field("verdict", pa.string(), nullable=False),  # does it sound as the query says: "fits", "partly", "no"
         pa.field("judge", pa.string(), nullable=False),  # a name
         pa.field("model", pa.string(), nullable=False),  # folder of the model that the clip was found with
         pa.field("corpus", pa.string(), nullable=False),

@@ -55,8 +55,8 @@ def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> E
     from fsclap.training.splits import Split
 
     table = Corpus.open(corpus)
-    graded = judgements_of(table)  # first: a damaged file shall not cost an evaluation
     version = table.version() if version is None else version
+    graded = judgements_of(table, version)  # first: a damaged file shall not cost an evaluation
     clips = open_clips(table, version, work)
     folder = _model_folder(model)
     split = Split.load(folder / "split.json")
@@ -142,11 +142,15 @@ def refuse_leak(evaluated: EvaluatedModel) -> None:
     require_no_leak(Evaluation.load(Path(evaluated.report).with_name(FIGURES)).leak)
 
 
-def judgements_of(corpus: Corpus) -> "list[Graded]":
-    """What people said of a corpus's clips; nothing for a corpus in an object store, which keeps no judgements."""
+def judgements_of(corpus: Corpus, version: int) -> "list[Graded]":
+    """What people said of the clips of a corpus version; a corpus in an object store keeps no judgements."""
     from fsclap.evaluation.judged import Graded
 
-    return [Graded(**row) for row in Judgements(corpus.folder).graded()] if corpus.is_local else []
+    if not corpus.is_local:
+        return []
+    rows = corpus.utterances(version=version, columns=["utterance_id", "recipe"])
+    recipes = dict(zip(rows["utterance_id"].to_pylist(), rows["recipe"].to_pylist(), strict=True))
+    return [Graded(**row) for row in Judgements(corpus.folder).graded(recipes)]
 
 
 def _model_folder(model: str) -> Path:

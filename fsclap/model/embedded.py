@@ -7,6 +7,7 @@ Text: MiniLM's last hidden states.
 import importlib.metadata
 import importlib.util
 import math
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,8 @@ FRAME = prosody.POOL * prosody.HOP
 """Samples of one token: 80 ms."""
 SPREAD = 3.0
 """Brings MiniLM's states, whose standard deviation is a third, to that of the audio features."""
+_LOADING = threading.Lock()
+"""transformers' lazy imports fail when several threads are at them."""
 
 
 class ProsodicFrames:
@@ -81,7 +84,9 @@ def _whisper_frames(wave: np.ndarray) -> np.ndarray:
     frames = math.ceil(len(wave) / FRAME)
     padded = np.pad(wave.astype(np.float32), (0, frames * FRAME - len(wave)))
     mel = _mel_extractor()(padded, padding=0)[:, : len(padded) // MEL_HOP]
-    encoded = _whisper().encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], dtype=np.float32)))
+    with _LOADING:
+        whisper = _whisper()
+    encoded = whisper.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel[None], dtype=np.float32)))
     outputs = np.asarray(encoded)[0]  # (2 mel frames each, 384)
     return outputs[: frames * (FRAME // ENCODER_HOP)].reshape(frames, -1, WHISPER_DIM).mean(axis=1)
 
@@ -110,7 +115,8 @@ class SentenceTokens:
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
         """(tokens, 384) float32 a caption; a caption of more than `max_tokens` word pieces loses its end."""
-        tokenizer, network = _sentence_model()
+        with _LOADING:
+            tokenizer, network = _sentence_model()
         found = []
         for start in range(0, len(captions), 64):
             batch = tokenizer(

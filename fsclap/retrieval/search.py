@@ -112,7 +112,7 @@ class Searcher:
         if rerank and self.model.matcher is None:
             raise SearchError("this model has no matching head to re-rank with: train it with model.rerank=true")
         vector = self.model.embed_text([query])[0].cpu().numpy()
-        hits = self._nearest(vector, max(top, rerank), where)
+        hits = self.like_vector(vector, top=max(top, rerank), where=where)
         return self._reranked(query, hits, rerank)[:top] if rerank else hits
 
     def like_clip(self, utterance_id: str, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
@@ -121,7 +121,7 @@ class Searcher:
         Raises:
             SearchError: The index has no such clip.
         """
-        hits = self._nearest(self.vector(utterance_id), top + 1, where)
+        hits = self.like_vector(self.vector(utterance_id), top=top + 1, where=where)
         others = [hit for hit in hits if hit.utterance_id != utterance_id][:top]
         return [Hit(rank, hit.score, None, hit.row) for rank, hit in enumerate(others, start=1)]
 
@@ -133,7 +133,26 @@ class Searcher:
         Raises:
             SearchError: It is too short, or has samples that are no numbers.
         """
-        return self._nearest(self.embedded(wave, sample_rate), top, where)
+        return self.like_vector(self.embedded(wave, sample_rate), top=top, where=where)
+
+    def like_vector(self, vector: np.ndarray, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
+        """The clips nearest to a vector, (embedding,) of unit norm: of a description or of a sound.
+
+        Raises:
+            SearchError: A condition can't be read.
+        """
+        among = mask(self.index.rows, where)
+        # A few clips that meet the conditions are compared faster than they are found in the lists.
+        if self._approximate is not None and (among is None or among.mean() >= FEW):
+            likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
+            order, scores = nearest(self.index.vectors[likely], vector, top)
+            rows = likely[order]
+        else:
+            rows, scores = nearest(self.index.vectors, vector, top, among)
+        return [
+            Hit(rank, float(score), None, self._row(int(row)))
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
+        ]
 
     def describe(self, vector: np.ndarray, *, top: int = 10) -> list[Description]:
         """The captions of the corpus that fit a clip best, given the clip's vector (`vector`, `embedded`)."""
@@ -186,20 +205,6 @@ class Searcher:
     def _approximate(self) -> Any:
         file = self.index.approximate
         return approximate.load(file) if file is not None else None
-
-    def _nearest(self, vector: np.ndarray, top: int, where: Sequence[Condition]) -> list[Hit]:
-        among = mask(self.index.rows, where)
-        # A few clips that meet the conditions are compared faster than they are found in the lists.
-        if self._approximate is not None and (among is None or among.mean() >= FEW):
-            likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
-            order, scores = nearest(self.index.vectors[likely], vector, top)
-            rows = likely[order]
-        else:
-            rows, scores = nearest(self.index.vectors, vector, top, among)
-        return [
-            Hit(rank, float(score), None, self._row(int(row)))
-            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
-        ]
 
     def _reranked(self, query: str, hits: list[Hit], count: int) -> list[Hit]:
         if self._sound is None:

@@ -239,8 +239,6 @@ def _befall(broken: Stand, strike: Strike) -> None:
                 return
             case "stop-worker":
                 broken.stop_worker()
-                stack.pop_all().close()
-                broken.wait_for_worker()
                 broken.start_worker()
                 return
             case "kill-machine":

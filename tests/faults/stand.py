@@ -136,14 +136,14 @@ class Stand:
         self.worker.wait()
 
     def stop_worker(self) -> None:
-        """SIGTERM: the worker ends when its runs have ended; `wait_for_worker` waits for that."""
+        """SIGTERM, and SIGKILL when it has not ended after a while, as init systems do: Prefect's worker at times
+        does not heed the first."""
         assert self.worker is not None
         self.worker.terminate()
-
-    def wait_for_worker(self) -> None:
-        assert self.worker is not None
-        worker = self.worker
-        until(lambda: worker.poll() is not None, patience=300, what="the worker ends after SIGTERM")
+        try:
+            self.worker.wait(15)
+        except subprocess.TimeoutExpired:
+            self.kill_worker()
 
     def command(self, command: list[str]) -> str:
         """Run a command of a user's in the project; its output.

@@ -20,11 +20,15 @@ from storage.verify import verify
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
+HELD = {"0123456789abcdef-00001": "recipe-1", "other": "recipe-1"}
+"""The clips that the corpus has."""
+
 
 def judgement(**changes: Any) -> dict[str, Any]:
     row = {
         "query": "a weary voice",
         "utterance_id": "0123456789abcdef-00001",
+        "recipe": "recipe-1",
         "verdict": "fits",
         "judge": "ada",
         "model": "data/models/m",
@@ -49,7 +53,7 @@ def test_what_was_added_comes_back_in_order(judgements: Judgements) -> None:
 
 
 def test_none_yet_is_an_empty_list(judgements: Judgements) -> None:
-    assert (judgements.rows(), judgements.graded()) == ([], [])
+    assert (judgements.rows(), judgements.graded(HELD)) == ([], [])
     assert not judgements.path.exists()
 
 
@@ -92,17 +96,17 @@ def test_a_row_without_a_column_is_refused(judgements: Judgements) -> None:
 def test_of_a_judge_the_latest_verdict_counts(judgements: Judgements) -> None:
     judgements.add(judgement(verdict="no", date=NOON + timedelta(hours=1)))
     judgements.add(judgement(verdict="fits", date=NOON))  # an earlier one that arrives later
-    (row,) = judgements.graded()
+    (row,) = judgements.graded(HELD)
     assert (row["gain"], row["judges"]) == (0, ("ada",))
     judgements.add(judgement(verdict="partly", date=NOON + timedelta(hours=1)))  # at the same moment: as added
-    assert judgements.graded()[0]["gain"] == 1
+    assert judgements.graded(HELD)[0]["gain"] == 1
 
 
 def test_judges_who_disagree_count_alike(judgements: Judgements) -> None:
     for judge, verdict in (("ada", "fits"), ("bob", "no"), ("cy", "partly"), ("cy", "fits")):
         judgements.add(judgement(judge=judge, verdict=verdict))
     judgements.add(judgement(utterance_id="other", judge="bob", verdict="partly"))
-    assert judgements.graded() == [
+    assert judgements.graded(HELD) == [
         {
             "query": "a weary voice",
             "utterance_id": "0123456789abcdef-00001",
@@ -111,6 +115,13 @@ def test_judges_who_disagree_count_alike(judgements: Judgements) -> None:
         },
         {"query": "a weary voice", "utterance_id": "other", "gain": 1, "judges": ("bob",)},
     ]
+
+
+def test_a_clip_that_is_gone_or_was_made_anew_is_not_the_one_that_was_heard(judgements: Judgements) -> None:
+    judgements.add(judgement())
+    judgements.add(judgement(utterance_id="other", recipe="recipe-0"))
+    judgements.add(judgement(utterance_id="gone"))
+    assert [row["utterance_id"] for row in judgements.graded(HELD)] == ["0123456789abcdef-00001"]
 
 
 def _add(folder: Path, judge: str, count: int) -> None:
@@ -157,7 +168,7 @@ def test_a_damaged_file_is_said_and_left_alone(judgements: Judgements) -> None:
     judgements.add(judgement())
     damage(judgements.path)
     held = judgements.path.read_bytes()
-    for use in (judgements.rows, judgements.graded, lambda: judgements.add(judgement())):
+    for use in (judgements.rows, lambda: judgements.graded(HELD), lambda: judgements.add(judgement())):
         with pytest.raises(CorpusError, match=rf"{JUDGEMENTS} is damaged .* put a backup in its place"):
             use()
     assert judgements.path.read_bytes() == held
@@ -170,7 +181,7 @@ def test_a_file_of_another_kind_is_no_judgements(judgements: Judgements) -> None
     odd = pa.Table.from_pylist([judgement(verdict="maybe", date=NOON)], schema=JUDGEMENT)
     pq.write_table(odd, judgements.path)
     with pytest.raises(CorpusError, match="verdict is 'maybe'"):
-        judgements.graded()
+        judgements.graded(HELD)
 
 
 def test_a_folder_that_takes_no_file_is_said(judgements: Judgements, monkeypatch: pytest.MonkeyPatch) -> None:

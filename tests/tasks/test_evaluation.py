@@ -46,8 +46,8 @@ def judge(corpus: Path, query: str, verdicts: dict[str, str]) -> None:
     for utterance_id, verdict in verdicts.items():
         Judgements(corpus).add(
             {
-                "query": query, "utterance_id": utterance_id, "verdict": verdict, "judge": "ada", "model": "m",
-                "corpus": str(corpus), "version": 1, "date": "2026-11-23T12:00:00+00:00",
+                "query": query, "utterance_id": utterance_id, "recipe": "recipe-1", "verdict": verdict, "judge": "ada",
+                "model": "m", "corpus": str(corpus), "version": 1, "date": "2026-11-23T12:00:00+00:00",
             }
         )  # fmt: skip
 

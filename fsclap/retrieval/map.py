@@ -1,0 +1,170 @@
+"""A map of the clips: near each other is what sounds alike to the model. Made once an index, in a process of its own.
+
+    python -m fsclap.retrieval.map data/corpus-index
+
+makes it ahead of time; else the page does when somebody first opens it. `{folder}/{build}/map.npy` is (clips, 2)
+float32 in [0, 1].
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from fsclap.evaluation.plots import umap_2d
+from fsclap.retrieval.filters import columns
+from fsclap.retrieval.index import Index, SearchError
+from fsclap.training.clips import locked, written_aside
+
+MOST = 20_000
+"""Clips of a map; of more, a random sample."""
+NAMED = 6
+"""Values of a column that get a colour of their own; colours that everybody can tell apart are no more."""
+CATEGORIES = ("emotion", "series", "speaker", "language")
+
+
+def make_map(index: Index) -> None:
+    """Compute the map of an index, unless it is there. Of several processes one works and the others wait."""
+    file = _file(index)
+    with locked(file.parent):
+        if file.is_file():
+            return
+        places, _ = umap_2d(np.asarray(index.vectors[sample(index)]), seed=0)
+        places -= places.min(axis=0)
+        places /= places.max() or 1.0
+        with written_aside(file) as aside, aside.open("wb") as sink:
+            np.save(sink, places.astype(np.float32))
+
+
+def sample(index: Index) -> np.ndarray:
+    """The rows that are on the map, (places,), ascending; the same ones each time."""
+    count = len(index.rows)
+    return np.sort(np.random.default_rng(0).permutation(count)[:MOST])
+
+
+class CorpusMap:
+    """The map of an index, made when it is first asked for."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._messages: IO[bytes] | None = None
+
+    def places(self) -> np.ndarray | None:
+        """(places, 2) float32 in [0, 1], of the rows that `sample` gives; None while it is being made.
+
+        Raises:
+            SearchError: There are too few clips, or making it failed; the next call tries again.
+        """
+        if len(self.index.rows) < 2:
+            raise SearchError("one clip is no map: build the index of a larger corpus")
+        with self._lock:
+            if _file(self.index).is_file():
+                return np.asarray(np.load(_file(self.index)))
+            if self._process is None:
+                self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the process runs)
+                command = [sys.executable, "-m", "fsclap.retrieval.map", str(self.index.folder)]
+                self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._messages)
+            elif self._process.poll() is not None:
+                raise SearchError(
+                    f"the map could not be made: {self._ended()}; fsclap index build makes the index anew"
+                )
+            return None
+
+    def stop(self) -> None:
+        """End a computation that is under way."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+
+    def _ended(self) -> str:
+        assert self._messages is not None
+        self._process = None
+        self._messages.seek(0)
+        lines = self._messages.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "the process was killed"
+
+
+def routes(map_: CorpusMap) -> APIRouter:
+    router = APIRouter(prefix="/api/map")
+    rows = map_.index.rows
+    colours = _colours(rows)
+
+    @router.get("")
+    def places() -> Response:
+        try:
+            found = map_.places()
+        except SearchError as error:
+            raise HTTPException(503, str(error)) from error
+        if found is None:
+            return JSONResponse({"state": "making"}, 202)
+        return JSONResponse(
+            {
+                "of": len(rows),
+                "ids": rows["utterance_id"].take(pa.array(sample(map_.index))).to_pylist(),
+                "x": found[:, 0].astype(float).round(4).tolist(),
+                "y": found[:, 1].astype(float).round(4).tolist(),
+                "columns": colours,
+            }
+        )
+
+    @router.get("/values")
+    def values(column: str) -> dict[str, Any]:
+        if column not in colours:
+            raise SearchError(f"the map is not coloured by {column!r}; it is by: {', '.join(colours)}")
+        held = _column(rows, column).take(pa.array(sample(map_.index)))
+        return _named(held) if column in CATEGORIES else _measured(held)
+
+    return router
+
+
+def _file(index: Index) -> Path:
+    return index.folder / index.record.build / "map.npy"
+
+
+def _colours(rows: pa.Table) -> list[str]:
+    """The columns that tell clips apart by colour."""
+    measures = [name for name in columns(rows) if name == "duration" or name.startswith("attributes.")]
+    named = [name for name in CATEGORIES if name in rows.schema.names]
+    return [name for name in named + measures if _column(rows, name).null_count < len(rows)]
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    whole, _, part = name.partition(".")
+    held = rows[whole].combine_chunks()
+    return pc.struct_field(held, part) if part else held
+
+
+def _named(values: pa.Array) -> dict[str, Any]:
+    """For each clip the number of its name; -1: it has none."""
+    counts = values.drop_null().value_counts().to_pylist()
+    names = [count["values"] for count in sorted(counts, key=lambda count: (-count["counts"], count["values"]))]
+    numbers = {name: min(number, NAMED) for number, name in enumerate(names)}
+    others = [f"{len(names) - NAMED} others"] if len(names) > NAMED else []
+    codes = [-1 if value is None else numbers[value] for value in values.to_pylist()]
+    return {"names": names[:NAMED] + others, "others": bool(others), "codes": codes}
+
+
+def _measured(values: pa.Array) -> dict[str, Any]:
+    """Each clip's number, or null; and the range of colours, which a few extremes do not stretch."""
+    numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    there = numbers[np.isfinite(numbers)]
+    low, high = np.percentile(there, [2, 98]).tolist() if len(there) else (0.0, 0.0)
+    return {"values": [round(n, 4) if np.isfinite(n) else None for n in numbers.tolist()], "low": low, "high": high}
+
+
+if __name__ == "__main__":
+    os.nice(10)  # the page goes on answering meanwhile
+    make_map(Index.open(sys.argv[1]))

@@ -1,0 +1,165 @@
+// One audio element for the whole page, and decks: a play button, a waveform to seek in, the time.
+
+import { api, byId, el, svg } from "./dom.js";
+
+const audio = byId("audio");
+const PLAY = "M6 4l12 7-12 7z";
+const PAUSE = "M6 4h4v14H6zM13 4h4v14h-4z";
+const STEP = 0.05; // of the clip, for an arrow key
+let current = null;
+
+for (const event of ["play", "pause", "ended", "timeupdate", "seeked", "durationchange"]) {
+  audio.addEventListener(event, () => current?.show());
+}
+audio.addEventListener("playing", () => current?.heard());
+audio.addEventListener("error", () => {
+  if (current && audio.getAttribute("src")) current.fail("This clip can't be played.");
+});
+audio.addEventListener("play", follow);
+
+function follow() {
+  // timeupdate comes four times a second; the mark on a short clip should not jump.
+  current?.show();
+  if (!audio.paused) requestAnimationFrame(follow);
+}
+
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    if (!entry.isIntersecting) continue;
+    seen.unobserve(entry.target);
+    entry.target.deck.outline();
+  }
+}, { rootMargin: "200px" });
+
+/** Silence, when what plays is no longer shown. */
+export function stop() {
+  audio.pause();
+  audio.removeAttribute("src");
+  current = null;
+}
+
+export class Deck {
+  /**
+   * @param name what is played, for those who do not see it
+   * @param sources {audio, peaks}: addresses; without peaks there is no waveform
+   * @param duration in seconds, until the audio tells
+   * @param onheard called when sound begins to come out
+   */
+  constructor(name, sources, duration, onheard = () => {}) {
+    Object.assign(this, { name, sources, duration: duration ?? 0, onheard });
+    this.icon = svg("path", { d: PLAY });
+    this.button = el("button", { type: "button", class: "play", "aria-label": `Play: ${name}`, onclick: () => this.toggle() },
+      svg("svg", { viewBox: "0 0 22 22", "aria-hidden": "true" }, this.icon));
+    this.wave = el("div", {
+      class: "wave", role: "slider", tabindex: "0", "aria-label": `Position in: ${name}`,
+      "aria-valuemin": "0", "aria-valuemax": "100",
+      onclick: (event) => this.click(event), onkeydown: (event) => this.key(event),
+    });
+    this.time = el("span", { class: "time" });
+    this.problem = el("p", { class: "deck-problem", role: "alert" });
+    this.element = el("div", { class: "deck" }, this.button, this.wave, this.time, this.problem);
+    this.wave.deck = this;
+    this.show();
+    if (sources.peaks) seen.observe(this.wave);
+  }
+
+  get active() {
+    return current === this;
+  }
+
+  toggle() {
+    if (this.active && !audio.paused) audio.pause();
+    else this.play();
+  }
+
+  /** Settles once it plays, or the browser has refused to play unasked. */
+  async play() {
+    this.load();
+    try {
+      await audio.play();
+    } catch (error) {
+      if (error.name !== "AbortError" && error.name !== "NotAllowedError") this.fail("This clip can't be played.");
+    }
+  }
+
+  load() {
+    if (this.active) return;
+    const before = current;
+    current = this;
+    audio.src = this.sources.audio;
+    before?.show();
+  }
+
+  seek(share) {
+    this.load();
+    audio.currentTime = Math.min(Math.max(share, 0), 1) * this.duration;
+    this.show();
+  }
+
+  click(event) {
+    const box = this.wave.getBoundingClientRect();
+    this.seek((event.clientX - box.left) / box.width);
+    this.play();
+  }
+
+  key(event) {
+    const at = this.active ? audio.currentTime / (this.duration || 1) : 0;
+    const places = {
+      ArrowRight: at + STEP, ArrowUp: at + STEP, ArrowLeft: at - STEP, ArrowDown: at - STEP, Home: 0, End: 1,
+    };
+    if (event.key in places) this.seek(places[event.key]);
+    else if (event.key === " " || event.key === "Enter") this.toggle();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  show() {
+    if (this.active && Number.isFinite(audio.duration)) this.duration = audio.duration;
+    const playing = this.active && !audio.paused && !audio.ended;
+    const at = this.active ? audio.currentTime : 0;
+    const percent = this.duration ? Math.min(100, (100 * at) / this.duration) : 0;
+    this.element.classList.toggle("playing", playing);
+    this.icon.setAttribute("d", playing ? PAUSE : PLAY);
+    this.button.setAttribute("aria-label", `${playing ? "Pause" : "Play"}: ${this.name}`);
+    this.wave.style.setProperty("--played", `${percent}%`);
+    this.wave.setAttribute("aria-valuenow", percent.toFixed(0));
+    this.wave.setAttribute("aria-valuetext", `${at.toFixed(1)} of ${this.duration.toFixed(1)} seconds`);
+    this.time.textContent = this.active && at > 0 ? `${at.toFixed(1)} / ${this.duration.toFixed(1)} s` : `${this.duration.toFixed(1)} s`;
+  }
+
+  heard() {
+    this.problem.textContent = "";
+    this.onheard();
+  }
+
+  fail(message) {
+    this.problem.textContent = message;
+  }
+
+  async outline() {
+    try {
+      const { peaks, duration } = await api(this.sources.peaks);
+      this.duration = duration;
+      this.wave.replaceChildren(bars(peaks, "rest"), bars(peaks, "played"));
+      this.show();
+    } catch (error) {
+      this.fail(error.message);
+    }
+  }
+}
+
+/** The deck of a clip of the corpus. */
+export function clipDeck(id, name, duration, onheard) {
+  const base = `/api/clips/${encodeURIComponent(id)}`;
+  return new Deck(name, { audio: `${base}/audio`, peaks: `${base}/peaks` }, duration, onheard);
+}
+
+function bars(peaks, kind) {
+  const d = peaks.map((peak, at) => {
+    const half = Math.max(0.6, 14 * peak);
+    return `M${at * 4 + 2} ${(16 - half).toFixed(1)}V${(16 + half).toFixed(1)}`;
+  }).join("");
+  return svg("svg", { class: kind, viewBox: `0 0 ${peaks.length * 4} 32`, preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("path", { d }));
+}

@@ -1,0 +1,248 @@
+// Search: the address holds the question, so that it can be shared and the back button works.
+
+import { ApiError, api, byId, counted, el, showProblem } from "./dom.js";
+import { card } from "./card.js";
+import { Deck, stop } from "./player.js";
+
+const STEP = 10;
+const MOST = 100;
+const form = byId("search-form");
+const controls = {}; // name in the address -> input or select
+let about = null;
+let running = null; // AbortController of the search under way
+let recording = null; // the uploaded file that the results are like
+let go = null;
+
+/** @param navigate (address) => void */
+export function setUp(corpus, navigate) {
+  about = corpus;
+  go = navigate;
+  byId("examples").replaceChildren(...about.examples.map((example) =>
+    el("li", {}, el("button", { type: "button", class: "example", onclick: () => ask({ query: example }) }, example))));
+  byId("fields").replaceChildren(...fields());
+  byId("filters").open = matchMedia("(min-width: 900px)").matches;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    recording && !byId("query").value.trim() ? listen(recording) : ask({ query: byId("query").value.trim() });
+  });
+  byId("file").addEventListener("change", (event) => {
+    const [file] = event.target.files;
+    event.target.value = ""; // so that choosing the same file again is a change
+    if (file) listen(file);
+  });
+  byId("more").addEventListener("click", more);
+  setUpDrop();
+}
+
+/** Show what the address asks for. */
+export function show(parameters) {
+  byId("query").value = parameters.get("query") ?? "";
+  for (const [name, control] of Object.entries(controls)) control.value = parameters.get(name) ?? "";
+  countFilters();
+  const top = Math.min(MOST, Number(parameters.get("top")) || STEP);
+  const like = parameters.get("like");
+  const query = parameters.get("query");
+  if (like) find(`/api/clips/${encodeURIComponent(like)}/like?${asked(top)}`, top);
+  else if (query) find(`/api/search?${asked(top)}&query=${encodeURIComponent(query)}`, top);
+  else if (recording) listen(recording, top);
+  else welcome();
+}
+
+function welcome() {
+  running?.abort();
+  clear();
+  byId("examples").hidden = false;
+  say(`${counted(about.clips, "clip", "clips")} to search in. Describe a voice, choose an example, or drop a recording here.`);
+}
+
+/** Go to the address of a question with the filters as they are. */
+function ask(question) {
+  const parameters = new URLSearchParams();
+  for (const [name, value] of Object.entries(question)) if (value) parameters.set(name, value);
+  for (const [name, control] of Object.entries(controls)) if (control.value.trim()) parameters.set(name, control.value.trim());
+  if (question.query) recording = null;
+  go(`/?${parameters}`);
+}
+
+/** Ask again after a filter was changed. */
+function refine() {
+  const now = new URLSearchParams(location.search);
+  const like = now.get("like");
+  if (like || byId("query").value.trim()) ask(like ? { like } : { query: byId("query").value.trim() });
+  else if (recording) listen(recording);
+  countFilters();
+}
+
+function more() {
+  const parameters = new URLSearchParams(location.search);
+  const top = Math.min(MOST, byId("results").childElementCount + STEP);
+  if (recording) {
+    listen(recording, top);
+    return;
+  }
+  parameters.set("top", top);
+  go(`/?${parameters}`);
+}
+
+function asked(top) {
+  const parameters = new URLSearchParams({ top });
+  for (const condition of conditions()) parameters.append("where", condition);
+  return parameters;
+}
+
+function conditions() {
+  const found = [];
+  for (const facet of about.facets) {
+    const value = controls[facet.column].value.trim();
+    // A name that the corpus has is meant as it is; of any other, the clips that have it in theirs.
+    const exact = facet.values.some((known) => known.value === value);
+    if (value) found.push(`${facet.column} ${exact ? "=" : "~"} ${value}`);
+  }
+  if (controls.min?.value) found.push(`duration >= ${controls.min.value}`);
+  if (controls.max?.value) found.push(`duration <= ${controls.max.value}`);
+  return found.concat(controls.where.value.split(";").map((text) => text.trim()).filter(Boolean));
+}
+
+async function find(address, top) {
+  await answer(async (signal) => {
+    say("Searching …");
+    const { clip, clips } = await api(address, { signal });
+    if (clip) byId("asked").replaceChildren(el("h2", { class: "over" }, "Clips like this one"), card(clip, 3));
+    list(clips, top, clip ? "like it" : "found");
+  });
+}
+
+async function listen(file, top = STEP) {
+  recording = file;
+  byId("query").value = "";
+  if (location.pathname !== "/" || new URLSearchParams(location.search).has("query") || new URLSearchParams(location.search).has("like")) {
+    const kept = new URLSearchParams(location.search);
+    for (const name of ["query", "like", "top"]) kept.delete(name);
+    history.pushState(null, "", `/?${kept}`);
+  }
+  await answer(async (signal) => {
+    if (file.size > about.largest) {
+      throw new ApiError(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; ${about.largest / 1e6} MB are the most. Cut it, or take its sound alone.`);
+    }
+    say(`Listening to ${file.name} …`);
+    const headers = { "Content-Type": "application/octet-stream" };
+    const found = await api(`/api/sound?${asked(top)}`, { method: "POST", body: file, headers, signal });
+    byId("asked").replaceChildren(uploaded(file, found));
+    list(found.clips, top, "like it");
+  });
+}
+
+function uploaded(file, found) {
+  const address = URL.createObjectURL(file);
+  const deck = new Deck(file.name, { audio: address }, found.duration);
+  deck.element.classList.add("plain");
+  return el("section", { class: "card upload", "aria-label": "Your recording" },
+    el("h2", { class: "caption" }, file.name), deck.element,
+    el("p", { class: "over" }, "Captions that fit it best"),
+    el("ol", { class: "captions" }, ...found.captions.map(({ caption, score }) =>
+      el("li", {}, el("span", {}, caption), el("span", { class: "score" }, score.toFixed(3))))));
+}
+
+/** Run a search: of several, the last one is shown. */
+async function answer(search) {
+  running?.abort();
+  running = new AbortController();
+  const { signal } = running;
+  clear();
+  byId("search").setAttribute("aria-busy", "true");
+  byId("results").replaceChildren(...Array.from({ length: 3 }, () => el("li", { class: "waiting", "aria-hidden": "true" })));
+  try {
+    await search(signal);
+  } catch (error) {
+    if (signal.aborted) return;
+    clear();
+    showProblem(byId("search-problem"), error, () => answer(search));
+  }
+  if (!signal.aborted) byId("search").removeAttribute("aria-busy");
+}
+
+function list(clips, top, found) {
+  byId("results").replaceChildren(...clips.map((clip) => el("li", {}, card(clip))));
+  byId("more").hidden = clips.length < top || top >= MOST;
+  if (clips.length) say(`${counted(clips.length, "clip", "clips")} ${found}, the best first`);
+  else {
+    say("No clip meets these conditions.");
+    byId("asked").append(el("div", { class: "notice" },
+      el("p", {}, "Take a condition away, or make it wider."),
+      el("button", { type: "button", class: "button", onclick: withoutFilters }, "Remove all filters")));
+  }
+}
+
+function withoutFilters() {
+  for (const control of Object.values(controls)) control.value = "";
+  refine();
+}
+
+function clear() {
+  stop();
+  for (const id of ["results", "asked", "search-problem"]) byId(id).replaceChildren();
+  byId("more").hidden = true;
+  byId("examples").hidden = true;
+  say("");
+}
+
+function say(text) {
+  byId("search-status").textContent = text;
+}
+
+function countFilters() {
+  const active = Object.values(controls).filter((control) => control.value.trim()).length;
+  byId("active-filters").textContent = active ? ` (${active})` : "";
+}
+
+function fields() {
+  const parts = about.facets.map(facetField);
+  const { min, max } = about.duration;
+  if (min !== null) {
+    const limit = (name, label, value) => {
+      controls[name] = el("input", {
+        type: "number", min: "0", step: "any", inputmode: "decimal", "aria-label": label, placeholder: value.toFixed(1), onchange: refine,
+      });
+      return controls[name];
+    };
+    parts.push(el("div", { class: "field", role: "group", "aria-label": "Duration in seconds" }, el("span", { class: "label" }, "Duration, s"),
+      el("div", { class: "span" }, limit("min", "Shortest duration in seconds", min), " to ", limit("max", "Longest duration in seconds", max))));
+  }
+  controls.where = el("input", {
+    id: "where", placeholder: "attributes.pitch_hz < 150", autocomplete: "off", spellcheck: "false", onchange: refine, "aria-describedby": "where-hint",
+  });
+  parts.push(el("div", { class: "field" }, el("label", { for: "where" }, "Condition"), controls.where,
+    el("p", { id: "where-hint", class: "hint" }, "COLUMN OPERATOR VALUE, several with ; between. Operators: = != < <= > >= and ~ (contains)."),
+    el("details", { class: "columns" }, el("summary", {}, "Columns"),
+      el("p", {}, about.columns.join(", ")))));
+  parts.push(el("button", { type: "button", class: "link", onclick: withoutFilters }, "Remove all filters"));
+  return parts;
+}
+
+function facetField({ column, values, distinct }) {
+  const id = `filter-${column}`;
+  const label = el("label", { for: id }, column.charAt(0).toUpperCase() + column.slice(1));
+  if (distinct <= 60) {
+    controls[column] = el("select", { id, onchange: refine }, el("option", { value: "" }, "Any"),
+      ...values.map(({ value, clips }) => el("option", { value }, `${value} (${clips})`)));
+    return el("div", { class: "field" }, label, controls[column]);
+  }
+  controls[column] = el("input", { id, list: `${id}-values`, placeholder: "Any", autocomplete: "off", onchange: refine });
+  return el("div", { class: "field" }, label, controls[column],
+    el("datalist", { id: `${id}-values` }, ...values.map(({ value }) => el("option", { value }))));
+}
+
+function setUpDrop() {
+  const over = (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    byId("drop").classList.toggle("over", event.type === "dragover");
+  };
+  byId("search").addEventListener("dragover", over);
+  byId("search").addEventListener("dragleave", over);
+  byId("search").addEventListener("drop", (event) => {
+    over(event);
+    const [file] = event.dataTransfer?.files ?? [];
+    if (file) listen(file);
+  });
+}

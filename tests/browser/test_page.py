@@ -1,0 +1,457 @@
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from fsclap.retrieval.app import make_app
+from fsclap.retrieval.filters import Condition
+from fsclap.retrieval.search import Searcher
+from storage.versions import CorpusVersion
+from tests.browser.conftest import COLUMNS, opened
+from tests.fsclap.retrieval.conftest import HOSTILE
+from tests.fsclap.retrieval.serving import served
+from tests.fsclap.retrieval.test_judging import InMemory
+
+QUERY = "a weary voice, speaking slowly"
+PLAYING = "() => { const audio = document.getElementById('audio'); return !audio.paused && audio.currentTime > 0.05; }"
+
+
+def find(page: Page, query: str = QUERY) -> None:
+    page.get_by_role("searchbox").fill(query)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("the best first")).to_be_visible()
+
+
+def results(page: Page) -> Locator:
+    return page.locator("#results article")
+
+
+def ids(page: Page) -> list[str]:
+    """Of the clips that are shown, in order."""
+    links = page.locator("#results a[download]").evaluate_all("links => links.map((link) => link.download)")
+    return [str(name).removesuffix(".flac") for name in links]
+
+
+def played(page: Page) -> str:
+    """The clip that the audio element has."""
+    source = page.evaluate("() => document.getElementById('audio').getAttribute('src')")
+    return str(source).split("/")[3]
+
+
+def focused(page: Page) -> str:
+    """What assistive technology calls the element with the focus."""
+    return str(page.evaluate("() => (document.activeElement.ariaLabel ?? document.activeElement.textContent).trim()"))
+
+
+def test_the_first_visit_offers_examples(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_role("status").filter(has_text="40 clips to search in")).to_be_visible()
+    example = page.get_by_role("list", name="Examples").get_by_role("button").first
+    text = example.inner_text()
+    example.click()
+    expect(page.get_by_role("searchbox")).to_have_value(text)
+    expect(results(page)).to_have_count(10)
+
+
+def test_typing_and_enter_shows_what_the_searcher_finds(page: Page, address: str, mapped: Searcher) -> None:
+    page.goto(address)
+    find(page)
+    hits = mapped.search(QUERY, top=10)
+    assert ids(page) == [hit.utterance_id for hit in hits]
+    first = results(page).first
+    expect(first.get_by_role("heading")).to_have_text(hits[0].caption)
+    expect(first.get_by_text(f"“{hits[0].row['text']}”")).to_be_visible()
+    expect(first.get_by_text(f"{hits[0].score:.3f}")).to_be_visible()
+    expect(first.get_by_role("link", name="Source of")).to_have_attribute("href", hits[0].row["url"])
+    first.get_by_text("Details").click()
+    expect(first.locator("dl")).to_contain_text(f"{hits[0].row['attributes']['pitch_hz']:.0f} Hz")
+    expect(first.locator("dl")).not_to_contain_text("Pitch slope")  # null in the corpus
+    page.get_by_role("button", name="Show more").click()
+    expect(results(page)).to_have_count(20)
+    assert ids(page) == [hit.utterance_id for hit in mapped.search(QUERY, top=20)]
+
+
+def test_a_search_has_an_address_and_the_back_button_works(page: Page, address: str, browser: Browser) -> None:
+    page.goto(address)
+    find(page)
+    page.get_by_label("Series").select_option("Dvě ryby")
+    expect(page).to_have_url(re.compile("series="))
+    expect(page.get_by_text("10 clips found")).to_be_visible()
+    narrowed, shared = ids(page), page.url
+    page.get_by_role("link", name="Map").click()
+    expect(page).to_have_url(f"{address}/map")
+    expect(page.get_by_role("heading", name="Map of the corpus")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Series")).to_have_value("Dvě ryby")
+    expect(results(page)).to_have_count(10)
+    assert ids(page) == narrowed
+    page.go_back()
+    expect(page.get_by_label("Series")).to_have_value("")
+    page.go_back()
+    expect(page.get_by_role("list", name="Examples")).to_be_visible()
+    assert parse_qs(urlsplit(shared).query) == {"query": [QUERY], "series": ["Dvě ryby"]}
+    page.goto(shared)
+    expect(results(page)).to_have_count(10)
+    assert ids(page) == narrowed
+
+
+def test_filters_narrow(page: Page, address: str, mapped: Searcher) -> None:
+    page.goto(address)
+    find(page)
+    page.get_by_label("Emotion").select_option("sad")
+    page.get_by_label("Shortest duration").fill("1")
+    page.get_by_label("Longest duration").fill("1.4")
+    page.get_by_label("Condition").fill("attributes.pitch_hz < 150; speaker ~ crossed")
+    page.keyboard.press("Enter")
+    conditions = ["emotion = sad", "duration >= 1", "duration <= 1.4", "attributes.pitch_hz < 150", "speaker ~ crossed"]
+    hits = mapped.search(QUERY, where=[Condition.parse(text) for text in conditions])
+    assert 0 < len(hits) < 10
+    expect(results(page)).to_have_count(len(hits))
+    assert ids(page) == [hit.utterance_id for hit in hits]
+
+
+def test_nothing_found_says_so_and_offers_a_way_out(page: Page, address: str) -> None:
+    page.goto(f"{address}/?query=voice&where=duration+%3E+99")
+    expect(page.get_by_role("status").filter(has_text="No clip meets these conditions.")).to_be_visible()
+    expect(results(page)).to_have_count(0)
+    page.get_by_role("main").get_by_role("button", name="Remove all filters").last.click()
+    expect(results(page)).to_have_count(10)
+
+
+def test_a_condition_that_cannot_be_read_is_told(page: Page, address: str) -> None:
+    page.goto(f"{address}/?query=voice&where=colour+%3D+red")
+    expect(page.get_by_role("alert").filter(has_text="There is no column 'colour'")).to_be_visible()
+    page.get_by_label("Condition").fill("")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(results(page)).to_have_count(10)
+    expect(page.get_by_text("There is no column")).to_have_count(0)
+
+
+def test_a_server_that_is_gone_is_told(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_text("40 clips to search in")).to_be_visible()
+    page.route("**/api/search**", lambda route: route.abort())
+    page.get_by_role("searchbox").fill(QUERY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").filter(has_text="The server does not answer")).to_be_visible()
+    page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    expect(results(page)).to_have_count(10)
+
+
+def test_while_it_searches_it_says_so(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_text("40 clips to search in")).to_be_visible()
+    held = []
+    page.route("**/api/search**", lambda route: held.append(route))
+    page.get_by_role("searchbox").fill(QUERY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="Searching")).to_be_visible()
+    expect(page.locator("#search")).to_have_attribute("aria-busy", "true")
+    held[0].continue_()
+    expect(results(page)).to_have_count(10)
+    expect(page.locator("#search")).not_to_have_attribute("aria-busy", "true")
+
+
+def test_clips_play_one_at_a_time(page: Page, address: str) -> None:
+    page.goto(address)
+    find(page)
+    first, second, third = (results(page).nth(number) for number in range(3))
+    first.get_by_role("button", name="Play:").click()
+    page.wait_for_function(PLAYING)
+    assert played(page) == ids(page)[0]
+    expect(first.get_by_role("button", name="Pause:")).to_be_visible()
+    second.get_by_role("button", name="Play:").click()
+    page.wait_for_function(PLAYING)
+    assert played(page) == ids(page)[1]
+    expect(first.get_by_role("button", name="Play:")).to_be_visible()
+    page.wait_for_function("() => document.getElementById('audio').ended")
+    expect(second.get_by_role("button", name="Play:")).to_be_visible()
+
+    wave = third.get_by_role("slider")
+    expect(wave.locator("svg.rest path")).to_have_attribute("d", re.compile("^M2 .*V"))
+    wave.focus()
+    page.keyboard.press("End")
+    expect(wave).to_have_attribute("aria-valuenow", "100")
+    page.keyboard.press("ArrowLeft")
+    expect(wave).to_have_attribute("aria-valuenow", "95")
+    page.keyboard.press("Home")
+    expect(wave).to_have_attribute("aria-valuenow", "0")
+    assert played(page) == ids(page)[2]
+    box = wave.bounding_box()
+    assert box is not None
+    wave.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_function("() => document.getElementById('audio').currentTime > 0.25")
+
+
+def test_more_like_this(page: Page, address: str, mapped: Searcher) -> None:
+    page.goto(address)
+    find(page)
+    chosen = ids(page)[2]
+    results(page).nth(2).get_by_role("link", name="More like").click()
+    expect(page.get_by_role("heading", name="Clips like this one")).to_be_visible()
+    expect(page).to_have_url(f"{address}/?like={chosen}")
+    assert ids(page) == [hit.utterance_id for hit in mapped.like_clip(chosen, top=10)]
+    page.goto(f"{address}/?like=nobody-00000")
+    expect(page.get_by_role("alert").filter(has_text="has no clip 'nobody-00000'")).to_be_visible()
+
+
+def test_a_recording_finds_itself(page: Page, address: str, mapped: Searcher, version: CorpusVersion) -> None:
+    id_ = mapped.index.rows["utterance_id"][7].as_py()
+    file = {"name": "mine.flac", "mimeType": "audio/flac", "buffer": dict(version.audio([id_]))[id_]}
+    page.goto(address)
+    page.get_by_label("Search with a recording").set_input_files(file)  # type: ignore[arg-type]
+    expect(page.get_by_text("10 clips like it")).to_be_visible()
+    assert ids(page)[0] == id_
+    mine = page.get_by_role("region", name="Your recording")
+    expect(mine.get_by_role("heading")).to_have_text("mine.flac")
+    expect(mine.locator(".captions li")).to_have_count(5)
+    mine.get_by_role("button", name="Play: mine.flac").click()
+    page.wait_for_function(PLAYING)
+    page.get_by_label("Series").select_option("Dvě ryby")
+    expect(page.get_by_text("10 clips like it")).to_be_visible()
+    assert id_.rsplit("-")[0] != ids(page)[0].rsplit("-")[0]
+
+
+def test_a_file_that_is_no_recording_or_too_large_is_told(page: Page, address: str, tmp_path: Path) -> None:
+    page.goto(address)
+    chooser = page.get_by_label("Search with a recording")
+    chooser.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"words " * 50})
+    expect(page.get_by_role("alert").filter(has_text="in no media format that is read")).to_be_visible()
+    with (tmp_path / "b.wav").open("wb") as large:
+        large.truncate(20_100_000)
+    chooser.set_input_files(tmp_path / "b.wav")
+    expect(page.get_by_role("alert").filter(has_text="b.wav has 20.1 MB; 20 MB are the most")).to_be_visible()
+
+
+def test_text_of_the_corpus_is_never_markup(page: Page, address: str, mapped: Searcher) -> None:
+    hostile = next(row for row in mapped.index.rows.to_pylist() if row["caption"] == HOSTILE)
+    page.goto(f"{address}/?like={hostile['utterance_id']}")
+    expect(page.locator("#asked").get_by_role("heading", name=HOSTILE, exact=True)).to_have_text(HOSTILE)
+    assert page.locator("main img, main b").count() == 0
+    assert "hit" not in page.title()
+
+
+def test_the_map_plays_what_is_clicked(page: Page, address: str, mapped: Searcher) -> None:
+    clips = mapped.index.rows["utterance_id"].to_pylist()
+    page.goto(f"{address}/map")
+    plane = page.get_by_role("application", name="Map of 40 clips")
+    box = plane.bounding_box()
+    assert box is not None
+    # The grid is 1 wide and 4/7 high; the page fits it in, 26 pixels from the edge, and stretches one axis, at most
+    # 1.6 times.
+    high = (len(clips) // COLUMNS - 1) / (COLUMNS - 1)
+    wide, tall = box["width"] - 52, (box["height"] - 52) / high
+    unit_x, unit_y = min(wide, 1.6 * tall), min(tall, 1.6 * wide)
+    corner = {"x": (box["width"] + unit_x) / 2, "y": (box["height"] + unit_y * high) / 2}
+    plane.click(position=corner)  # type: ignore[arg-type]
+    page.wait_for_function(PLAYING)
+    assert played(page) == clips[-1]
+    caption = mapped.row(clips[-1])["caption"]
+    expect(page.locator("#chosen").get_by_role("heading")).to_have_text(caption)
+    page.get_by_label("Colour by").select_option("attributes.pitch_hz")
+    expect(page.locator(".scale")).to_contain_text("100")
+    page.get_by_label("Colour by").select_option("emotion")
+    expect(page.get_by_role("list", name="Colours").get_by_role("listitem")).to_have_text(["happy", "sad", "not known"])
+
+
+def test_the_map_by_keys(page: Page, address: str, mapped: Searcher) -> None:
+    clips = mapped.index.rows["utterance_id"].to_pylist()
+    page.goto(f"{address}/map")
+    plane = page.get_by_role("application", name="Map of 40 clips")
+    plane.focus()
+    chosen = page.locator("#chosen a[download]")
+
+    def go(key: str, to: int) -> None:
+        page.keyboard.press(key)
+        expect(chosen).to_have_attribute("download", f"{clips[to]}.flac")
+
+    page.keyboard.press("ArrowRight")  # to the middle of all
+    name = chosen.get_attribute("download")
+    at = clips.index(str(name).removesuffix(".flac"))
+    assert at // COLUMNS == 2
+    go("ArrowUp", at - COLUMNS)
+    go("ArrowLeft", at - COLUMNS - 1)
+    go("ArrowDown", at - 1)
+    go("ArrowRight", at)
+    page.keyboard.press("Enter")
+    page.wait_for_function(PLAYING)
+    assert played(page) == clips[at]
+
+
+def test_a_map_that_is_being_made_is_waited_for(
+    page: Page,
+    address: str,
+) -> None:
+    asked = []
+
+    def answer(route: object) -> None:
+        asked.append(route)
+        if len(asked) < 3:
+            route.fulfill(status=202, json={"state": "making"})  # type: ignore[attr-defined]
+        else:
+            route.continue_()  # type: ignore[attr-defined]
+
+    page.route("**/api/map", answer)
+    page.goto(f"{address}/map")
+    expect(page.get_by_role("status").filter(has_text="Making the map")).to_be_visible()
+    expect(page.get_by_role("application")).to_be_visible()
+    assert len(asked) == 3
+
+
+def test_judging(page: Page, address: str, mapped: Searcher, log: InMemory) -> None:
+    before = len(log.judgements)
+    page.goto(f"{address}/judge")
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_label("Description to judge").fill(QUERY)
+    page.keyboard.press("Enter")
+    pair = page.locator("#judge-pair")
+    expect(pair.get_by_text("Clip 1 of 15")).to_be_visible()
+    text = pair.inner_text()
+    assert not [row for row in mapped.index.rows.to_pylist() if row["caption"] in text or row["speaker"] in text]
+    page.wait_for_function(PLAYING)
+    first = played(page)
+    page.keyboard.press("1")
+    expect(pair.get_by_text("Clip 2 of 15")).to_be_visible()
+    page.wait_for_function(PLAYING)
+    second = played(page)
+    pair.get_by_role("button", name="No").click()
+    expect(pair.get_by_text("Clip 3 of 15")).to_be_visible()
+    pair.get_by_role("button", name="Skip").click()
+    expect(pair.get_by_text("Clip 4 of 15")).to_be_visible()
+    pair.get_by_role("button", name="Back").click()
+    expect(pair.get_by_text("Clip 3 of 15")).to_be_visible()
+    kept = [(one.judge, one.query, one.utterance_id, one.verdict) for one in log.judgements[before:]]
+    assert kept == [("Ada", QUERY, first, "fits"), ("Ada", QUERY, second, "no")]
+    page.goto(f"{address}/judge")
+    expect(page.get_by_label("Your name")).to_have_value("Ada")
+    page.get_by_label("Description to judge").fill(QUERY)
+    page.keyboard.press("Enter")
+    expect(pair.get_by_text("Clip 3 of 15")).to_be_visible()
+    page.wait_for_function(PLAYING)
+    assert played(page) not in (first, second)
+
+
+def test_nothing_is_judged_unheard(page: Page, address: str, log: InMemory) -> None:
+    before = len(log.judgements)
+    held = []
+    page.route("**/audio", lambda route: held.append(route))
+    page.goto(f"{address}/judge")
+    page.get_by_label("Your name").fill("Bob")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("button", name="Fits")).to_be_disabled()
+    page.keyboard.press("1")
+    expect(page.get_by_text("Listen to the clip first.")).to_be_visible()
+    assert len(log.judgements) == before
+
+
+def test_a_judgement_that_could_not_be_kept_is_told_and_not_passed_over(page: Page, address: str) -> None:
+    page.goto(f"{address}/judge")
+    page.get_by_label("Your name").fill("Cleo")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_function(PLAYING)
+    page.route("**/api/judgements", lambda route: route.fulfill(status=500, json={"error": "the disk is full"}))
+    page.keyboard.press("2")
+    expect(page.get_by_role("alert").filter(has_text="The disk is full")).to_be_visible()
+    expect(page.get_by_text("Clip 1 of")).to_be_visible()
+
+
+def test_with_the_keyboard_alone(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.get_by_text("40 clips to search in")).to_be_visible()
+    seen = []
+    while focused(page) != "Describe how the speech should sound":
+        page.keyboard.press("Tab")
+        seen.append(focused(page))
+        assert len(seen) < 10, seen
+    assert seen[0] == "Skip to content"
+    page.keyboard.type(QUERY)
+    page.keyboard.press("Enter")
+    expect(results(page)).to_have_count(10)
+    while not focused(page).startswith("Play: "):
+        page.keyboard.press("Tab")
+        seen.append(focused(page))
+        assert len(seen) < 30, seen
+    page.keyboard.press("Space")
+    page.wait_for_function(PLAYING)
+    page.keyboard.press("Tab")
+    assert focused(page).startswith("Position in: ")
+    page.keyboard.press("Tab")
+    assert focused(page).startswith("More like: ")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Clips like this one")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/?query=voice", "/map", "/judge"])
+def test_every_control_has_a_name_and_room_for_a_finger(phone: Page, address: str, path: str) -> None:
+    phone.goto(address + path)
+    phone.wait_for_load_state("networkidle")
+    if path.startswith("/?"):
+        phone.get_by_text("Filters", exact=True).click()
+        expect(results(phone)).to_have_count(10)
+    controls = phone.locator(":is(a, button, input:not([type=file]), select, summary, [role=slider]):visible")
+    assert controls.count() > 4
+    small = controls.evaluate_all(
+        "all => all.filter((one) => !one.matches('.skip') && one.getBoundingClientRect().height < 44)"
+        ".map((one) => one.outerHTML.slice(0, 80))"
+    )
+    assert small == []
+    snapshot = phone.locator("body").aria_snapshot()
+    unnamed = [
+        line for line in snapshot.splitlines() if re.match(r"\s*- (button|link|textbox|combobox|slider)\b[^\"]*$", line)
+    ]
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("path", ["/", "/?query=voice", "/map", "/judge"])
+def test_on_a_phone_nothing_is_cut_off(phone: Page, address: str, path: str) -> None:
+    phone.goto(address + path)
+    phone.wait_for_load_state("networkidle")
+    wide = phone.evaluate("() => document.documentElement.scrollWidth")
+    assert wide == 390
+    if "query" in path:
+        results(phone).first.get_by_role("button", name="Play:").tap()
+        phone.wait_for_function(PLAYING)
+
+
+def test_a_password_is_asked_for(browser: Browser, mapped: Searcher, version: CorpusVersion) -> None:
+    with served(make_app(mapped, version.audio, None, password="secret")) as address:
+        for password, status in (("wrong", 401), ("secret", 200)):
+            context = browser.new_context(http_credentials={"username": "anybody", "password": password})
+            page = context.new_page()
+            answer = page.goto(address)
+            assert answer is not None
+            assert answer.status == status
+            if status == 200:
+                find(page)
+            context.close()
+
+
+def test_without_a_place_for_judgements_the_view_says_so(
+    browser: Browser, mapped: Searcher, version: CorpusVersion
+) -> None:
+    app = make_app(mapped, version.audio, None)
+    with served(app) as address, opened(browser, {"width": 800, "height": 600}) as page:
+        page.goto(f"{address}/judge")
+        expect(page.get_by_text("Judging is switched off")).to_be_visible()
+        expect(page.get_by_role("button", name="Start")).to_be_hidden()
+
+
+@pytest.mark.slow
+def test_the_map_is_made_when_it_is_first_opened(
+    browser: Browser, mapped: Searcher, version: CorpusVersion, tmp_path: Path
+) -> None:
+    shutil.copytree(mapped.index.folder, tmp_path / "index")
+    next(tmp_path.glob("index/*/map.npy")).unlink()
+    fresh = Searcher(dataclasses.replace(mapped.index, folder=tmp_path / "index"), mapped.model)
+    with (
+        served(make_app(fresh, version.audio, None)) as address,
+        opened(browser, {"width": 800, "height": 600}) as page,
+    ):
+        page.goto(f"{address}/map")
+        expect(page.get_by_role("status").filter(has_text="Making the map")).to_be_visible()
+        page.get_by_role("application", name="Map of 40 clips").wait_for(timeout=180_000)

@@ -1,0 +1,305 @@
+import base64
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import soundfile
+from fastapi.testclient import TestClient
+
+from bench.users import measure
+from fsclap.audio import decode_flac
+from fsclap.model import embedded
+from fsclap.retrieval.app import LARGEST, STATIC, allowed_hosts, make_app, shown
+from fsclap.retrieval.filters import Condition
+from fsclap.retrieval.index import SearchError
+from fsclap.retrieval.playback import peaks, ranged
+from fsclap.retrieval.search import Searcher
+from storage.versions import CorpusVersion
+from tests.fsclap.retrieval.serving import served
+
+HERE = "http://127.0.0.1"
+QUERY = "a weary voice, speaking slowly"
+BINARY = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture(scope="module")
+def client(searcher: Searcher, version: CorpusVersion) -> TestClient:
+    return TestClient(make_app(searcher, version.audio, None), base_url=HERE)
+
+
+@pytest.fixture(scope="module")
+def clip(searcher: Searcher) -> str:
+    return str(searcher.index.rows["utterance_id"][5].as_py())
+
+
+def flac_of(version: CorpusVersion, id_: str) -> bytes:
+    return dict(version.audio([id_]))[id_]
+
+
+def test_what_the_page_shows_before_a_search(client: TestClient, searcher: Searcher) -> None:
+    about = client.get("/api/corpus").json()
+    assert about["clips"] == len(searcher.index.rows) == 40
+    facets = {
+        facet["column"]: {value["value"]: value["clips"] for value in facet["values"]} for facet in about["facets"]
+    }
+    assert facets["series"] == {"Crossed Lines": 20, "Dvě ryby": 20}
+    assert facets["emotion"] == {"sad": 14, "happy": 14}
+    assert set(facets) == {"emotion", "speaker", "series", "language"}
+    assert about["duration"] == {"min": pytest.approx(0.6), "max": pytest.approx(1.5)}
+    assert about["judging"] is False
+    captions = {caption.as_py().rstrip(".") for caption in searcher.index.captions}
+    assert len(about["examples"]) == 4
+    assert set(about["examples"]) <= captions
+
+
+def test_a_search_gives_what_the_searcher_finds(client: TestClient, searcher: Searcher) -> None:
+    found = client.get("/api/search", params={"query": QUERY, "top": 7}).json()["clips"]
+    hits = searcher.search(QUERY, top=7)
+    assert [clip["utterance_id"] for clip in found] == [hit.utterance_id for hit in hits]
+    assert [clip["score"] for clip in found] == pytest.approx([hit.score for hit in hits], abs=1e-6)
+    first = found[0]
+    assert first["caption"] == hits[0].caption
+    assert first["source"].startswith("https://example.org/")
+    assert first["attributes"]["pitch_slope_st"] is None
+    assert "recipe" not in first
+
+
+def test_conditions_narrow_a_search(client: TestClient, searcher: Searcher) -> None:
+    where = ["emotion = sad", "duration >= 1"]
+    found = client.get("/api/search", params={"query": QUERY, "top": 50, "where": where}).json()["clips"]
+    hits = searcher.search(QUERY, top=50, where=[Condition.parse(text) for text in where])
+    assert [clip["utterance_id"] for clip in found] == [hit.utterance_id for hit in hits]
+    assert found
+    nothing = client.get("/api/search", params={"query": QUERY, "where": "emotion = furious"})
+    assert (nothing.status_code, nothing.json()) == (200, {"clips": []})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"query": "  "}, "the query is empty"),
+        ({"query": QUERY, "where": "loudly"}, "is no condition"),
+        ({"query": QUERY, "where": "colour = red"}, "there is no column 'colour'"),
+        ({"query": QUERY, "where": "duration > long"}, "'long' is none"),
+        ({"query": QUERY, "top": "1000"}, "top: "),
+        ({"query": "x" * 1001}, "query: "),
+    ],
+)
+def test_a_question_that_cannot_be_read_is_told(client: TestClient, parameters: dict[str, str], said: str) -> None:
+    answer = client.get("/api/search", params=parameters)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize("what", ["", "/like", "/audio", "/peaks"])
+def test_a_clip_that_is_not_there(client: TestClient, what: str) -> None:
+    answer = client.get(f"/api/clips/nobody-00000{what}")
+    assert answer.status_code == 404
+    assert "has no clip 'nobody-00000'" in answer.json()["error"]
+
+
+def test_a_clip_finds_others_like_it(client: TestClient, searcher: Searcher, clip: str) -> None:
+    answer = client.get(f"/api/clips/{clip}/like", params={"top": 5, "where": "series = Dvě ryby"}).json()
+    hits = searcher.like_clip(clip, top=5, where=[Condition.parse("series = Dvě ryby")])
+    assert answer["clip"] == shown(searcher.row(clip))
+    assert [found["utterance_id"] for found in answer["clips"]] == [hit.utterance_id for hit in hits]
+
+
+def test_a_recording_finds_itself_and_captions(
+    client: TestClient, searcher: Searcher, version: CorpusVersion, clip: str
+) -> None:
+    answer = client.post("/api/sound?top=3", content=flac_of(version, clip), headers=BINARY).json()
+    assert answer["clips"][0]["utterance_id"] == clip
+    assert answer["clips"][0]["score"] == pytest.approx(1, abs=1e-3)
+    assert answer["duration"] == pytest.approx(searcher.row(clip)["duration"], abs=0.01)
+    wave, rate = decode_flac(flac_of(version, clip))
+    expected = searcher.describe(searcher.embedded(wave, rate), top=5)
+    assert [found["score"] for found in answer["captions"]] == pytest.approx([d.score for d in expected], abs=1e-3)
+
+
+def test_a_recording_of_a_minute_and_a_second_is_refused(client: TestClient) -> None:
+    sound = io.BytesIO()
+    soundfile.write(sound, np.random.default_rng(0).normal(size=61 * 8000) / 10, 8000, format="WAV")
+    answer = client.post("/api/sound", content=sound.getvalue(), headers=BINARY)
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "The recording may last at most 60 s; send another stretch."},
+    )
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"", "The file has 0 bytes"), (b"<html>" * 100, "no media format")])
+def test_what_is_no_recording_is_refused(client: TestClient, data: bytes, said: str) -> None:
+    answer = client.post("/api/sound", content=data, headers=BINARY)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+def test_a_recording_is_not_taken_without_type_or_length_or_beyond_the_limit(client: TestClient) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"abc"
+
+    assert client.post("/api/sound", content=b"abc", headers={"Content-Type": "text/plain"}).status_code == 415
+    assert client.post("/api/sound", content=pieces(), headers=BINARY).status_code == 411
+    large = client.post("/api/sound", content=b"\0" * (LARGEST + 1), headers=BINARY)
+    assert large.status_code == 413
+    assert "20 MB are the most" in large.json()["error"]
+
+
+def test_the_sound_of_a_clip(client: TestClient, version: CorpusVersion, clip: str) -> None:
+    answer = client.get(f"/api/clips/{clip}/audio")
+    assert answer.headers["content-type"] == "audio/flac"
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.content == flac_of(version, clip)
+    tag = answer.headers["etag"]
+    again = client.get(f"/api/clips/{clip}/audio", headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    part = client.get(f"/api/clips/{clip}/audio", headers={"Range": "bytes=0-1", "If-Range": tag})
+    assert (part.status_code, part.content) == (206, answer.content[:2])
+    other = client.get(f"/api/clips/{clip}/audio", headers={"Range": "bytes=0-1", "If-Range": '"other"'})
+    assert (other.status_code, other.content) == (200, answer.content)
+    beyond = client.get(f"/api/clips/{clip}/audio", headers={"Range": f"bytes={len(answer.content)}-"})
+    assert beyond.status_code == 416
+    assert beyond.headers["content-range"] == f"bytes */{len(answer.content)}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "part", "told"),
+    [
+        ("bytes=0-", b"0123456789", "bytes 0-9/10"),
+        ("bytes=3-5", b"345", "bytes 3-5/10"),
+        ("bytes=8-99", b"89", "bytes 8-9/10"),
+        ("bytes=-3", b"789", "bytes 7-9/10"),
+        ("bytes=-99", b"0123456789", "bytes 0-9/10"),
+        ("bytes=0-1,4-5", b"0123456789", None),
+        ("bytes=-", b"0123456789", None),
+        ("lines=1-2", b"0123456789", None),
+        (None, b"0123456789", None),
+    ],
+)
+def test_ranges(asked: str | None, part: bytes, told: str | None) -> None:
+    answer = ranged(b"0123456789", asked, media_type="audio/flac", headers={})
+    assert bytes(answer.body) == part
+    assert answer.status_code == (200 if told is None else 206)
+    assert answer.headers.get("content-range") == told
+
+
+def test_the_waveform_of_a_clip(client: TestClient, version: CorpusVersion, clip: str) -> None:
+    answer = client.get(f"/api/clips/{clip}/peaks")
+    wave, rate = decode_flac(flac_of(version, clip))
+    assert answer.json() == {"duration": len(wave) / rate, "peaks": peaks(wave, 96)}
+    again = client.get(f"/api/clips/{clip}/peaks", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+def test_peaks() -> None:
+    assert peaks(np.array([0, -0.5, 0.1, 0.2, 0, 0], dtype=np.float32), 3) == [1.0, 0.4, 0.0]
+    assert peaks(np.zeros(10, dtype=np.float32), 2) == [0.0, 0.0]
+    assert peaks(np.ones(1, dtype=np.float32), 3) == [1.0, 0.0, 0.0]
+
+
+def test_a_clip_whose_sound_is_gone_is_told_without_a_traceback(searcher: Searcher, clip: str) -> None:
+    def gone(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        raise ValueError("shards of version 3 are gone")
+
+    client = TestClient(make_app(searcher, gone, None), base_url=HERE, raise_server_exceptions=False)
+    answer = client.get(f"/api/clips/{clip}/audio")
+    assert (answer.status_code, answer.json()) == (500, {"error": "shards of version 3 are gone"})
+
+
+def test_a_failure_of_the_server_is_told_without_what_it_was(searcher: Searcher, clip: str) -> None:
+    def broken(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        raise RuntimeError("secret")
+
+    client = TestClient(make_app(searcher, broken, None), base_url=HERE, raise_server_exceptions=False)
+    answer = client.get(f"/api/clips/{clip}/audio")
+    assert (answer.status_code, answer.json()) == (500, {"error": "the server failed; its log says why"})
+
+
+def test_only_an_address_that_a_browser_may_open_is_a_source() -> None:
+    assert shown({"url": "https://example.org/1.mp4"})["source"] == "https://example.org/1.mp4"
+    assert shown({"url": "javascript:alert(1)"})["source"] is None
+    assert shown({"url": "file:///data/1.mp4"})["source"] is None
+    assert shown({})["source"] is None
+    assert shown({"attributes": {"pitch_hz": float("nan")}})["attributes"] == {"pitch_hz": None}
+
+
+@pytest.mark.parametrize("path", ["/", "/map", "/judge", "/static/page.js", "/api/corpus", "/nowhere"])
+def test_every_answer_keeps_strangers_out(client: TestClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    for file in STATIC.iterdir():
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text, file
+        assert "https://" not in text, file
+        assert "innerHTML" not in text, file
+
+
+def test_the_three_views_are_one_page(client: TestClient) -> None:
+    pages = {client.get(path).text for path in ("/", "/map", "/judge")}
+    assert len(pages) == 1
+    assert client.get("/nowhere").json() == {"error": "Not Found"}
+
+
+def test_a_password_is_asked_of_everybody(searcher: Searcher, version: CorpusVersion) -> None:
+    client = TestClient(make_app(searcher, version.audio, None, password="pässword:1", hosts=("*",)))
+
+    def status(authorization: str | None, path: str = "/api/corpus") -> int:
+        return client.get(path, headers={"Authorization": authorization} if authorization else {}).status_code
+
+    def basic(text: str) -> str:
+        return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+    asked = client.get("/")
+    assert asked.status_code == 401
+    assert asked.headers["www-authenticate"].startswith("Basic ")
+    assert status(basic("anybody:pässword:1")) == 200
+    assert status(basic("anybody:pässword:1"), "/static/page.js") == 200
+    for wrong in (None, basic("anybody:other"), basic("pässword:1"), basic(""), "Basic ???", "Bearer x"):
+        assert status(wrong) == 401
+        assert status(wrong, "/static/page.js") == 401
+
+
+def test_another_name_for_this_machine_is_refused(client: TestClient) -> None:
+    for host in ("127.0.0.1:8420", "localhost", "[::1]:8420"):
+        assert client.get("/api/corpus", headers={"Host": host}).status_code == 200
+    for host in ("evil.example", "127.0.0.1.evil.example:8420"):
+        answer = client.get("/api/corpus", headers={"Host": host})
+        assert answer.status_code == 400
+        assert "evil.example" in answer.json()["error"]
+
+
+def test_pages_of_others_may_not_send_anything(client: TestClient, version: CorpusVersion, clip: str) -> None:
+    flac = flac_of(version, clip)
+    foreign = client.post("/api/sound", content=flac, headers=BINARY | {"Origin": "https://evil.example"})
+    assert foreign.status_code == 403
+    assert client.post("/api/sound", content=flac, headers=BINARY | {"Origin": "null"}).status_code == 403
+    assert client.post("/api/sound", content=flac, headers=BINARY | {"Origin": HERE}).status_code == 200
+
+
+def test_others_are_let_in_only_with_a_password() -> None:
+    assert "localhost" in allowed_hosts("127.0.0.1", None)
+    assert "127.0.0.7" in allowed_hosts("127.0.0.7", None)
+    assert allowed_hosts("0.0.0.0", "secret") == ("*",)
+    for host in ("0.0.0.0", "::", "192.168.1.5", "studio.example", ""):
+        for password in (None, ""):
+            with pytest.raises(SearchError, match="FSCLAP_APP_PASSWORD"):
+                allowed_hosts(host, password)
+
+
+def test_the_encoder_is_loaded_before_anybody_asks(searcher: Searcher, version: CorpusVersion) -> None:
+    embedded._sentence_model.cache_clear()
+    with TestClient(make_app(searcher, version.audio, None), base_url=HERE):
+        assert embedded._sentence_model.cache_info().currsize == 1
+
+
+def test_fifty_people_at_once_are_all_answered(searcher: Searcher, version: CorpusVersion, clip: str) -> None:
+    with served(make_app(searcher, version.audio, None)) as address:
+        found = measure(address, users=50, rounds=1, upload=flac_of(version, clip))
+    assert found["errors"] == []
+    assert found["requests"] == 50 * 7 + 5
