@@ -182,9 +182,10 @@ def told(hit: "Hit") -> str:
     row = hit.row
     match = "" if hit.match is None else f"  match {hit.match:+.2f}"
     text = " ".join(row["text"].split())
+    words = f': "{text}"' if text else ""
     return (
         f"{hit.rank:3d}  {hit.score:+.3f}{match}  {hit.caption}\n"
-        f'     {row["speaker"]}, {row["start"]:.1f} to {row["end"]:.1f} s: "{text}"  [{hit.utterance_id}]'
+        f'     {row["speaker"]}, {row["start"]:.1f} to {row["end"]:.1f} s{words}  [{hit.utterance_id}]'
     )
 
 

@@ -50,7 +50,7 @@ def _map(page: Page, address: str) -> None:
     page.goto(f"{address}/map")
     plane = page.locator("#plane")
     plane.wait_for(timeout=180_000)
-    page.select_option("#colour", "speaker")
+    page.select_option("#colour", label="Pitch")
     plane.focus()
     for way in ("ArrowLeft", "ArrowLeft", "ArrowUp"):
         before = page.locator("#map-said").text_content()
