@@ -48,13 +48,12 @@ FULL: Mapping[str, list[Strike]] = {
 SHORT: Mapping[str, list[Strike]] = {
     "a bit of everything": [
         *strikes("drop-connection", [DOWNLOAD]),
-        *strikes("kill-run", [*last("download"), *(moments(stage)[1] for stage in COMPUTE[:2])]),
+        *strikes("kill-run", [*last("download"), *(moments(stage)[1] for stage in (*COMPUTE[:2], "index"))]),
         *strikes("kill-server", first("attributes")),
         *strikes("lock-database", first("captioning")),
         *strikes("kill-machine", [moments("commit")[2]]),
         *strikes("kill-worker", [moments("training")[4]]),
         *strikes("freeze-server", [moments("evaluation")[1]]),
-        *strikes("kill-run", [moments("index")[1]]),
     ],
 }
 """What the tests do: a part of it in a few minutes."""

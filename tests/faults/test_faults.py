@@ -1,10 +1,11 @@
 """Whatever is killed, at whatever moment: the chain comes to the end that it would have come to."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Reference, trial
+from tests.faults.campaign import Reference, Strike, trial
 from tests.faults.plan import FULL, SHORT
 from tests.faults.points import MOMENTS
 from tests.faults.site import Site
@@ -34,4 +35,9 @@ def test_the_full_plan_has_sixty_faults_over_all_stages() -> None:
     planned = [strike for strikes in FULL.values() for strike in strikes]
     assert len(planned) >= 60
     assert {strike.moment.stage for strike in planned} >= {moment.stage for moment in MOMENTS}
-    assert len({(strike.id, name) for name, strikes in FULL.items() for strike in strikes}) == len(planned)
+
+
+@pytest.mark.parametrize("plan", [FULL, SHORT])
+def test_the_faults_of_a_campaign_are_told_apart(plan: Mapping[str, list[Strike]]) -> None:
+    for strikes in plan.values():
+        assert len({strike.id for strike in strikes}) == len(strikes)
