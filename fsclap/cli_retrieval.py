@@ -185,7 +185,7 @@ def told(hit: "Hit") -> str:
     words = f': "{text}"' if text else ""
     return (
         f"{hit.rank:3d}  {hit.score:+.3f}{match}  {hit.caption}\n"
-        f'     {row["speaker"]}, {row["start"]:.1f} to {row["end"]:.1f} s{words}  [{hit.utterance_id}]'
+        f"     {row['speaker']}, {row['start']:.1f} to {row['end']:.1f} s{words}  [{hit.utterance_id}]"
     )
 
 

@@ -4,7 +4,6 @@ README.md in the model's folder, in the format of the Hugging Face hub
 (https://huggingface.co/docs/hub/model-cards), so that the folder can be put there as it is.
 """
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from fsclap.evaluation.report import FIGURES, headline, interval, judged_meaning, meaning, percent
 from fsclap.evaluation.results import Evaluation, RetrievalFigures
-from fsclap.training.clips import ClipStore
+from fsclap.training.clips import ClipStore, written_aside
 from fsclap.training.record import Trained
 
 CARD = "README.md"
@@ -35,9 +34,10 @@ def write_model_card(folder: Path, trained: Trained, languages: Sequence[str]) -
         The card.
     """
     evaluations = [Evaluation.load(path) for path in sorted(folder.glob(f"evaluation/*/{FIGURES}"))]
-    aside = folder / f".{CARD}.{os.getpid()}.part"
-    aside.write_text(str(_card(folder.name, trained, evaluations, languages)), encoding="utf-8")
-    return aside.replace(folder / CARD)
+    card = folder / CARD
+    with written_aside(card) as aside:
+        aside.write_text(str(_card(folder.name, trained, evaluations, languages)), encoding="utf-8")
+    return card
 
 
 def languages_of(store: ClipStore, ids: Sequence[str]) -> list[str]:

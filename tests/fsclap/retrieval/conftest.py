@@ -1,7 +1,6 @@
 """A corpus of clips cut from two real episodes, a small model that was not trained, and an index of both."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from fsclap.training.splits import Split, SplitSettings
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
 from tests.fsclap.conftest import SAMPLES
+from tests.fsclap.training.conftest import one_thread
+
+__all__ = ["one_thread"]  # vectors are compared to the last bit here, too
 
 RATE = 24_000
 CLIPS = 20
@@ -69,15 +71,6 @@ def index_folder(version: CorpusVersion, model_folder: Path, tmp_path_factory: p
 @pytest.fixture(scope="session")
 def searcher(index_folder: Path, version: CorpusVersion) -> Searcher:
     return Searcher.open(index_folder, sound=version.audio, device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that vectors can be compared to the last bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_model(folder: Path, version: CorpusVersion, *, seed: int = 0, **changes: Any) -> Path:
