@@ -139,8 +139,8 @@ def used(filled: Corpus) -> Corpus:
     with filled.lock():
         Judgements(filled.folder).add(
             {
-                "query": "q", "utterance_id": "u", "verdict": "no", "judge": "ada", "model": "m", "corpus": "c",
-                "version": 1, "date": "2026-11-23T12:00:00+00:00",
+                "query": "q", "utterance_id": "u", "recipe": "r", "verdict": "no", "judge": "ada", "model": "m",
+                "corpus": "c", "version": 1, "date": "2026-11-23T12:00:00+00:00",
             }
         )  # fmt: skip
     assert {".lock", ".judgements.lock", "judgements.parquet"} <= {path.name for path in filled.folder.iterdir()}

@@ -130,7 +130,7 @@ def _add(folder: Path, judge: str, count: int) -> None:
 
 
 def test_processes_that_add_at_once_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork of a process that ran flows exits with 1
     workers = [context.Process(target=_add, args=(tmp_path, judge, 15)) for judge in ("ada", "bob")]
     for worker in workers:
         worker.start()
@@ -151,7 +151,7 @@ def _add_and_die(folder: Path) -> None:
 
 def test_a_kill_loses_the_one_being_added_and_no_more(judgements: Judgements) -> None:
     judgements.add(judgement(query="first"))
-    killed = multiprocessing.get_context("fork").Process(target=_add_and_die, args=(judgements.path.parent,))
+    killed = multiprocessing.get_context("spawn").Process(target=_add_and_die, args=(judgements.path.parent,))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL

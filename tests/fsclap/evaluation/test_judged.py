@@ -22,6 +22,7 @@ from storage.judgements import Judgements
 from tasks.evaluation import judgements_of
 from tests.fsclap.evaluation import examples
 from tests.fsclap.evaluation.test_report import words, write
+from tests.storage.conftest import rows_of
 
 IDS = ["a", "b", "c", "d"]
 AUDIO = np.eye(4, dtype=np.float32)
@@ -134,12 +135,21 @@ def test_a_model_embeds_the_queries_itself(tmp_path: Path) -> None:
 
 def test_the_judgements_beside_a_corpus_reach_the_evaluation(tmp_path: Path) -> None:
     corpus = Corpus.open(tmp_path / "corpus", create=True)
-    assert judgements_of(corpus) == []
-    row = {"model": "m", "corpus": "c", "version": 1, "date": "2026-11-23T12:00:00+00:00", "query": "q"}
-    for judge, clip, verdict in (("ada", "a", "fits"), ("bob", "a", "partly"), ("bob", "b", "no")):
-        Judgements(corpus.folder).add(row | {"judge": judge, "utterance_id": clip, "verdict": verdict})
-    assert judgements_of(corpus) == [Graded("q", "a", 1.5, ("ada", "bob")), Graded("q", "b", 0, ("bob",))]
-    assert judgements_of(Corpus.at("s3://bucket/corpus")) == []
+    corpus.commit_source(**rows_of("e1", kept=3))
+    version = corpus.version()
+    assert judgements_of(corpus, version) == []
+    a, b, c = corpus.utterances().to_pylist()
+    said = {"model": "m", "corpus": "c", "version": version, "date": "2026-11-23T12:00:00+00:00", "query": "q"}
+    for judge, clip, verdict in (("ada", a, "fits"), ("bob", a, "partly"), ("bob", b, "no")):
+        heard = {"judge": judge, "utterance_id": clip["utterance_id"], "recipe": clip["recipe"], "verdict": verdict}
+        Judgements(corpus.folder).add(said | heard)
+    stale = {"judge": "ada", "utterance_id": c["utterance_id"], "recipe": "another", "verdict": "fits"}
+    Judgements(corpus.folder).add(said | stale)
+    assert judgements_of(corpus, version) == [
+        Graded("q", a["utterance_id"], 1.5, ("ada", "bob")),
+        Graded("q", b["utterance_id"], 0, ("bob",)),
+    ]
+    assert judgements_of(Corpus.at("s3://bucket/corpus"), version) == []
 
 
 # In the results and on the page
