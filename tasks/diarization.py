@@ -14,8 +14,8 @@ from fsclap.corpus.turns import Turn, read_turns, write_turns
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.separation import STAGE as SEPARATION
-from tasks.separation import VOCALS
-from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
+from tasks.separation import VOCALS, seconds_of
+from tasks.stages import Product, Stage, Stopwatch, folder, pieces, run_stage, stage_cache_key
 
 STAGE = "diarization"
 TURNS = "turns.parquet"
@@ -25,14 +25,15 @@ def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     diarizer = diarization.load_diarizer(settings.diarization)
 
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
-        with store.scratch() as scratch:
-            rate = diarizer.sample_rate
-            vocals = [map_vocals(item, store, rate, scratch / f"{n}.f32") for n, item in enumerate(items)]
-            diarized = diarizer.diarize(vocals)
-            for _ in items:
-                with Stopwatch() as watch:
-                    turns = next(diarized)
-                yield _product(turns, watch.seconds)
+        for piece in pieces(items, lambda item: seconds_of(item, store)):
+            with store.scratch() as scratch:
+                rate = diarizer.sample_rate
+                vocals = [map_vocals(item, store, rate, scratch / f"{n}.f32") for n, item in enumerate(piece)]
+                diarized = diarizer.diarize(vocals)
+                for _ in piece:
+                    with Stopwatch() as watch:
+                        turns = next(diarized)
+                    yield _product(turns, watch.seconds)
 
     return Stage(
         name=STAGE,

@@ -24,7 +24,8 @@ from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.diarization import STAGE as DIARIZATION
 from tasks.diarization import map_vocals, turns_of
-from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
+from tasks.separation import seconds_of
+from tasks.stages import Product, Stage, Stopwatch, folder, pieces, run_stage, stage_cache_key
 
 ATTRIBUTES, TAGGING, QUALITY = "attributes", "tagging", "quality"
 """The stages, each of which leaves one JSON file with a row a turn."""
@@ -106,15 +107,16 @@ def read_qualities(item: Item, store: WorkStore, turns: int) -> list[Quality | N
 
 def _stage(name: str, engine: str, parameters: dict[str, Any], store: WorkStore, measured: Measure) -> Stage:
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
-        # All clips of the batch go to the engine at once, which sorts them by length; its time is shared out by theirs.
-        with store.scratch() as scratch:
-            clips = [clips_of(item, store, scratch / f"{number}.f32") for number, item in enumerate(items)]
-            with Stopwatch() as watch:
-                rows = list(measured([clip for own in clips for clip in own]))
-        a_sample = watch.seconds / max(1, sum(len(clip) for own in clips for clip in own))
-        left = iter(rows)
-        for own in clips:
-            yield _product(name, list(islice(left, len(own))), a_sample * sum(map(len, own)))
+        # All clips of a piece go to the engine at once, which sorts them by length; its time is shared out by theirs.
+        for piece in pieces(items, lambda item: seconds_of(item, store)):
+            with store.scratch() as scratch:
+                clips = [clips_of(item, store, scratch / f"{number}.f32") for number, item in enumerate(piece)]
+                with Stopwatch() as watch:
+                    rows = list(measured([clip for own in clips for clip in own]))
+            a_sample = watch.seconds / max(1, sum(len(clip) for own in clips for clip in own))
+            left = iter(rows)
+            for own in clips:
+                yield _product(name, list(islice(left, len(own))), a_sample * sum(map(len, own)))
 
     return Stage(name, engine, parameters, lambda item: [item.steps[DIARIZATION].key], produce)
 

@@ -16,7 +16,7 @@ from fsclap.corpus.settings import BuildSettings, shaping
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.download import STAGE as DOWNLOAD
-from tasks.stages import Product, Stage, Stopwatch, folder, outcome, run_stage, stage_cache_key
+from tasks.stages import Product, Stage, Stopwatch, folder, outcome, pieces, run_stage, stage_cache_key
 
 STAGE = "separation"
 DECODE = "decode"
@@ -57,30 +57,46 @@ def separate(batch: Batch, work: str, settings: BuildSettings) -> Batch:
     return run_stage(separation_stage(store, settings), batch, store)
 
 
+Decoded = tuple[np.ndarray | Refusal, Seconds]
+"""The sound, (channels, samples), or why there is none; and the time that decoding took."""
+
+
 def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) -> Iterator[Product | Refusal]:
-    """Decode all, then separate all that could be decoded in one go: engines batch across files."""
     separator = separation.load_separator(settings.separation)
+
+    def seconds(decoded: Decoded) -> Seconds:
+        wave, _ = decoded
+        return 0.0 if isinstance(wave, Refusal) else wave.shape[1] / separator.sample_rate
+
     with store.scratch() as scratch:
-        decoded = [
+        decoded = (
             _decode(item, scratch / f"{number}.f32", store, settings, separator.sample_rate)
             for number, item in enumerate(items)
-        ]
-        mixtures = [wave for wave, _ in decoded if not isinstance(wave, Refusal)]
-        outputs = [new_map(scratch / f"vocals-{n}.f32", mixture.shape[1]) for n, mixture in enumerate(mixtures)]
-        vocals = separation.separate(separator, mixtures, outputs, settings.separation)
-        for wave, decode_seconds in decoded:
-            if isinstance(wave, Refusal):
-                yield wave
-                continue
-            with Stopwatch() as watch:
-                voice = next(vocals)
-                gain = _gain(voice, separator.sample_rate, settings.loudness)
-            yield _product(voice, separator.sample_rate, gain, decode_seconds, watch.seconds)
+        )
+        for piece in pieces(decoded, seconds):
+            yield from _separate(piece, scratch, separator, settings)
+            for file in scratch.iterdir():
+                file.unlink()  # hours of video would fill the disk
 
 
-def _decode(
-    item: Item, destination: Path, store: WorkStore, settings: BuildSettings, sample_rate: Hertz
-) -> tuple[np.ndarray | Refusal, Seconds]:
+def _separate(
+    decoded: list[Decoded], scratch: Path, separator: separation.Separator, settings: BuildSettings
+) -> Iterator[Product | Refusal]:
+    """Separate at once what could be decoded: engines batch across files."""
+    mixtures = [wave for wave, _ in decoded if not isinstance(wave, Refusal)]
+    outputs = [new_map(scratch / f"vocals-{n}.f32", mixture.shape[1]) for n, mixture in enumerate(mixtures)]
+    vocals = separation.separate(separator, mixtures, outputs, settings.separation)
+    for wave, decode_seconds in decoded:
+        if isinstance(wave, Refusal):
+            yield wave
+            continue
+        with Stopwatch() as watch:
+            voice = next(vocals)
+            gain = _gain(voice, separator.sample_rate, settings.loudness)
+        yield _product(voice, separator.sample_rate, gain, decode_seconds, watch.seconds)
+
+
+def _decode(item: Item, destination: Path, store: WorkStore, settings: BuildSettings, sample_rate: Hertz) -> Decoded:
     media = folder(store, item.steps[DOWNLOAD]) / outcome(store, item.steps[DOWNLOAD]).facts["file"]
     with Stopwatch() as watch:
         try:
@@ -88,6 +104,11 @@ def _decode(
         except Refused as refused:
             wave = Refusal.of(DECODE, refused)
     return wave, watch.seconds
+
+
+def seconds_of(item: Item, store: WorkStore) -> Seconds:
+    """Duration of the vocals of an episode."""
+    return float(outcome(store, item.steps[STAGE]).facts["duration"])
 
 
 def _gain(voice: np.ndarray, sample_rate: Hertz, settings: LoudnessSettings) -> float:

@@ -9,21 +9,25 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
+from fsclap import Seconds
 from fsclap.corpus.versions import VERSIONS
 from storage.work import Step, WorkStore
 from tasks.batches import Batch, Item, Refusal
 
 log = logging.getLogger("fsclap.tasks")
+T = TypeVar("T")
 
 OUTCOME = "outcome.json"
+AT_ONCE: Seconds = 600.0
+"""Sound that an engine is given at once: enough to fill its batches, little enough to lose to a kill."""
 
 
 class Outcome(BaseModel):
@@ -129,6 +133,22 @@ def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[Task
         return found
 
     return key
+
+
+def pieces(recordings: Iterable[T], seconds: Callable[[T], Seconds]) -> Iterator[list[T]]:
+    """Neighbours together until they are `AT_ONCE` long; none is taken before it is wanted.
+
+    A stage writes down what an engine gives for a piece before the next one is begun, so that a kill, or a full disk,
+    costs a piece of the batch at most: some short recordings, or a single long one.
+    """
+    piece: list[T] = []
+    for recording in recordings:
+        piece.append(recording)
+        if sum(map(seconds, piece)) >= AT_ONCE:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
 
 
 def _products(stage: Stage, items: list[Item]) -> Iterator[tuple[Item, Product | Refusal]]:

@@ -8,7 +8,7 @@ import pytest
 from fsclap.corpus.download import Episode
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal, make_batches
-from tasks.stages import Product, Stage, outcome, run_stage
+from tasks.stages import AT_ONCE, Product, Stage, outcome, pieces, run_stage
 
 
 def episode(number: int, series: str = "series") -> Episode:
@@ -111,6 +111,27 @@ def test_an_engine_that_fails_on_the_first_because_of_the_last_costs_only_the_la
 
     done = run_stage(AllAtOnce().stage(), batch, store)
     assert [item.alive for item in done.items] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([], []),
+        ([0.1] * 5, [[0.1] * 5]),
+        ([0.5, 0.5, 0.5], [[0.5, 0.5], [0.5]]),
+        ([6.0, 0.2, 7.0, 0.1], [[6.0], [0.2, 7.0], [0.1]]),
+    ],
+)
+def test_an_engine_is_given_short_recordings_together_and_long_ones_alone(
+    lengths: list[float], expected: list[list[float]]
+) -> None:
+    assert list(pieces(lengths, lambda length: length * AT_ONCE)) == expected
+
+
+def test_no_recording_is_taken_before_it_is_wanted() -> None:
+    taken: list[float] = []
+    first = next(pieces((taken.append(length) or length for length in (1.0, 1.0)), lambda length: length * AT_ONCE))
+    assert first == taken == [1.0]
 
 
 def test_a_time_limit_ends_the_whole_task(batch: Batch, store: WorkStore) -> None:
