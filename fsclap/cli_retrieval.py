@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from fsclap.retrieval.filters import Condition
     from fsclap.retrieval.search import Hit, Searcher
     from storage.versions import CorpusVersion
@@ -248,14 +250,20 @@ def _wave(file: Path, searcher: "Searcher") -> "tuple[Any, int]":
 
 def _app(options: argparse.Namespace) -> int:
     from fsclap.retrieval.app import allowed_hosts, make_app, serve
+    from fsclap.retrieval.index import RECORD
+    from fsclap.retrieval.live import live_app
     from storage.corpus import Corpus
     from storage.judgements import Judgements
 
     password = os.environ.get("FSCLAP_APP_PASSWORD") or None
     hosts = allowed_hosts(options.host, password)
-    searcher, version = _open(options)
-    judgements = Judgements(version.location) if Corpus.at(version.location).is_local else None
-    app = make_app(searcher, version.audio, judgements, password=password, hosts=hosts)
+
+    def make() -> "FastAPI":
+        searcher, version = _open(options)
+        judgements = Judgements(version.location) if Corpus.at(version.location).is_local else None
+        return make_app(searcher, version.audio, judgements, password=password, hosts=hosts)
+
+    app = live_app(make, options.index / RECORD)
     print(f"http://{options.host}:{options.port}  (Ctrl-C ends it)", flush=True)
     serve(app, options.host, options.port)
     return 0

@@ -97,7 +97,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        _warm_up(searcher)
+        await to_thread.run_sync(_warm_up, searcher)
         yield
         places.stop()
 
