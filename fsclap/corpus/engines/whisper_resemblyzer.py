@@ -20,11 +20,11 @@ from pathlib import Path
 
 import librosa
 import numpy as np
+import scipy  # its parts load when they are used: the first episode is separated a second sooner
 import torch
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
-from scipy.signal import find_peaks
 
 from fsclap import Seconds
 from fsclap.corpus.clustering import best_path, cluster, in_order, normalized
@@ -220,7 +220,7 @@ def _runs(vectors: np.ndarray, distance: float) -> Iterator[np.ndarray]:
         yield vectors
         return
     change = 1 - np.sum(vectors[:-LAG] * vectors[LAG:], axis=1)
-    peaks, _ = find_peaks(np.pad(change, 1), height=distance, distance=LAG)
+    peaks, _ = scipy.signal.find_peaks(np.pad(change, 1), height=distance, distance=LAG)
     start = 0
     for before in (peaks - 1).tolist():
         if before >= start:
