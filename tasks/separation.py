@@ -75,8 +75,9 @@ def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) 
         )
         for piece in pieces(decoded, seconds):
             yield from _separate(piece, scratch, separator, settings)
+            del piece  # a file that is still mapped keeps its room, and hours of video would fill the disk
             for file in scratch.iterdir():
-                file.unlink()  # hours of video would fill the disk
+                file.unlink()
 
 
 def _separate(

@@ -142,11 +142,13 @@ def pieces(recordings: Iterable[T], seconds: Callable[[T], Seconds]) -> Iterator
     costs a piece of the batch at most: some short recordings, or a single long one.
     """
     piece: list[T] = []
+    length = 0.0
     for recording in recordings:
         piece.append(recording)
-        if sum(map(seconds, piece)) >= AT_ONCE:
+        length += seconds(recording)
+        if length >= AT_ONCE:
             yield piece
-            piece = []
+            piece, length = [], 0.0
     if piece:
         yield piece
 

@@ -1,6 +1,5 @@
 """A batch goes through the heavy stages in pieces: what a kill costs, and what lies on the disk meanwhile."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,12 @@ from tasks.download import download_stage
 from tasks.measure import attributes_stage
 from tasks.separation import STAGE as SEPARATION
 from tasks.separation import VOCALS, separation_stage
-from tasks.stages import Stage, folder, run_stage
+from tasks.stages import folder, run_stage
 from tests.flows.conftest import SAMPLES, cut
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = BuildSettings().resolved()
-MAKE: tuple[Callable[[WorkStore, BuildSettings], Stage], ...] = (separation_stage, diarization_stage, attributes_stage)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,7 @@ def test_pieces_change_no_output(videos: Path, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(stages, "AT_ONCE", at_once)
         store = WorkStore(tmp_path / str(number))
         batch = downloaded(videos, store)
-        for make in MAKE:
+        for make in (separation_stage, diarization_stage):
             batch = run_stage(make(store, SETTINGS), batch, store)
         vocals = [soundfile.read(folder(store, item.steps[SEPARATION]) / VOCALS)[0] for item in batch.items]
         outputs.append((vocals, [[turn.text for turn in turns_of(item, store)] for item in batch.items]))

@@ -2,8 +2,6 @@
 
 import logging
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -17,14 +15,9 @@ from fsclap.retrieval.live import live_app
 from fsclap.retrieval.search import Searcher
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
+from tests.faults.stand import until
 from tests.fsclap.retrieval.conftest import commit
 from tests.fsclap.retrieval.serving import served
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ def test_a_page_shows_what_was_added_while_it_ran(
         assert client.get("/api/corpus").json()["clips"] == 40
         commit(corpus, "Dvě ryby, druhý díl", waves["Dvě ryby"], clips=3)
         build(index, corpus, model_folder)
-        until(lambda: client.get("/api/corpus").json()["clips"] == 43)
+        until(lambda: client.get("/api/corpus").json()["clips"] == 43, patience=60, what="the page shows the new clips")
         found = client.get("/api/search", params={"query": "a voice", "where": "series~druhý"}).json()["clips"]
         assert len(found) == 3
         heard = client.get(f"/api/clips/{found[0]['utterance_id']}/audio")
@@ -73,11 +66,11 @@ def test_a_page_stays_with_its_index_when_the_new_one_can_not_be_used(
     with served(page(index, corpus)) as address, httpx.Client(base_url=address) as client:
         record = (index / RECORD).read_text()
         (index / RECORD).write_text("{")
-        until(lambda: "goes on with what it has" in caplog.text)
+        until(lambda: "goes on with what it has" in caplog.text, patience=60, what="the record is refused")
         assert "damaged" in caplog.text
         assert client.get("/api/search", params={"query": "a voice"}).json()["clips"]
         (index / RECORD).write_text(record.replace('"clips": 40', '"clips": 39'))
-        until(lambda: caplog.text.count("goes on with what it has") >= 2)
+        until(lambda: caplog.text.count("goes on with what it has") >= 2, patience=60, what="and so is the next")
         assert client.get("/api/corpus").json()["clips"] == 40
 
 
