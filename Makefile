@@ -32,7 +32,7 @@ test-laion: .venv-laion/.done
 
 # Breaks a whole installation some seventy times, over an hour; the tests do a part of it. The disk needs root.
 faults: .venv/.dev
-	$(BIN)/python -m tests.faults.run --json data/bench/faults.json
+	$(BIN)/python -m harness.faults.run --json data/bench/faults.json
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

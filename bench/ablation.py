@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 
 from bench.machine import machine
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Split, SplitSettings, make_split
 from fsclap.evaluation.metrics import clip_map10, one_vector_a_caption
 from fsclap.evaluation.protocol import difference, interval
 from fsclap.evaluation.results import Evaluation, Interval
 from fsclap.evaluation.run import evaluate_model
 from fsclap.model.settings import LossSettings, ModelSettings
-from fsclap.training.clips import ClipStore
 from fsclap.training.loop import train
 from fsclap.training.settings import TrainSettings
-from fsclap.training.splits import Split, SplitSettings, make_split
 from storage.corpus import Corpus
 
 log = logging.getLogger(__name__)

@@ -43,9 +43,11 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.machine import machine
 from fsclap.audio import DecodeSettings, decode
-from fsclap.corpus.consistency import ConsistencySettings, judge
-from fsclap.corpus.diarization import DiarizationSettings, Diarizer, load_diarizer
-from fsclap.corpus.separation import SeparationSettings, Separator, in_memory, load_separator
+from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer
+from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import SeparationSettings, Separator, in_memory
 from fsclap.corpus.turns import NOISE, Turn
 from samples.timeline import TrueTurn, at_ratio, speech_mask
 

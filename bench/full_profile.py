@@ -29,10 +29,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.machine import machine
 from fsclap.audio import DecodeSettings, decode, resample
-from fsclap.corpus import attributes
-from fsclap.corpus.captioning import Tags, describe, load_tagger
+from fsclap.corpus.captioning import attributes, load_tagger
+from fsclap.corpus.captioning.base import Tags
+from fsclap.corpus.captioning.describe import describe
 from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.separation import load_separator, separate
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import separate
 from fsclap.corpus.settings import BuildSettings
 from fsclap.weights import LIBRARY
 
@@ -267,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.only:
         print(json.dumps(one_stage(arguments.only, settings_of(arguments), seconds=arguments.seconds)))
         return
-    from tests.models.full_profile import write_library
+    from harness.models.full_profile import write_library
 
     os.environ[LIBRARY] = str(arguments.weights)
     write_library(size="full")

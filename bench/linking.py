@@ -29,11 +29,14 @@ from bench.corpus_quality import Recording, dialogues
 from bench.dialogues import HALVES
 from bench.machine import machine
 from bench.thresholds import embedded, table, waves
-from fsclap.corpus.consistency import ConsistencySettings, judge
-from fsclap.corpus.diarization import DiarizationSettings, load_diarizer
-from fsclap.corpus.engines.whisper_resemblyzer import WhisperResemblyzer, split, turn_parts, turns
-from fsclap.corpus.linking import LinkingSettings, SpeakerCentroid, link, mean_embeddings
-from fsclap.corpus.separation import SeparationSettings, load_separator
+from fsclap.clustering import mean_embeddings
+from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.diarization.base import DiarizationSettings
+from fsclap.corpus.diarization.whisper_resemblyzer import WhisperResemblyzer, split, turn_parts, turns
+from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
+from fsclap.corpus.linking import LinkingSettings, SpeakerCentroid, link
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.turns import Turn
 from samples.timeline import TrueTurn
 

@@ -115,7 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as weights:
         chosen: dict[str, Any] = {"profile": options.profile}
         if options.profile == "full":
-            from tests.models.full_profile import write_library
+            from harness.models.full_profile import write_library
 
             os.environ[LIBRARY] = weights
             write_library()

@@ -100,8 +100,10 @@ def measure(episodes: int, seconds: float) -> dict[str, Any]:
 
 def warm_up() -> None:
     """Load the models, which is neither orchestration nor part of an episode."""
-    from fsclap.corpus.diarization import DiarizationSettings, load_diarizer
-    from fsclap.corpus.separation import SeparationSettings, load_separator
+    from fsclap.corpus.diarization import load_diarizer
+    from fsclap.corpus.diarization.base import DiarizationSettings
+    from fsclap.corpus.separation import load_separator
+    from fsclap.corpus.separation.base import SeparationSettings
 
     load_separator(SeparationSettings())
     load_diarizer(DiarizationSettings())

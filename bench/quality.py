@@ -22,8 +22,10 @@ from bench.dialogues import SAMPLE_RATE, mix
 from bench.machine import machine
 from bench.thresholds import table
 from fsclap.audio import sample_index
-from fsclap.corpus.quality import Quality, QualitySettings, Scorer, load_scorer
-from fsclap.corpus.separation import SeparationSettings, Separator, load_separator
+from fsclap.corpus.filtering import load_scorer
+from fsclap.corpus.filtering.quality import Quality, QualitySettings, Scorer
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import SeparationSettings, Separator
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 
-from fsclap.corpus.attributes import RATE, Attributes, measure
-from fsclap.corpus.bins import Bins, fit_bins
+from fsclap.corpus.captioning.attributes import Attributes, measure
+from fsclap.corpus.captioning.bins import Bins, fit_bins
+from fsclap.pitch import RATE
 from samples.sources import Clip, all_clips, fetch_packages, load
 
 log = logging.getLogger(__name__)

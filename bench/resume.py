@@ -16,8 +16,8 @@ from typing import Any
 
 from bench.machine import machine
 from bench.orchestration import make_episodes
-from tests.faults.campaign import kill_a_run
-from tests.faults.stand import Stand, stand, until
+from harness.faults.campaign import kill_a_run
+from harness.faults.stand import Stand, stand, until
 
 PATIENCE = 3600.0
 

@@ -31,7 +31,8 @@ import soundfile
 
 from bench.machine import machine
 from fsclap.audio import DecodeSettings, decode
-from fsclap.corpus.separation import DemucsSettings, SeparationSettings, load_separator, separate
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import DemucsSettings, SeparationSettings, separate
 from fsclap.weights import WeightsSettings
 
 SAMPLE_RATE = 44_100
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.worker:
         work_on(options.worker)
         return
-    from tests.models.demucs import write_demucs
+    from harness.models.demucs import write_demucs
 
     repo = options.work / "repo"
     if not repo.exists():

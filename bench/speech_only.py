@@ -33,7 +33,8 @@ import torch
 from bench.corpus_quality import si_sdr
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.machine import machine
-from fsclap.corpus.separation import FADE, SeparationSettings, Separator, load_separator, maybe_speech, separate
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import FADE, SeparationSettings, Separator, maybe_speech, separate
 from samples.timeline import speech_mask
 
 log = logging.getLogger(__name__)

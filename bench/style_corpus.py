@@ -11,7 +11,7 @@ them with music 10 dB below the speech, in three series groups that share no spe
 
 and takes them through `build-dataset` as they are: separation, diarization, the filter of Eq. 5, captions, commit.
 The captions are worded twice: first with the reference bins, then with bins fitted to the training series alone,
-so that each word is about as common as `fsclap.corpus.bins.SCALES` says. Every stage but the last is reused.
+so that each word is about as common as `fsclap.corpus.captioning.bins.SCALES` says. Every stage but the last is reused.
 """
 
 import argparse
@@ -28,9 +28,9 @@ import soundfile
 
 from bench.dialogues import SAMPLE_RATE, Dialogue, mix, next_dialogue, pool_of_lines
 from bench.machine import machine
-from fsclap.corpus.attributes import Attributes
-from fsclap.corpus.bins import fit_bins
-from fsclap.corpus.captioning import CaptioningSettings
+from fsclap.corpus.captioning.attributes import Attributes
+from fsclap.corpus.captioning.base import CaptioningSettings
+from fsclap.corpus.captioning.bins import fit_bins
 from fsclap.corpus.settings import BuildSettings
 from samples.sources import Clip, SourceError, all_clips, fetch_packages, music_tracks
 from storage.corpus import Corpus

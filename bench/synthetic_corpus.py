@@ -25,7 +25,7 @@ import soundfile
 
 from bench.machine import machine
 from bench.style_corpus import run_flow
-from fsclap.corpus.captioning import CaptioningSettings
+from fsclap.corpus.captioning.base import CaptioningSettings
 from fsclap.corpus.settings import BuildSettings
 from samples.sources import Clip, SourceError, all_clips, fetch_packages, load
 from storage.corpus import Corpus
@@ -156,9 +156,9 @@ def _line_of(row: dict[str, Any], lines: Sequence[Line]) -> Line | None:
 
 def retrieval(corpus: Corpus, model: Path, out: Path) -> dict[str, Any]:
     """mAP@10 of a trained model on this set, in pools of 200, both modes."""
+    from fsclap.data.clips import ClipStore
+    from fsclap.data.splits import Split, SplitSettings
     from fsclap.evaluation.run import evaluate_model
-    from fsclap.training.clips import ClipStore
-    from fsclap.training.splits import Split, SplitSettings
 
     version = corpus.version()
     batches = corpus.dataset(version=version).to_batches(batch_size=256)

@@ -27,10 +27,12 @@ import soxr
 from bench.corpus_quality import Recording, dialogues, diarization_errors
 from bench.dialogues import SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.machine import machine
-from fsclap.corpus.consistency import mean_similarity
-from fsclap.corpus.diarization import DiarizationSettings, Diarizer, WhisperResemblyzerSettings, load_diarizer
-from fsclap.corpus.engines.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
-from fsclap.corpus.separation import SeparationSettings, Separator, in_memory, load_separator
+from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, WhisperResemblyzerSettings
+from fsclap.corpus.diarization.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
+from fsclap.corpus.filtering.consistency import mean_similarity
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import SeparationSettings, Separator, in_memory
 from fsclap.corpus.turns import Turn
 from samples.timeline import TrueTurn
 

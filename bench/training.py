@@ -25,15 +25,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
 
 from bench.machine import machine
+from fsclap.data.batches import Batch, Pairs, batches_of, epoch_batches, load_pairs
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import SplitSettings, make_split
 from fsclap.model.clap import BYTES, SPECIAL
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss
 from fsclap.model.settings import PAPER, LossSettings
-from fsclap.training.batches import Batch, Pairs, batches_of, epoch_batches, load_pairs
-from fsclap.training.clips import ClipStore
 from fsclap.training.loop import train
 from fsclap.training.settings import TrainSettings
-from fsclap.training.splits import SplitSettings, make_split
 from storage.corpus import Corpus
 
 

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
+from flows.parameters import Folder
 from fsclap.corpus.settings import BuildSettings
 from tasks.batches import Batch
 from tasks.captioning import caption
@@ -26,7 +27,6 @@ from tasks.publish import Progress, Published, announce, publish, remember_build
 from tasks.separation import separate
 
 Sources = Annotated[list[str], Field(min_length=1)]
-Folder = Annotated[str, Field(min_length=1)]
 
 
 @flow(
@@ -64,7 +64,7 @@ def build_dataset(
     for number, batch in enumerate(batches, start=1):
         log.info("Batch %d of %d: %s (%d episodes)", number, len(batches), batch.name, len(batch.items))
         media = downloads.pop().result()
-        with compute_slot(settings):
+        with compute_slot(settings.devices()):
             # The next download runs while this batch is computed.
             downloads = [download.submit(ahead, work, settings) for ahead in batches[number : number + 1]]
             described = describe(media, work, settings)

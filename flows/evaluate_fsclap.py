@@ -6,7 +6,7 @@ leak probe -> retrieval figures, collapse, report -> compared with the current m
 
 from prefect import flow
 
-from flows.build_dataset import Folder
+from flows.parameters import Folder
 from tasks.evaluation import EvaluatedModel, decide_promotion, evaluate_model, refuse_leak, show_evaluation
 from tasks.indexing import announce_evaluated
 from tasks.limits import model_slot

@@ -5,7 +5,7 @@ Starts by itself after an evaluation, which may have made another model the curr
 
 from prefect import flow
 
-from flows.build_dataset import Folder
+from flows.parameters import Folder
 from tasks.indexing import Indexed, build_index, show_index
 from tasks.limits import model_slot
 

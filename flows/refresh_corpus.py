@@ -2,7 +2,8 @@
 
 from prefect import flow, get_run_logger
 
-from flows.build_dataset import Folder, build_dataset
+from flows.build_dataset import build_dataset
+from flows.parameters import Folder
 from fsclap.corpus.settings import BuildSettings
 from storage.build import read_build
 from storage.corpus import Corpus

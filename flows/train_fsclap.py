@@ -6,7 +6,7 @@ clips to local disk -> split by voice and text -> features -> epochs -> event, w
 from prefect import flow
 from prefect.states import Completed, State
 
-from flows.build_dataset import Folder
+from flows.parameters import Folder
 from fsclap.training.settings import TrainSettings
 from tasks.limits import model_slot
 from tasks.training import (

@@ -23,7 +23,7 @@ import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz, Seconds, sandbox
-from fsclap.corpus.refusal import Refused
+from fsclap.refusal import Refused
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.corpus.download import Episode
-from fsclap.corpus.refusal import Refused, Unavailable
+from fsclap.refusal import Refused, Unavailable
 from storage.work import Step
 
 

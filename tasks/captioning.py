@@ -7,7 +7,7 @@ from dataclasses import asdict
 from prefect import task
 
 from fsclap.corpus import captioning
-from fsclap.corpus.captioning import Description
+from fsclap.corpus.captioning.describe import Description, describe, revision
 from fsclap.corpus.settings import BuildSettings, shaping
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
@@ -30,7 +30,7 @@ def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
 
     return Stage(
         name=STAGE,
-        engine=f"grammar@{captioning.revision(settings.captioning)}",
+        engine=f"grammar@{revision(settings.captioning)}",
         parameters=shaping(settings.captioning),
         inputs=lambda item: [
             *(item.steps[stage].key for stage in (ATTRIBUTES, TAGGING, CONSISTENCY) if stage in item.steps),
@@ -56,7 +56,7 @@ def captioning_engine(settings: BuildSettings) -> str:
     """What a row's caption comes from: the engine that listened, with its weights and the revision of the wording."""
     tagger = captioning.load_tagger(settings.captioning)
     weights = "" if tagger is None else f"{tagger.revision}+"
-    return f"{settings.engine('captioning')}@{weights}{captioning.revision(settings.captioning)}"
+    return f"{settings.engine('captioning')}@{weights}{revision(settings.captioning)}"
 
 
 def read_descriptions(item: Item, store: WorkStore) -> list[Description]:
@@ -73,7 +73,7 @@ def _describe(item: Item, store: WorkStore, settings: BuildSettings) -> list[Des
     turns = turns_of(item, store)
     measured, tags = read_attributes(item, store), read_tags(item, store, len(turns))
     kept = [number for number, verdict in enumerate(read_verdicts(item, store)) if verdict.kept]
-    return captioning.describe(
+    return describe(
         [measured[number] for number in kept],
         speakers=[str(turns[number].speaker) for number in kept],
         tags=[tags[number] for number in kept],

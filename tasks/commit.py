@@ -10,8 +10,8 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.audio import encode_flac, read_wave
-from fsclap.corpus import selection
 from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.filtering import selection
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus

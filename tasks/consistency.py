@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 from prefect import task
 
-from fsclap.corpus import consistency, selection
-from fsclap.corpus.consistency import Verdict
 from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.filtering import consistency, selection
+from fsclap.corpus.filtering.consistency import Verdict
 from fsclap.corpus.settings import BuildSettings, shaping
 from fsclap.corpus.turns import Turn
 from storage.work import WorkStore

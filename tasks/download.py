@@ -15,8 +15,8 @@ from prefect.tasks import exponential_backoff
 from fsclap.corpus import download as downloads
 from fsclap.corpus.addresses import redact
 from fsclap.corpus.download import DownloadSettings, Episode, Media
-from fsclap.corpus.refusal import Refused
 from fsclap.corpus.settings import BuildSettings
+from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.limits import download_slot

@@ -47,12 +47,12 @@ class EvaluatedModel(BaseModel):
 @task(task_run_name="evaluate {model} on {corpus}", cache_policy=NO_CACHE)
 def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> EvaluatedModel:
     """The leak probe, the protocol on the test part, what people judged of it, and the report."""
+    from fsclap.data.splits import Split
     from fsclap.evaluation.judged import judge_model
-    from fsclap.evaluation.model_card import languages_of, write_model_card
     from fsclap.evaluation.report import clips_needed, write_report
     from fsclap.evaluation.run import clips_of, evaluate_model, history_of
+    from fsclap.training.model_card import languages_of, write_model_card
     from fsclap.training.record import Trained
-    from fsclap.training.splits import Split
 
     table = Corpus.open(corpus)
     version = table.version() if version is None else version
@@ -83,8 +83,8 @@ def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> E
 @task(task_run_name="promote {evaluated.model}?", cache_policy=NO_CACHE)
 def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
     """Make the model the current one if it is better by more than the interval and does not leak; keep the decision."""
+    from fsclap.data.splits import Split
     from fsclap.evaluation.run import compare
-    from fsclap.training.splits import Split
 
     folder = _model_folder(evaluated.model)
     store = ModelStore.open(folder.parent)

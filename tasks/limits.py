@@ -8,12 +8,12 @@ one is an error, not a free pass.
 
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect.concurrency.sync import rate_limit
 
-from fsclap.corpus.settings import BuildSettings
 from storage.locks import file_lock
 
 DOWNLOADS = "fsclap-download"
@@ -21,14 +21,13 @@ LIMITS = {DOWNLOADS: (4, 1.0)}
 """Name -> slots, and how many come back a second."""
 
 
-def compute_slot(settings: BuildSettings) -> AbstractContextManager[None]:
+def compute_slot(devices: Iterable[str]) -> AbstractContextManager[None]:
     """Holds the machine's CPU, or its GPU when a stage runs there, for all stages of one batch.
 
     A stage uses all cores of the machine, so one batch at a time is the fastest. A lock of the machine, not one of
     Prefect's limits: their slots are leased for minutes, for which a killed run would hold up the next.
     """
-    devices = (settings.separation.device, settings.diarization.device, settings.captioning.device)
-    return _machine("gpu" if any(device and device.startswith("cuda") for device in devices) else "cpu")
+    return _machine("gpu" if any(device.startswith("cuda") for device in devices) else "cpu")
 
 
 def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:

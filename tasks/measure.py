@@ -15,10 +15,12 @@ import numpy as np
 from prefect import task
 
 from fsclap.audio import sample_index
-from fsclap.corpus import attributes, captioning, quality
-from fsclap.corpus.attributes import Attributes
-from fsclap.corpus.captioning import Tags
-from fsclap.corpus.quality import Quality
+from fsclap.corpus import captioning
+from fsclap.corpus.captioning import attributes
+from fsclap.corpus.captioning.attributes import Attributes
+from fsclap.corpus.captioning.base import Tags
+from fsclap.corpus.filtering import load_scorer
+from fsclap.corpus.filtering.quality import Quality
 from fsclap.corpus.settings import BuildSettings, shaping
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
@@ -60,7 +62,7 @@ def tagging_stage(store: WorkStore, settings: BuildSettings) -> Stage | None:
 
 def quality_stage(store: WorkStore, settings: BuildSettings) -> Stage | None:
     """None when the quality of the sound is not asked for."""
-    scorer = quality.load_scorer(settings.quality)
+    scorer = load_scorer(settings.quality)
     if scorer is None:
         return None
     return _stage(

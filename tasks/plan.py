@@ -6,8 +6,9 @@ import logging
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from fsclap.corpus import captioning, consistency, diarization, quality, separation
+from fsclap.corpus import captioning, diarization, separation
 from fsclap.corpus.download import Episode
+from fsclap.corpus.filtering import consistency, load_scorer
 from fsclap.corpus.settings import BuildSettings, digest, shaping
 from fsclap.corpus.versions import VERSIONS
 from storage.corpus import Corpus
@@ -24,7 +25,7 @@ def recipe(settings: BuildSettings, episode: Episode) -> str:
     """Digest of everything that decides what an episode's rows say, known before anything is downloaded."""
     separator = separation.load_separator(settings.separation)
     diarizer = diarization.load_diarizer(settings.diarization)
-    scorer = quality.load_scorer(settings.quality)
+    scorer = load_scorer(settings.quality)
     threshold = consistency.effective_threshold(settings.consistency, diarizer.name)
     return digest(
         json.dumps(
@@ -51,7 +52,7 @@ def load_engines(settings: BuildSettings) -> None:
     separation.load_separator(settings.separation)
     diarization.load_diarizer(settings.diarization)
     captioning.load_tagger(settings.captioning)
-    quality.load_scorer(settings.quality)
+    load_scorer(settings.quality)
 
 
 @task(task_run_name="plan build of {corpus}", cache_policy=NO_CACHE)

@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.corpus.addresses import has_credentials
-from fsclap.corpus.consistency import effective_threshold
+from fsclap.corpus.filtering.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
 from storage.build import read_announced, read_build, write_announced, write_build
 from storage.card import CardPaths, data_uri, write_card

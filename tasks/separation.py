@@ -9,10 +9,13 @@ from prefect import task
 
 from fsclap import Hertz, Seconds
 from fsclap.audio import decode, new_map, write_flac
-from fsclap.corpus import loudness, separation
-from fsclap.corpus.loudness import LoudnessSettings
-from fsclap.corpus.refusal import Refused
+from fsclap.corpus import separation
+from fsclap.corpus.separation import loudness
+from fsclap.corpus.separation.base import Separator
+from fsclap.corpus.separation.base import separate as separate_vocals
+from fsclap.corpus.separation.loudness import LoudnessSettings
 from fsclap.corpus.settings import BuildSettings, shaping
+from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.download import STAGE as DOWNLOAD
@@ -81,12 +84,12 @@ def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) 
 
 
 def _separate(
-    decoded: list[Decoded], scratch: Path, separator: separation.Separator, settings: BuildSettings
+    decoded: list[Decoded], scratch: Path, separator: Separator, settings: BuildSettings
 ) -> Iterator[Product | Refusal]:
     """Separate at once what could be decoded: engines batch across files."""
     mixtures = [wave for wave, _ in decoded if not isinstance(wave, Refusal)]
     outputs = [new_map(scratch / f"vocals-{n}.f32", mixture.shape[1]) for n, mixture in enumerate(mixtures)]
-    vocals = separation.separate(separator, mixtures, outputs, settings.separation)
+    vocals = separate_vocals(separator, mixtures, outputs, settings.separation)
     for wave, decode_seconds in decoded:
         if isinstance(wave, Refusal):
             yield wave

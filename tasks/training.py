@@ -18,8 +18,8 @@ from storage.models import ModelStore
 from tasks.events import announce_event
 
 if TYPE_CHECKING:
-    from fsclap.training.clips import ClipStore
-    from fsclap.training.splits import Split
+    from fsclap.data.clips import ClipStore
+    from fsclap.data.splits import Split
 
 log = logging.getLogger("fsclap.tasks")
 
@@ -62,9 +62,9 @@ def train_model(
     corpus: str, version: int | None, models: str, work: str, settings: TrainSettings
 ) -> TrainedModel | TooFewClips:
     """Train on a corpus version, go on with a training that was interrupted, or find it finished."""
+    from fsclap.data.splits import TooSmall
     from fsclap.training.loop import train
     from fsclap.training.record import Trained
-    from fsclap.training.splits import TooSmall
 
     table = Corpus.open(corpus)
     version = table.version() if version is None else version
@@ -139,7 +139,7 @@ def features_folder(work: str) -> Path:
 
 def open_clips(corpus: Corpus, version: int, work: str) -> "ClipStore":
     """The clips of a corpus version on local disk, copied there once; the copies of older versions are removed."""
-    from fsclap.training.clips import ClipStore
+    from fsclap.data.clips import ClipStore
 
     batches = corpus.dataset(version=version).to_batches(batch_size=256, batch_readahead=2, fragment_readahead=1)
     folder = Path(work) / "clips" / f"{_last_part(corpus.location)}-{_table_id(corpus)[:8]}"
@@ -154,7 +154,7 @@ def open_clips(corpus: Corpus, version: int, work: str) -> "ClipStore":
 
 def _split(clips: "ClipStore", folder: Path, store: ModelStore, settings: TrainSettings) -> "Split":
     """Of the interrupted run in this folder; else a new one, in which no clip or voice changes sides."""
-    from fsclap.training.splits import Split, make_split
+    from fsclap.data.splits import Split, make_split
 
     if (folder / "split.json").is_file():
         return Split.load(folder / "split.json")

@@ -4,7 +4,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from fsclap.corpus.refusal import Refused
+from fsclap.refusal import Refused
 
 LONGEST = 8192
 """Characters of a URL; servers refuse longer ones anyway."""

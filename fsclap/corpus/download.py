@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Seconds, sandbox
 from fsclap.corpus.addresses import redact, require_fetchable
-from fsclap.corpus.refusal import Refused, Unavailable
+from fsclap.refusal import Refused, Unavailable
 
 log = logging.getLogger(__name__)
 

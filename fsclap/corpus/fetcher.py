@@ -30,7 +30,7 @@ from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, Tran
 from yt_dlp.utils import ContentTooShortError, GeoRestrictedError, UnsupportedError
 
 from fsclap.corpus.addresses import is_public, require_fetchable
-from fsclap.corpus.refusal import Refused, Unavailable
+from fsclap.refusal import Refused, Unavailable
 
 RETRYABLE_STATUS = {408, 425, 429, 500, 502, 503, 504}
 HOPS = 10

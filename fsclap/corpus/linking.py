@@ -9,7 +9,7 @@ people of one episode (0.43 to 0.82), and a person who is found twice does less 
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
@@ -20,7 +20,7 @@ import scipy  # its parts load when they are used: they take seconds, and every 
 from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Seconds
-from fsclap.corpus.clustering import in_order, normalized
+from fsclap.clustering import in_order, mean_embeddings, normalized, vectors
 
 log = logging.getLogger(__name__)
 
@@ -114,23 +114,6 @@ def effective_threshold(settings: LinkingSettings, engine: str) -> float:
     return THRESHOLDS[engine]
 
 
-def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray | None]:
-    """The mean direction of each speaker's clips.
-
-    Args:
-        clips: Speaker and (dim,) embedding of each; one that is None or not finite does not count.
-
-    Returns:
-        Speaker -> (dim,) float64 of unit norm, or None for one without embeddings; by first appearance.
-    """
-    sums: dict[str, np.ndarray | None] = {}
-    for speaker, embedding in clips:
-        total = sums.setdefault(speaker, None)
-        if embedding is not None and np.isfinite(embedding).all():
-            sums[speaker] = embedding.astype(np.float64) if total is None else total + embedding
-    return {s: normalized(v[None])[0] if v is not None and v.any() else None for s, v in sums.items()}
-
-
 def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
     """The speakers of a corpus, or of some of its series.
 
@@ -150,13 +133,6 @@ def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
     return [
         SpeakerCentroid(name, *places[name], vector, clips[name], seconds[name]) for name, vector in centroids.items()
     ]
-
-
-def vectors(column: pa.ChunkedArray) -> Iterator[np.ndarray | None]:
-    """The embeddings of a column of lists; None for a row without."""
-    for cell in column:
-        known = cell.is_valid and len(cell.values)
-        yield cell.values.to_numpy(zero_copy_only=False) if known else None
 
 
 def link(speakers: Sequence[SpeakerCentroid], settings: LinkingSettings, *, engine: str) -> list[LinkedSpeaker]:

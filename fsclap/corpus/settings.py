@@ -8,15 +8,15 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap.audio import DecodeSettings
-from fsclap.corpus.captioning import CaptioningSettings
-from fsclap.corpus.consistency import ConsistencySettings
-from fsclap.corpus.diarization import DiarizationSettings
+from fsclap.corpus.captioning.base import CaptioningSettings
+from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.download import DownloadSettings
+from fsclap.corpus.filtering.consistency import ConsistencySettings
+from fsclap.corpus.filtering.quality import QualitySettings
+from fsclap.corpus.filtering.selection import SelectionSettings
 from fsclap.corpus.linking import LinkingSettings
-from fsclap.corpus.loudness import LoudnessSettings
-from fsclap.corpus.quality import QualitySettings
-from fsclap.corpus.selection import SelectionSettings
-from fsclap.corpus.separation import SeparationSettings
+from fsclap.corpus.separation.base import SeparationSettings
+from fsclap.corpus.separation.loudness import LoudnessSettings
 from fsclap.weights import WeightsSettings
 
 Profile = Literal["embedded", "full"]
@@ -93,6 +93,10 @@ class BuildSettings(BaseModel):
         if chosen is None:
             raise ValueError(f"{stage}.engine is left to the profile {self.profile}: use settings.resolved()")
         return chosen
+
+    def devices(self) -> set[str]:
+        """Where the engines run."""
+        return {getattr(self, stage).device or self.device for stage in ENGINES[self.profile]}
 
 
 def _filled(stage: BaseModel, engine: str, device: str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from sklearn.metrics import ndcg_score
 
 from fsclap.evaluation.protocol import RESAMPLES, difference, interval
 from fsclap.evaluation.results import Judged
-from fsclap.evaluation.run import Evaluated, load_model
+from fsclap.evaluation.run import Evaluated
+from fsclap.model.fsclap import load_model
 
 K = 10
 

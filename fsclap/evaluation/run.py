@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from fsclap.data.batches import Pairs, embed, load_pairs
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Part, Split
 from fsclap.evaluation.collapse import alignment, collapse
 from fsclap.evaluation.leak import probe
 from fsclap.evaluation.metrics import clip_map10, one_vector_a_caption, random_metrics, ranks, top_items
@@ -21,11 +24,8 @@ from fsclap.evaluation.report import Clip
 from fsclap.evaluation.results import Evaluation, Example, Interval
 from fsclap.machine import processor
 from fsclap.model.encoders import EncoderError
-from fsclap.model.fsclap import FSCLAP
+from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import Tokens, pad
-from fsclap.training.batches import Pairs, embed, load_pairs
-from fsclap.training.clips import ClipStore
-from fsclap.training.splits import Part, Split
 
 log = logging.getLogger(__name__)
 
@@ -229,14 +229,6 @@ def _against_chance(model: Path, store: ClipStore, ids: list[str], *, cache: Pat
     said = f"{_percent(figure)} on {len(values)} validation clips, chance {100 * chance:.1f} %"
     reason = f"it beats chance: {said}" if better else f"it does not beat chance: {said}"
     return Verdict(better, reason, figure, None, len(values))
-
-
-def load_model(folder: Path, device: str = "auto") -> FSCLAP:
-    """A trained model, ready to embed."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: FSCLAP = FSCLAP.from_pretrained(str(folder))
-    return model.to(device).eval()
 
 
 def history_of(folder: Path) -> list[dict[str, Any]]:

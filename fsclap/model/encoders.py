@@ -7,7 +7,6 @@ import numpy as np
 from torch import nn
 
 from fsclap import Hertz
-from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import Tokens
 
 
@@ -55,21 +54,6 @@ class TextEncoder(Protocol):
 
 
 Encoders = tuple[AudioEncoder, TextEncoder]
-
-
-def build_encoders(settings: ModelSettings) -> Encoders:
-    """The encoders that the settings name.
-
-    Raises:
-        EncoderError: Weights are missing or do not fit; says which, and what to install or name.
-    """
-    if settings.encoders == "embedded":
-        from fsclap.model.embedded import ProsodicFrames, ProsodicWhisper, SentenceTokens
-
-        return ProsodicWhisper() if settings.speech_tokens else ProsodicFrames(), SentenceTokens()
-    from fsclap.model.clap import clap_encoders
-
-    return clap_encoders(settings)
 
 
 class EncoderError(RuntimeError):

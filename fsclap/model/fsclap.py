@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fsclap.model.encoders import EncoderError, Encoders, build_encoders, is_module
-from fsclap.model.fusion_separation import AttentionPooling, Fusion, MeanPooling, Separation
+from fsclap.model.encoders import EncoderError, Encoders, is_module
+from fsclap.model.fusion_separation import AttentionPooling, Fusion, Matcher, MeanPooling, Projection, Separation
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import Tokens, pad
 
@@ -280,39 +280,24 @@ def _saved_folder(model_id: str, options: dict[str, Any]) -> Path:
     return Path(found)
 
 
-class Projection(nn.Module):
-    """From a pooled vector to the joint space: two layers, as LAION CLAP's, after a norm."""
+def build_encoders(settings: ModelSettings) -> Encoders:
+    """The encoders that the settings name.
 
-    def __init__(self, width: int, embedding: int, *, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, embedding),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(embedding, embedding),
-        )
+    Raises:
+        EncoderError: Weights are missing or do not fit; says which, and what to install or name.
+    """
+    if settings.encoders == "embedded":
+        from fsclap.model.embedded import ProsodicFrames, ProsodicWhisper, SentenceTokens
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, width) -> (batch, embedding)."""
-        projected: Tensor = self.layers(x)
-        return projected
+        return ProsodicWhisper() if settings.speech_tokens else ProsodicFrames(), SentenceTokens()
+    from fsclap.model.clap import clap_encoders
+
+    return clap_encoders(settings)
 
 
-class Matcher(nn.Module):
-    """From the pooled halves of a fused pair to the logit that they belong together."""
-
-    def __init__(self, width: int, *, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.LayerNorm(2 * width),
-            nn.Linear(2 * width, width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(width, 1),
-        )
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(batch, 2 width) -> (batch,)."""
-        logits: Tensor = self.layers(pooled)
-        return logits.squeeze(-1)
+def load_model(folder: Path, device: str = "auto") -> FSCLAP:
+    """A trained model, ready to embed."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: FSCLAP = FSCLAP.from_pretrained(str(folder))
+    return model.to(device).eval()

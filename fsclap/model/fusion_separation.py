@@ -102,3 +102,41 @@ def zeroed(layer: nn.Linear) -> nn.Linear:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class Projection(nn.Module):
+    """From a pooled vector to the joint space: two layers, as LAION CLAP's, after a norm."""
+
+    def __init__(self, width: int, embedding: int, *, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, embedding),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(embedding, embedding),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width) -> (batch, embedding)."""
+        projected: Tensor = self.layers(x)
+        return projected
+
+
+class Matcher(nn.Module):
+    """From the pooled halves of a fused pair to the logit that they belong together."""
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.LayerNorm(2 * width),
+            nn.Linear(2 * width, width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, 1),
+        )
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(batch, 2 width) -> (batch,)."""
+        logits: Tensor = self.layers(pooled)
+        return logits.squeeze(-1)

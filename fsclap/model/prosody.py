@@ -8,7 +8,7 @@ import librosa
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fsclap.corpus.attributes import F0_CEILING, F0_FLOOR, pitch_track
+from fsclap.pitch import F0_CEILING, F0_FLOOR, pitch_track
 
 RATE = 16_000
 HOP, WINDOW, FFT = 160, 400, 512

@@ -28,14 +28,14 @@ from starlette.requests import ClientDisconnect
 
 from fsclap import Seconds
 from fsclap.audio import DecodeSettings, decode
-from fsclap.corpus.refusal import Refused
+from fsclap.data.clips import MIN_CLIP
+from fsclap.refusal import Refused
 from fsclap.retrieval import judging, playback
 from fsclap.retrieval import map as corpus_map
 from fsclap.retrieval.filters import Condition, columns
 from fsclap.retrieval.index import Index, SearchError
 from fsclap.retrieval.judging import JudgementLog
 from fsclap.retrieval.search import Hit, Searcher, Sound
-from fsclap.training.clips import MIN_CLIP
 
 log = logging.getLogger(__name__)
 
@@ -343,3 +343,6 @@ def _examples(captions: Sequence[str]) -> list[str]:
     fitting = sorted({caption for caption in captions if 25 <= len(caption) <= 80 and "<" not in caption}, key=len)
     chosen = np.random.default_rng(0).permutation(len(fitting))[:EXAMPLES]
     return [fitting[at].rstrip(".") for at in sorted(chosen)]
+
+
+PORT = 8420

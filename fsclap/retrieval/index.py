@@ -30,10 +30,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
 from fsclap.audio import decode_flac, resample
-from fsclap.evaluation.run import load_model
-from fsclap.model.fsclap import FSCLAP
+from fsclap.data.clips import MIN_CLIP
+from fsclap.files import locked, written_aside
+from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.retrieval import approximate
-from fsclap.training.clips import MIN_CLIP, locked, written_aside
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from fsclap.data.splits import Split
 from fsclap.retrieval import playback
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.search import Searcher, nearest
-from fsclap.training.splits import Split
 
 Verdict = Literal["fits", "partly", "no"]
 BEST, RANDOM = 10, 5

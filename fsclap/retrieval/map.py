@@ -22,9 +22,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from fsclap.evaluation.plots import umap_2d
+from fsclap.files import locked, written_aside
 from fsclap.retrieval.filters import columns
 from fsclap.retrieval.index import Index, SearchError
-from fsclap.training.clips import locked, written_aside
 
 MOST = 20_000
 """Clips of a map; of more, a random sample."""

@@ -11,13 +11,12 @@ import torch
 
 from fsclap import Hertz
 from fsclap.audio import decode_flac, resample
-from fsclap.evaluation.run import load_model
-from fsclap.model.fsclap import FSCLAP
+from fsclap.data.clips import MIN_CLIP
+from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import pad
 from fsclap.retrieval import approximate
 from fsclap.retrieval.filters import Condition, mask
 from fsclap.retrieval.index import Index, SearchError, model_digest
-from fsclap.training.clips import MIN_CLIP
 
 Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
 """Utterance ids -> each with its FLAC file, in any order: `storage.versions.CorpusVersion.audio`."""

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fsclap.training.clips import written_aside
+from fsclap.files import written_aside
 
 log = logging.getLogger(__name__)
 

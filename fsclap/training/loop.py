@@ -28,10 +28,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from tqdm import tqdm
 
+from fsclap.data.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10, one_vector_a_caption
+from fsclap.files import locked
 from fsclap.model.encoders import Encoders
 from fsclap.model.fsclap import FSCLAP
-from fsclap.training.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
 from fsclap.training.checkpoint import (
     Epoch,
     Position,
@@ -41,11 +44,9 @@ from fsclap.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from fsclap.training.clips import ClipStore, locked
 from fsclap.training.optimizer import Objective, Stepper, StepResult, lr_factor, make_optimizer
 from fsclap.training.record import RECORD, Metrics, Run, Trained, claim, environment, record_rejected
 from fsclap.training.settings import TrainSettings
-from fsclap.training.splits import Split, TooSmall
 
 log = logging.getLogger(__name__)
 
@@ -344,7 +345,7 @@ def _best(position: Position) -> Epoch:
 
 
 def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, training: Pairs, validation: Pairs) -> None:
-    from fsclap.evaluation.model_card import languages_of, write_model_card  # matplotlib takes a second
+    from fsclap.training.model_card import languages_of, write_model_card  # matplotlib takes a second
 
     model.save_pretrained(job.folder)
     best = _best(position)

@@ -10,9 +10,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from fsclap.data.batches import Batch
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
-from fsclap.training.batches import Batch
 from fsclap.training.settings import TrainSettings
 
 

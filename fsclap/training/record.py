@@ -12,8 +12,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers import TensorBoardLogger
 from pydantic import BaseModel, ConfigDict
 
+from fsclap.data.clips import CorruptClip
+from fsclap.files import written_aside
 from fsclap.training.checkpoint import Epoch, Position
-from fsclap.training.clips import CorruptClip, written_aside
 from fsclap.training.settings import TrainSettings
 
 RECORD = "training.json"

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fsclap.data.splits import SplitSettings
 from fsclap.model.settings import LossSettings, ModelSettings
-from fsclap.training.splits import SplitSettings
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 

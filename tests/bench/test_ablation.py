@@ -37,7 +37,7 @@ def test_only_the_global_rows_pool_by_the_mean(row: str) -> None:
 
 def test_the_parts_are_those_of_the_series() -> None:
     from bench.ablation import style_settings
-    from fsclap.training.splits import make_split
+    from fsclap.data.splits import make_split
 
     count = 60
     series = [("train-00", "validation-00", "test-00")[i % 3] for i in range(count)]

@@ -5,9 +5,9 @@ import pytest
 import soundfile
 
 from bench.separation import SAMPLE_RATE, Round, figures, run_round, write_files
-from fsclap.corpus.separation import DemucsSettings, SeparationSettings
+from fsclap.corpus.separation.base import DemucsSettings, SeparationSettings
 from fsclap.weights import WeightsSettings
-from tests.models.demucs import write_demucs
+from harness.models.demucs import write_demucs
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

@@ -35,7 +35,7 @@ def vowel(rate: int, seconds: float = 2.0) -> np.ndarray:
 )
 def test_a_control_changes_what_it_names_and_little_else(control: str, attribute: str, expected: float | None) -> None:
     from bench.synthetic_corpus import FACTORS, RATE, resynthesize
-    from fsclap.corpus.attributes import measure
+    from fsclap.corpus.captioning.attributes import measure
 
     nothing = dict.fromkeys(FACTORS, 0)
     plain = measure(resynthesize(vowel(RATE), nothing), RATE)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Reference, reference
-from tests.faults.site import Site, site
+from harness.faults.campaign import Reference, reference
+from harness.faults.site import Site, site
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Reference, Strike, trial
-from tests.faults.plan import FULL, SHORT
-from tests.faults.points import MOMENTS
-from tests.faults.site import Site
+from harness.faults.campaign import Reference, Strike, trial
+from harness.faults.plan import FULL, SHORT
+from harness.faults.points import MOMENTS
+from harness.faults.site import Site
 
 
 @pytest.mark.slow

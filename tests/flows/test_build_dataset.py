@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import TaskRun
 
 from flows.build_dataset import build_dataset
 from flows.refresh_corpus import refresh_corpus
-from fsclap.corpus.consistency import ConsistencySettings
 from fsclap.corpus.download import DownloadSettings
+from fsclap.corpus.filtering.consistency import ConsistencySettings
 from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus
 from storage.verify import verify

@@ -17,13 +17,13 @@ import pytest
 
 from flows.build_dataset import build_dataset
 from fsclap.audio import decode_flac
-from fsclap.corpus.captioning import load_grammar
+from fsclap.corpus.captioning.grammar import load_grammar
 from fsclap.corpus.settings import BuildSettings, weights_in_use
 from fsclap.weights import LIBRARY, find_weights
+from harness.models.full_profile import write_library
 from storage.corpus import Corpus
 from storage.verify import verify
 from tests.flows.conftest import cut
-from tests.models.full_profile import write_library
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -158,9 +158,9 @@ OFFLINE = """
 import socket
 import numpy as np
 from pathlib import Path
-from fsclap.corpus.captioning import load_tagger
-from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.separation import load_separator, separate
+from fsclap.corpus.captioning.base import load_tagger
+from fsclap.corpus.diarization.base import load_diarizer
+from fsclap.corpus.separation.base import load_separator, separate
 from fsclap.corpus.settings import BuildSettings
 
 assert [name for _, name in socket.if_nameindex()] == ["lo"]

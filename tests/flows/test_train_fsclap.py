@@ -14,10 +14,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from flows.evaluate_fsclap import evaluate_fsclap
 from flows.index_corpus import index_corpus
 from flows.train_fsclap import train_fsclap
+from fsclap.data.splits import Split
 from fsclap.evaluation.results import Evaluation
 from fsclap.retrieval.search import Searcher
 from fsclap.training.settings import TrainSettings
-from fsclap.training.splits import Split
 from storage.card import escape_markdown
 from storage.corpus import Corpus
 from storage.models import Decision, ModelStore

@@ -10,7 +10,7 @@ import soundfile
 
 from fsclap import audio
 from fsclap.audio import DecodeSettings, decode, open_decoded
-from fsclap.corpus.refusal import Refused
+from fsclap.refusal import Refused
 
 RATE = 44_100
 SETTINGS = DecodeSettings()

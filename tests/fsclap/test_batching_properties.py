@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsclap.audio import decode_flac, encode_flac, sample_index
+from fsclap.data.batches import LEAST, epoch_batches
 from fsclap.devices import by_length
-from fsclap.training.batches import LEAST, epoch_batches
 from tests.properties import attempt, fewer, usual
 
 RATES = (8000, 16_000, 22_050, 24_000, 44_100, 48_000)

@@ -44,7 +44,7 @@ def fetch(hub: Hub, tmp_path: Path) -> Fetch:
         command = [
             sys.executable,
             "-m",
-            "fsclap.cli",
+            "cli.main",
             "models",
             "fetch",
             "owner/net",

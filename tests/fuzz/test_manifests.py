@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fsclap.corpus.bins import Bins, load_bins
+from fsclap.corpus.captioning.bins import Bins, load_bins
 from fsclap.weights import MANIFEST as WEIGHTS_MANIFEST
 from fsclap.weights import Weights, WeightsError, WeightsSettings, find_weights, write_manifest
 from storage.build import ANNOUNCED, BUILD, read_announced, read_build

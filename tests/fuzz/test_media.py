@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fsclap.audio import DecodeSettings, decode, ffmpeg_binary
-from fsclap.corpus.refusal import Refused
+from fsclap.refusal import Refused
 from tests.fuzz.mutations import damaged
 from tests.properties import CASES
 

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
 
 from fsclap.audio import decode_flac
-from fsclap.corpus.engines.demucs_weights import Bag, load_bag
-from fsclap.corpus.engines.funasr_weights import FunasrModel, load_model
+from fsclap.corpus.funasr_weights import FunasrModel, load_model
+from fsclap.corpus.separation.demucs_weights import Bag, load_bag
 from fsclap.model.clap import byte_tokenizer, read_encoders
 from fsclap.model.encoders import EncoderError
 from fsclap.model.fsclap import FSCLAP, ModelError
@@ -29,12 +29,12 @@ from fsclap.model.laion import ConversionError, read_state
 from fsclap.model.settings import ModelSettings
 from fsclap.training.checkpoint import LAST, load_checkpoint
 from fsclap.weights import WeightsError, WeightsSettings
+from harness.models.demucs import package_of, write_demucs
+from harness.models.funasr import write_fsmn_vad
 from storage.corpus import Corpus
 from storage.rows import CorpusError
 from tests.fsclap.training.encoders import FrozenBytes, FrozenMel
 from tests.fuzz.mutations import documents, flipped
-from tests.models.demucs import package_of, write_demucs
-from tests.models.funasr import write_fsmn_vad
 from tests.properties import attempt, fewer, fuzzed
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from transformers import ClapModel, RobertaConfig, RobertaModel  # noqa: E402
 from fsclap.model.clap import HTSATTokens, byte_tokenizer, log_mel_extractor  # noqa: E402
 from fsclap.model.laion import convert  # noqa: E402
 from fsclap.model.tokens import pad  # noqa: E402
-from tests.models.clap import write_laion_checkpoint  # noqa: E402
+from harness.models.clap import write_laion_checkpoint  # noqa: E402
 
 RATE = 48_000
 CAPTIONS = ["a weary woman speaks slowly, close to tears", "someone shouts", ""]

@@ -14,7 +14,7 @@ import soundfile
 import webdataset
 from huggingface_hub import DatasetCard
 
-from fsclap.cli import main
+from cli.main import main
 from storage.card import write_card
 from storage.corpus import Corpus
 from storage.interop import export_shar, export_webdataset

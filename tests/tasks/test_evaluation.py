@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
+from fsclap.data.splits import Split
 from fsclap.evaluation.results import Evaluation
-from fsclap.training.splits import Split
 from storage.corpus import Corpus
 from storage.judgements import Judgements
 from storage.rows import CorpusError
 from storage.versions import CorpusVersion
 from tasks.evaluation import evaluate_model
-from tests.fsclap.evaluation.test_model_card import record
 from tests.fsclap.retrieval.conftest import commit, make_model, waves
+from tests.fsclap.training.test_model_card import record
 
 __all__ = ["waves"]  # a fixture of the retrieval tests
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from fsclap.corpus import attributes
+from fsclap.corpus.captioning import attributes
 from fsclap.corpus.download import list_episodes
 from fsclap.corpus.settings import BuildSettings
 from storage.work import WorkStore

@@ -1,7 +1,7 @@
 import pytest
 
 from fsclap.corpus.addresses import LONGEST, has_credentials, is_public, redact, require_fetchable
-from fsclap.corpus.refusal import Refused
+from fsclap.refusal import Refused
 
 
 @pytest.mark.parametrize(

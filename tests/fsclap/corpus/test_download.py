@@ -10,7 +10,7 @@ import pytest
 
 from fsclap.corpus.addresses import redact
 from fsclap.corpus.download import DownloadSettings, Episode, clean_text, fetch, list_episodes
-from fsclap.corpus.refusal import Refused, Unavailable
+from fsclap.refusal import Refused, Unavailable
 from tests.flows.pages import (
     ENTRIES,
     HLS,

@@ -12,7 +12,7 @@ import pytest
 from fsclap import sandbox
 from fsclap.corpus.download import FETCHER, DownloadSettings, list_episodes
 from fsclap.corpus.fetcher import _require_fetchable
-from fsclap.corpus.refusal import Refused
+from fsclap.refusal import Refused
 from tests.flows.pages import serve
 
 GUARDED = """

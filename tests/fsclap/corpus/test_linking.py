@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fsclap.clustering import mean_embeddings
 from fsclap.corpus import linking
 from fsclap.corpus.linking import (
     LinkedSpeaker,
@@ -12,7 +13,6 @@ from fsclap.corpus.linking import (
     SpeakerCentroid,
     effective_threshold,
     link,
-    mean_embeddings,
     speakers_of,
 )
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from fsclap.corpus.separation import SeparationSettings
+from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.settings import BuildSettings, shaping, weights_in_use
 
 

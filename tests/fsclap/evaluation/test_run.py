@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Split
 from fsclap.evaluation.run import (
     Evaluated,
     Verdict,
@@ -18,9 +20,7 @@ from fsclap.evaluation.run import (
     examples,
     history_of,
 )
-from fsclap.training.clips import ClipStore
 from fsclap.training.loop import train
-from fsclap.training.splits import Split
 from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store, tiny
 
 __all__ = ["cache", "corpus", "one_thread", "split", "store"]  # fixtures of the training tests

@@ -7,8 +7,8 @@ import torch
 from transformers import ClapAudioConfig, ClapConfig, ClapFeatureExtractor, ClapModel, ClapTextConfig
 
 from fsclap.model.clap import byte_tokenizer, read_encoders
-from fsclap.model.encoders import EncoderError, build_encoders
-from fsclap.model.fsclap import FSCLAP
+from fsclap.model.encoders import EncoderError
+from fsclap.model.fsclap import FSCLAP, build_encoders
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import pad
 from fsclap.weights import write_manifest

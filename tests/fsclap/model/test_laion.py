@@ -12,7 +12,7 @@ from transformers import ClapAudioConfig, ClapConfig, ClapFeatureExtractor, Clap
 from fsclap.model.clap import byte_tokenizer, read_encoders
 from fsclap.model.encoders import EncoderError
 from fsclap.model.laion import ConversionError, build, convert, main, read_state
-from tests.models.clap import laion_state, write_laion_checkpoint
+from harness.models.clap import laion_state, write_laion_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from fsclap.audio import DecodeSettings, decode, encode_flac
+from fsclap.data.splits import Split, SplitSettings
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
 from fsclap.retrieval.index import build_index
 from fsclap.retrieval.search import Searcher
-from fsclap.training.splits import Split, SplitSettings
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
 from tests.fsclap.conftest import SAMPLES

@@ -45,7 +45,7 @@ def own_corpus(tmp_path: Path, waves: dict[str, np.ndarray]) -> Path:
 
 
 def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, version: CorpusVersion) -> None:
-    from fsclap.evaluation.run import load_model
+    from fsclap.model.fsclap import load_model
 
     index = Index.open(index_folder)
     model = load_model(Path(index.record.model), "cpu")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from fsclap.data.splits import Split
 from fsclap.retrieval.app import make_app
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.judging import Judgement, Judging
 from fsclap.retrieval.search import Searcher
-from fsclap.training.splits import Split
 from storage.versions import CorpusVersion
 
 QUERY = "a weary voice"

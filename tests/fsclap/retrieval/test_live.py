@@ -13,9 +13,9 @@ from fsclap.retrieval.app import make_app
 from fsclap.retrieval.index import RECORD, build_index
 from fsclap.retrieval.live import live_app
 from fsclap.retrieval.search import Searcher
+from harness.faults.stand import until
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
-from tests.faults.stand import until
 from tests.fsclap.retrieval.conftest import commit
 from tests.fsclap.retrieval.serving import served
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fsclap.audio import DecodeSettings, decode, encode_flac
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Split, SplitSettings, make_split
 from fsclap.model.settings import ModelSettings
-from fsclap.training.clips import ClipStore
 from fsclap.training.settings import TrainSettings
-from fsclap.training.splits import Split, SplitSettings, make_split
 from tests.fsclap.conftest import SAMPLES
 
 RATE = 24000

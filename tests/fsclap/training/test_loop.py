@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fsclap.data.batches import embed, load_pairs
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10
 from fsclap.model.encoders import Encoders
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.tokens import Tokens
-from fsclap.training.batches import embed, load_pairs
-from fsclap.training.clips import ClipStore
 from fsclap.training.loop import Diverged, train
 from fsclap.training.record import Metrics, Trained
-from fsclap.training.splits import Split, TooSmall
 from tests.fsclap.training.conftest import TINY, tiny
 from tests.fsclap.training.encoders import FrozenBytes, TrainedMel, frozen, trained
 

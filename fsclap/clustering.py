@@ -1,0 +1,114 @@
+"""Who speaks in each window of a recording: clustering of speaker embeddings, and the best label sequence."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import scipy  # its parts load when they are used: they take seconds, and every flow imports this module
+
+MAX_LINKAGE = 4000
+"""Points in one dendrogram; its distances take 8 n^2 / 2 bytes, so 64 MB."""
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to unit L2 norm; a row of zeros stays zero."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+
+
+def cluster(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.ndarray:
+    """Average-link agglomerative clustering on cosine distance.
+
+    O(n^2) in time and memory up to MAX_LINKAGE points. Beyond, blocks of consecutive points are clustered
+    apart and their clusters' means clustered again (the average link between two clusters of unit vectors is
+    1 - mean_a . mean_b; the second level counts every first-level cluster once, whatever its size), so that
+    n points take O(n MAX_LINKAGE) time and O(MAX_LINKAGE^2) memory.
+
+    Args:
+        embeddings: (n, dim) rows of unit L2 norm.
+        threshold: Mean cosine distance above which two clusters are not merged, 0 .. 2.
+        max_clusters: Most clusters to return.
+
+    Returns:
+        (n,) integer labels from 0, in order of first appearance.
+    """
+    if len(embeddings) <= MAX_LINKAGE:
+        return in_order(_cut(embeddings, threshold=threshold, max_clusters=max_clusters))
+    means: list[np.ndarray] = []
+    members = np.empty(len(embeddings), dtype=np.int64)
+    for start in range(0, len(embeddings), MAX_LINKAGE):
+        block = embeddings[start : start + MAX_LINKAGE]
+        # At most half as many clusters as points, so that the next level is smaller whatever the threshold.
+        labels = in_order(_cut(block, threshold=threshold, max_clusters=max(1, len(block) // 2)))
+        members[start : start + len(block)] = labels + len(means)
+        means.extend(block[labels == label].mean(axis=0) for label in range(labels.max() + 1))
+    groups = cluster(normalized(np.stack(means)), threshold=threshold, max_clusters=max_clusters)
+    return in_order(groups[members])
+
+
+def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.ndarray:
+    if len(embeddings) < 2:
+        return np.zeros(len(embeddings), dtype=np.int64)
+    hierarchy = scipy.cluster.hierarchy
+    tree = hierarchy.linkage(embeddings.astype(np.float64), method="average", metric="cosine")
+    labels = hierarchy.fcluster(tree, threshold, criterion="distance")
+    if labels.max() > max_clusters:
+        labels = hierarchy.fcluster(tree, max_clusters, criterion="maxclust")
+    return labels
+
+
+def in_order(labels: np.ndarray) -> np.ndarray:
+    """The same partition, numbered from 0 in order of first appearance."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    return rank[inverse]
+
+
+def best_path(scores: np.ndarray, switch_cost: np.ndarray) -> np.ndarray:
+    """The label sequence with the highest total score less the cost of its changes (Viterbi).
+
+    Args:
+        scores: (steps, labels) score of each label at each step.
+        switch_cost: (steps,) cost of a change of label between the step before and this one; the first is
+            not used.
+
+    Returns:
+        (steps,) labels.
+    """
+    steps, labels = scores.shape
+    came_from = np.zeros((steps, labels), dtype=np.int64)
+    total = scores[0].astype(np.float64)
+    for step in range(1, steps):
+        best = int(np.argmax(total))
+        moved = total[best] - switch_cost[step]
+        came_from[step] = np.where(total >= moved, np.arange(labels), best)
+        total = np.maximum(total, moved) + scores[step]
+    path = np.empty(steps, dtype=np.int64)
+    path[-1] = int(np.argmax(total))
+    for step in range(steps - 1, 0, -1):
+        path[step - 1] = came_from[step, path[step]]
+    return path
+
+
+def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray | None]:
+    """The mean direction of each speaker's clips.
+
+    Args:
+        clips: Speaker and (dim,) embedding of each; one that is None or not finite does not count.
+
+    Returns:
+        Speaker -> (dim,) float64 of unit norm, or None for one without embeddings; by first appearance.
+    """
+    sums: dict[str, np.ndarray | None] = {}
+    for speaker, embedding in clips:
+        total = sums.setdefault(speaker, None)
+        if embedding is not None and np.isfinite(embedding).all():
+            sums[speaker] = embedding.astype(np.float64) if total is None else total + embedding
+    return {s: normalized(v[None])[0] if v is not None and v.any() else None for s, v in sums.items()}
+
+
+def vectors(column: pa.ChunkedArray) -> Iterator[np.ndarray | None]:
+    """The embeddings of a column of lists; None for a row without."""
+    for cell in column:
+        known = cell.is_valid and len(cell.values)
+        yield cell.values.to_numpy(zero_copy_only=False) if known else None

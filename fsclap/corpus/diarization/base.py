@@ -1,0 +1,166 @@
+"""Diarization with transcript: who speaks when, what they say, and an embedding of their voice."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fsclap import Hertz
+from fsclap.corpus.turns import Turn
+from fsclap.weights import WeightsSettings
+
+EMBEDDED = "whisper-resemblyzer"
+"""The engine whose weights pip packages carry."""
+CHECKED = 1 << 22
+"""Samples that `check_recording` reads at once."""
+
+
+class Diarizer(Protocol):
+    """What every diarization engine offers.
+
+    Attributes:
+        name: The engine, as in `DiarizationSettings.engine`.
+        revision: The versions of its weights; part of what a row depends on.
+        sample_rate: The rate it wants its recordings at.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def sample_rate(self) -> Hertz: ...
+
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+        """Finds the turns of each recording.
+
+        Args:
+            recordings: Each (samples,) float32 mono in [-1, 1] at `sample_rate`; a memmap will do.
+
+        Yields:
+            For each recording, in order, its turns by start time: they do not overlap and lie within the
+            recording. A recording without speech yields an empty list.
+
+        Raises:
+            ValueError: A recording is not one-dimensional or holds a value that is not finite.
+        """
+        ...
+
+
+def check_recording(wave: np.ndarray, number: int) -> None:
+    """Refuses what is not a recording; reads it in blocks.
+
+    Raises:
+        ValueError: It is not one-dimensional, or holds a value that is not finite.
+    """
+    if wave.ndim != 1:
+        raise ValueError(f"recording {number} has shape {wave.shape}: expected (samples,), mono")
+    if not all(np.isfinite(wave[start : start + CHECKED]).all() for start in range(0, len(wave), CHECKED)):
+        raise ValueError(f"recording {number} holds NaN or infinite samples")
+
+
+class WhisperResemblyzerSettings(BaseModel):
+    """The embedded engine: Silero VAD, Resemblyzer, agglomerative clustering, Whisper tiny.en.
+
+    The defaults were chosen on the dev half of the dialogues of `bench.dialogues`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vad_onset: float = Field(0.4, gt=0, lt=1, description="Speech probability that starts a stretch of speech")
+    vad_offset: float = Field(0.02, gt=0, lt=1, description="Speech probability below which it ends")
+    vad_pad: float = Field(0.06, ge=0, le=1, description="Seconds added on both sides of detected speech")
+    min_silence: float = Field(0.2, gt=0, le=5, description="Seconds of silence that end a stretch of speech")
+    window: float = Field(3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster")
+    change_distance: float = Field(
+        0.4, gt=0, le=1, description="Cosine distance between neighbouring windows that is a change of voice"
+    )
+    cluster_threshold: float = Field(
+        0.37, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers"
+    )
+    switch_cost: float = Field(
+        0.3, ge=0, le=5, description="Cosine that a change of speaker within a stretch of speech has to win"
+    )
+    min_speaker: float = Field(
+        4.0, ge=0, le=60, description="Seconds of speech below which a cluster is given to the others"
+    )
+    max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers in one recording")
+
+
+class FunASRSettings(BaseModel):
+    """The full engine: FunASR's Paraformer with timestamps, FSMN-VAD, ct-punc and CAM++."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asr: WeightsSettings = Field(
+        WeightsSettings(
+            name="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch", revision="v2.0.4"
+        ),
+        description="The recogniser: a Paraformer that gives timestamps (BiCifParaformer or SeacoParaformer)",
+    )
+    vad: WeightsSettings = Field(
+        WeightsSettings(name="iic/speech_fsmn_vad_zh-cn-16k-common-pytorch", revision="v2.0.4"),
+        description="The detector of speech: an FSMN-VAD",
+    )
+    punc: WeightsSettings = Field(
+        WeightsSettings(name="iic/punc_ct-transformer_cn-en-common-vocab471067-large", revision="v2.0.4"),
+        description="Punctuation, which also cuts speech into the sentences that get a speaker: a CT-Transformer",
+    )
+    speaker: WeightsSettings = Field(
+        WeightsSettings(name="iic/speech_campplus_sv_zh-cn_16k-common", revision="v2.0.2"),
+        description="The speaker encoder: a CAM++",
+    )
+    merge_threshold: float = Field(
+        0.78, gt=0, le=1, description="Cosine between the means of two clusters from which they are one speaker"
+    )
+    batch_seconds: float = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="Seconds of sound, with its padding, that go through a model together. Memory grows with it; "
+        "a GPU wants 300 or more, a CPU is no faster above 15",
+    )
+
+
+class DiarizationSettings(BaseModel):
+    """Which engine finds the turns, and what it depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["whisper-resemblyzer", "funasr"] | None = Field(
+        None,
+        description="whisper-resemblyzer: Silero VAD, Resemblyzer, agglomerative clustering, Whisper tiny.en. "
+        "funasr: Paraformer, FSMN-VAD, ct-punc, CAM++. None: what the profile names (embedded: "
+        "whisper-resemblyzer, full: funasr)",
+    )
+    device: str | None = Field(
+        None,
+        min_length=1,
+        description="Where the models run, as PyTorch names it: cpu, cuda, cuda:1. None: where the build says",
+    )
+    language: str | None = Field(
+        None,
+        pattern="^[a-z]{2}$",
+        description="Language of the speech, when known, as its ISO 639-1 code (zh, en). No engine can tell, so a "
+        "turn's language is this value; None means unknown. whisper-resemblyzer knows English only: en or None, and "
+        "the text of other languages is unreliable. funasr's default models know Chinese, with English words in it",
+    )
+    min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped")
+    max_turn: float = Field(15.0, ge=2, le=29, description="Longest turn, in seconds; cut at its best pause")
+    merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker")
+    whisper_resemblyzer: WhisperResemblyzerSettings = Field(
+        WhisperResemblyzerSettings(), description="What only whisper-resemblyzer depends on"
+    )
+    funasr: FunASRSettings = Field(FunASRSettings(), description="What only funasr depends on")
+
+    @model_validator(mode="after")
+    def _engine_knows_the_language(self) -> Self:
+        if self.engine == EMBEDDED and self.language not in (None, "en"):
+            raise ValueError(
+                f"language={self.language}: the engine {EMBEDDED} knows English only; "
+                "set language to en or None, or the engine to funasr"
+            )
+        return self

@@ -1,0 +1,465 @@
+"""Diarization with FunASR: FSMN-VAD, Paraformer with timestamps, ct-punc and CAM++.
+
+1. FSMN-VAD finds stretches of speech of up to 60 s.
+2. Paraformer (Gao et al. 2022, arXiv:2206.08317) transcribes them; its second predictor (Shi et al. 2023,
+   arXiv:2301.12343) times each character.
+3. ct-punc (Chen et al. 2020, arXiv:2003.01309) punctuates the transcript of a recording: each mark ends a sentence.
+4. CAM++ (Wang et al. 2023, arXiv:2303.00332) embeds windows of 1.5 s every 0.75 s; FunASR's back end clusters those of
+   a recording: fewer than 20 are one speaker, up to 2047 go through spectral clustering, more through UMAP and HDBSCAN.
+5. A sentence belongs to the speaker whose windows cover most of it. Sentences become turns (see
+   `sentences`).
+6. CAM++ embeds each turn's own sound.
+
+The networks and every rule are FunASR's, and sentences, times and speakers are those of its `AutoModel.generate` with
+`spk_model`, one recording at a time. What differs is the order of work: `generate` takes one recording and, on a CPU,
+one stretch of speech and one window at a time; here those of all recordings go through the networks together, sorted by
+length. Padding changes nothing: what the encoder puts out behind a stretch's end is zeroed before the predictors see
+it, and their LSTM turns round at the end. (FunASR's own batches, which it makes on a GPU, do neither, and change words
+and times.)
+
+Where `generate` fails or draws lots, this does not:
+
+- a stretch in which Paraformer finds no token is silent (`generate`: IndexError);
+- silence so sure that its probability is 1 is silence (`generate`: the logarithm of 0);
+- when ct-punc counts other words than Paraformer, each stretch of speech is a sentence (`generate`: the whole recording
+  is one sentence of one speaker);
+- the clustering is seeded, and its noise is not a speaker.
+
+Memory: the networks; 60 s of sound for the VAD; `batch_seconds` of sound, or the longest stretch of speech, for the
+others; the embeddings of all windows (4 MB an hour of speech); and for the clustering of one recording up to half a
+gigabyte. Recordings are read where they are needed, so memory maps stay on disk.
+"""
+
+import importlib.metadata
+import itertools
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fsclap import Seconds
+from fsclap.clustering import normalized
+from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
+from fsclap.corpus.diarization.sentences import Sentence, Stretch, parse_sentences, stretches
+from fsclap.corpus.funasr_weights import FunasrModel, load_model, quiet, undisturbed
+from fsclap.corpus.turns import Turn
+from fsclap.devices import Batches, by_length, torch_device
+from fsclap.weights import WeightsError, WeightsSettings
+
+with quiet():
+    from funasr.auto.auto_model import _join_vad_texts, _vad_segment_sentences
+    from funasr.models.bicif_paraformer.cif_predictor import cif_wo_hidden
+    from funasr.models.campplus.cluster_backend import ClusterBackend, UmapHdbscan
+    from funasr.models.campplus.utils import distribute_spk, extract_feature, postprocess, sv_chunk
+    from funasr.utils.load_utils import extract_fbank
+    from funasr.utils.postprocess_utils import sentence_postprocess
+    from funasr.utils.timestamp_tools import timestamp_sentence, ts_prediction_lfr6_standard
+
+log = logging.getLogger(__name__)
+
+SETTING = "diarization.funasr"
+RATE = 16_000
+PER_MS = RATE // 1000
+
+VAD_BLOCK = 60 * RATE
+"""What FSMN-VAD looks at in one go; it carries its state from block to block."""
+CERTAIN = 1e-7
+"""Probabilities of the VAD are kept this far from 0 and 1, of which it takes the logarithm."""
+SHORTEST = 400
+"""Samples of one frame of features; a stretch of less has none."""
+
+WINDOW: Seconds = 1.5
+"""Of the windows that are clustered."""
+SPECTRAL = 2048
+"""Windows from which FunASR clusters by UMAP and HDBSCAN."""
+SEED = 0
+
+MIN_EMBEDDED: Seconds = 0.5
+"""Shorter turns get no embedding. CAM++ pools statistics over time, and half a second is 24 of its frames; the windows
+that it is asked to tell apart by are three times as long."""
+MAX_EMBEDDED: Seconds = 10.0
+"""Longer turns are embedded in equal parts of no more than this, which bounds the memory of one."""
+GRID = RATE // 4
+"""Sound that is embedded is cut, at both ends alike, to a multiple of these samples, so that turns of about one length
+share a batch without padding: CAM++ has no mask, and would pool the padding too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of speech.
+
+    Attributes:
+        recording: Its index.
+        start, end: Position in the recording, in milliseconds.
+    """
+
+    recording: int
+    start: int
+    end: int
+
+    @property
+    def seconds(self) -> Seconds:
+        return (self.end - self.start) / 1000
+
+    def of(self, wave: np.ndarray) -> np.ndarray:
+        """(samples,) of its sound, copied out of the recording."""
+        return np.array(wave[self.start * PER_MS : self.end * PER_MS], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What Paraformer heard in a stretch of speech.
+
+    Attributes:
+        text: Words, characters being words, with spaces between them.
+        times: [start, end] of each word in milliseconds from the start of the stretch.
+    """
+
+    text: str
+    times: list[list[int]]
+
+
+SILENT = Transcript("", [])
+
+Voices = tuple[list[tuple[Seconds, Seconds]], np.ndarray]
+"""Of one recording: the spans of its windows, in order, and (windows, 192) their embeddings."""
+T = TypeVar("T")
+
+
+class FunASRDiarizer:
+    """The engine `funasr`; see the module."""
+
+    name = "funasr"
+    sample_rate = RATE
+
+    def __init__(self, settings: DiarizationSettings) -> None:
+        self.settings = settings
+        self.device = torch_device(settings.device or "cpu", setting="diarization.device")
+        own = settings.funasr
+        features = ("am.mvn",)
+        self.asr = self._load("asr", own.asr, ("BiCifParaformer", "SeacoParaformer"), (*features, "tokens.json"))
+        # A network of 0.4 M parameters, and a loop over its output in Python: a GPU would wait at each frame.
+        self.vad = self._load("vad", own.vad, ("FsmnVADStreaming",), features, device=torch.device("cpu"))
+        self.punc = self._load("punc", own.punc, ("CTTransformer",), ("tokens.json",))
+        self.speaker = self._load("speaker", own.speaker, ("CAMPPlus",), ())
+        _check_timestamps(self.asr, own.asr)
+        self.vad.network.encoder.register_forward_hook(_uncertain)
+        for model in (self.asr, self.vad):
+            # Noise drawn anew each time; the published models have none.
+            model.options["frontend"].dither = 0.0
+        self.clusters = ClusterBackend(merge_thr=own.merge_threshold)
+        version = importlib.metadata.version("funasr")
+        models = (self.asr, self.vad, self.punc, self.speaker)
+        self.revision = "+".join([f"funasr-{version}", *(model.revision for model in models)])
+        setting = f"{SETTING}.batch_seconds"
+        self._recognised = Batches(self._recognise, setting=setting)
+        self._embedded = Batches(self._embed, setting=setting)
+
+    def _load(
+        self,
+        part: str,
+        settings: WeightsSettings,
+        classes: Sequence[str],
+        needs: Sequence[str],
+        device: torch.device | None = None,
+    ) -> FunasrModel:
+        return load_model(
+            settings, setting=f"{SETTING}.{part}", classes=classes, needs=needs, device=device or self.device
+        )
+
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+        """See `fsclap.corpus.diarization.Diarizer`; the speech of all recordings shares batches."""
+        found = [stretches(sentences, self.settings) for sentences in self.sentences(recordings)]
+        vectors = self.embeddings(recordings, found)
+        for own in found:
+            yield [self._turn(stretch, next(vectors)) for stretch in own]
+
+    def _turn(self, stretch: Stretch, embedding: np.ndarray | None) -> Turn:
+        return Turn(
+            start=stretch.start,
+            end=stretch.end,
+            speaker=stretch.speaker,
+            text=stretch.text,
+            language=self.settings.language,
+            embedding=embedding,
+            overlap=stretch.overlap,
+        )
+
+    def sentences(self, recordings: Sequence[np.ndarray]) -> list[list[Sentence]]:
+        """The sentences of each recording, as `AutoModel.generate` finds them; see the module.
+
+        Raises:
+            ValueError: A recording is not one-dimensional or holds a value that is not finite.
+        """
+        for number, wave in enumerate(recordings):
+            check_recording(wave, number)
+        # FunASR's encoders draw random numbers even where they leave no layer out.
+        with undisturbed():
+            return self._sentences(recordings)
+
+    def _sentences(self, recordings: Sequence[np.ndarray]) -> list[list[Sentence]]:
+        segments = [segment for number, wave in enumerate(recordings) for segment in self.detect(wave, number)]
+        transcripts = self.transcribe(recordings, segments)
+        voices = self.voices(recordings, segments)
+        found = []
+        for number, wave in enumerate(recordings):
+            pairs = zip(segments, transcripts, strict=True)
+            info = self.punctuate([(segment, heard) for segment, heard in pairs if segment.recording == number])
+            noise = self.assign(info, *voices[number]) if info else None
+            found.append(parse_sentences(info, duration=len(wave) / RATE, noise=noise))
+        return found
+
+    @torch.inference_mode()
+    def detect(self, wave: np.ndarray, number: int = 0) -> list[Segment]:
+        """Stretches of speech in one recording, in order.
+
+        Block by block, with the VAD's state carried on, which is how it takes a whole recording apart itself.
+        """
+        cache: dict[str, Any] = {}
+        found: list[list[int]] = []
+        for start in range(0, len(wave), VAD_BLOCK):
+            block = torch.from_numpy(np.array(wave[start : start + VAD_BLOCK], dtype=np.float32))
+            last = start + VAD_BLOCK >= len(wave)
+            (result,), _ = self.vad.network.inference(
+                [block], key=["block"], cache=cache, is_final=last, **self.vad.options
+            )
+            found += result["value"]
+        segments = [Segment(number, start, min(end, len(wave) // PER_MS)) for start, end in found]
+        long = [segment for segment in segments if (segment.end - segment.start) * PER_MS >= SHORTEST]
+        if len(long) < len(segments):
+            log.info("recording %d: %d stretches of speech are too short", number, len(segments) - len(long))
+        return long
+
+    def transcribe(self, recordings: Sequence[np.ndarray], segments: Sequence[Segment]) -> list[Transcript]:
+        """What is said in each segment, in order."""
+        transcripts = [SILENT] * len(segments)
+        for group in by_length([segment.seconds for segment in segments], self.settings.funasr.batch_seconds):
+            waves = [segments[index].of(recordings[segments[index].recording]) for index in group]
+            for index, transcript in zip(group, self._recognised(waves), strict=True):
+                transcripts[index] = transcript
+        return transcripts
+
+    @torch.inference_mode()
+    def _recognise(self, waves: list[np.ndarray]) -> list[Transcript]:
+        network, options = self.asr.network, self.asr.options
+        features, lengths = extract_fbank([torch.from_numpy(wave) for wave in waves], frontend=options["frontend"])
+        states, lengths = network.encode(features.to(self.device), lengths.to(self.device))
+        # (batch, frames, dim). What lies behind a segment's end is what the predictors pad with: nothing.
+        states = states * (torch.arange(states.shape[1], device=self.device) < lengths[:, None])[..., None]
+        embeddings, counts, *_ = network.calc_predictor(states, lengths)
+        counts = counts.round().long()
+        if counts.max() < 1:
+            return [SILENT] * len(waves)
+        scores, _ = network.cal_decoder_with_predictor(states, lengths, embeddings, counts)
+        tokens = scores.argmax(dim=-1).cpu()
+        weights = _boundary_weights(network.predictor, states, lengths, counts).cpu()
+        fires = cif_wo_hidden(weights, network.predictor.threshold - 1e-4)
+        ends = (lengths * network.predictor.upsample_times).tolist()
+        return [
+            self._transcript(tokens[row, :count], weights[row, :end], fires[row, :end])
+            for row, (count, end) in enumerate(zip(counts.tolist(), ends, strict=True))
+        ]
+
+    def _transcript(self, tokens: Tensor, weights: Tensor, fires: Tensor) -> Transcript:
+        """Of one segment: token ids, and the weights and sums by which FunASR tells where each token begins."""
+        network = self.asr.network
+        special = {network.sos, network.eos, network.blank_id}
+        words = self.asr.options["tokenizer"].ids2tokens([token for token in tokens.tolist() if token not in special])
+        if not words:
+            return SILENT
+        times = _times(words, weights, fires)
+        if len(times) != len(words):
+            log.info("%d words are left out: Paraformer does not tell when they were said", len(words))
+            return SILENT
+        text, times, _ = sentence_postprocess(words, times)
+        return Transcript(text, times)
+
+    @torch.inference_mode()
+    def punctuate(self, pairs: Sequence[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
+        """The sentences of one recording in FunASR's form: text, start, end, timestamp; in milliseconds."""
+        text = _join_vad_texts(heard.text for _, heard in pairs)
+        if not text:
+            return []
+        times = [[segment.start + a, segment.start + b] for segment, heard in pairs for a, b in heard.times]
+        (result,), _ = self.punc.network.inference([text], key=["text"], **self.punc.options)
+        marks = result["punc_array"]
+        if marks is None or len(marks) != len(times):
+            log.warning(
+                "ct-punc counts %s words where Paraformer has %d: each stretch of speech is a sentence",
+                "no" if marks is None else len(marks),
+                len(times),
+            )
+            return _by_segment(pairs)
+        return timestamp_sentence(marks, times, text)
+
+    def voices(self, recordings: Sequence[np.ndarray], segments: Sequence[Segment]) -> list[Voices]:
+        """The windows of each recording, embedded; windows of all recordings share batches."""
+        spans: list[list[tuple[Seconds, Seconds]]] = [[] for _ in recordings]
+        vectors: list[list[np.ndarray]] = [[] for _ in recordings]
+        windows = (
+            (segment.recording, window)
+            for segment in segments
+            for window in _windows(segment, recordings[segment.recording])
+        )
+        for batch in _batches(windows, max(1, int(self.settings.funasr.batch_seconds / WINDOW))):
+            embedded = self._embedded([sound for _, (_, _, sound) in batch])
+            for (number, (start, end, _)), vector in zip(batch, embedded, strict=True):
+                spans[number].append((start, end))
+                vectors[number].append(vector)
+        return [(own, np.array(points)) for own, points in zip(spans, vectors, strict=True)]
+
+    def assign(
+        self, info: list[dict[str, Any]], spans: Sequence[tuple[Seconds, Seconds]], vectors: np.ndarray
+    ) -> int | None:
+        """Gives each sentence of a recording its `spk`.
+
+        Args:
+            info: The sentences; changed in place.
+            spans: Of the windows, in order.
+            vectors: (windows, 192) their embeddings.
+
+        Returns:
+            The label that stands for noise; None when there is none.
+        """
+        labels = self.cluster(vectors)
+        distribute_spk(info, postprocess(spans, None, labels, vectors))
+        # `postprocess` numbers labels in order of appearance, noise (-1) along with the speakers.
+        order = list(dict.fromkeys(labels.tolist()))
+        return order.index(-1) if -1 in order else None
+
+    def cluster(self, vectors: np.ndarray) -> np.ndarray:
+        """(windows,) labels of (windows, 192) embeddings; -1: noise. The same each time."""
+        with undisturbed(seed=SEED):
+            # FunASR hands over tensors.
+            points = torch.from_numpy(vectors)
+            if len(points) < SPECTRAL:
+                return self.clusters(points)
+            labels = _umap_hdbscan(points, self.clusters.umap_hdbscan_cluster)
+            if labels.max() < 0:  # all of it noise, which FunASR asserts not to be
+                return labels
+            return self.clusters.merge_by_cos(labels, points, self.clusters.model_config["merge_thr"])
+
+    @torch.inference_mode()
+    def _embed(self, waves: list[np.ndarray]) -> list[np.ndarray]:
+        """(192,) embeddings of sounds that are equally long; of any norm."""
+        features, _, _ = extract_feature([torch.from_numpy(wave) for wave in waves])
+        return list(self.speaker.network(features.to(self.device)).float().cpu().numpy())
+
+    def embeddings(
+        self, recordings: Sequence[np.ndarray], found: Sequence[Sequence[Stretch]]
+    ) -> Iterator[np.ndarray | None]:
+        """Yields the speaker embedding of each turn of each recording: (192,) of unit norm, or None; see the module."""
+        turns = [(wave, stretch) for wave, own in zip(recordings, found, strict=True) for stretch in own]
+        jobs = [(number, part) for number, (wave, stretch) in enumerate(turns) for part in _parts(stretch, len(wave))]
+        # The longest first: what does not fit into memory shows at once.
+        jobs.sort(key=lambda job: (-len(job[1]), job[0], job[1].start))
+        sums: dict[int, np.ndarray] = {}
+        for samples, same in itertools.groupby(jobs, key=lambda job: len(job[1])):
+            count = max(1, int(self.settings.funasr.batch_seconds * RATE / samples))
+            for batch in _batches(same, count):
+                waves = [np.array(turns[n][0][part.start : part.stop], dtype=np.float32) for n, part in batch]
+                for (number, _), vector in zip(batch, self._embedded(waves), strict=True):
+                    sums[number] = sums.get(number, 0) + normalized(vector)
+        for number in range(len(turns)):
+            yield normalized(sums[number]) if number in sums else None
+
+
+def _check_timestamps(asr: FunasrModel, settings: WeightsSettings) -> None:
+    predictor = asr.network.predictor
+    if getattr(predictor, "upsample_type", None) != "cnn_blstm":
+        raise WeightsError(
+            f"{SETTING}.asr: {settings.name} gives no timestamps (its predictor is a {type(predictor).__name__}), so "
+            f"its sentences have no speakers. Choose a Paraformer with timestamps in {SETTING}.asr"
+        )
+
+
+def _uncertain(module: torch.nn.Module, inputs: object, probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(CERTAIN, 1 - CERTAIN)
+
+
+def _boundary_weights(predictor: Any, states: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+    """(batch, 3 frames): how much of a token begins in each 20 ms, `counts` in all.
+
+    `CifPredictorV3.get_upsample_timestamp`, but for the LSTM, whose way back begins at each segment's own end rather
+    than in the padding.
+    """
+    times = predictor.upsample_times
+    sound = torch.relu(predictor.cif_conv1d(predictor.pad(states.mT))) if predictor.use_cif1_cnn else states.mT
+    fine = predictor.upsample_cnn(sound).mT
+    packed = pack_padded_sequence(fine, (lengths * times).cpu(), batch_first=True, enforce_sorted=False)
+    fine, _ = pad_packed_sequence(predictor.blstm(packed)[0], batch_first=True, total_length=fine.shape[1])
+    weights = torch.sigmoid(predictor.cif_output2(fine)).squeeze(-1)
+    weights = torch.relu(weights * predictor.smooth_factor2 - predictor.noise_threshold2)
+    inside = torch.arange(weights.shape[1], device=weights.device) < (lengths * times)[:, None]
+    weights = weights * inside
+    return weights * (counts / weights.sum(dim=-1))[:, None]
+
+
+def _times(words: Sequence[str], weights: Tensor, fires: Tensor) -> list[list[int]]:
+    """[start, end] of each token; fewer when the weights don't tell, which FunASR does not expect."""
+    if not torch.isfinite(weights).all():
+        return []
+    try:
+        _, times = ts_prediction_lfr6_standard(weights, fires, list(words))
+    except IndexError:
+        return []
+    return times
+
+
+def _by_segment(pairs: Iterable[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
+    pairs = [(segment, heard) for segment, heard in pairs if heard.text]
+    results = [
+        {"text": heard.text, "timestamp": [[segment.start + a, segment.start + b] for a, b in heard.times]}
+        for segment, heard in pairs
+    ]
+    return _vad_segment_sentences(results, [[segment.start, segment.end] for segment, _ in pairs])
+
+
+def _windows(segment: Segment, wave: np.ndarray) -> list[tuple[Seconds, Seconds, np.ndarray]]:
+    """Start, end and (24000,) sound of each window of a segment; padded when the segment is shorter."""
+    return sv_chunk([[segment.start / 1000, segment.end / 1000, segment.of(wave)]])
+
+
+def _batches(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, count)):
+        yield batch
+
+
+def _umap_hdbscan(points: Tensor, settings: UmapHdbscan) -> np.ndarray:
+    """`UmapHdbscan`, seeded; unseeded, UMAP's threads race, and each run gives other clusters."""
+    import umap
+    from sklearn.cluster import HDBSCAN
+
+    reduced = umap.UMAP(
+        n_neighbors=settings.n_neighbors,
+        min_dist=0.0,
+        n_components=min(settings.n_components, len(points) - 2),
+        metric=settings.metric,
+        random_state=SEED,
+        n_jobs=1,
+    ).fit_transform(points)
+    return HDBSCAN(
+        min_samples=settings.min_samples,
+        min_cluster_size=settings.min_cluster_size,
+        allow_single_cluster=True,
+        copy=False,
+    ).fit_predict(reduced)
+
+
+def _parts(stretch: Stretch, samples: int) -> list[range]:
+    """The samples of a turn that are embedded: equal parts of a multiple of GRID, none longer than MAX_EMBEDDED."""
+    start, end = round(stretch.start * RATE), min(round(stretch.end * RATE), samples)
+    if end - start < MIN_EMBEDDED * RATE:
+        return []
+    count = math.ceil((end - start) / (MAX_EMBEDDED * RATE))
+    share = (end - start) // count
+    length = share // GRID * GRID
+    first = start + (share - length) // 2
+    return [range(first + number * share, first + number * share + length) for number in range(count)]

@@ -1,0 +1,232 @@
+"""The consistency filter: a clip stays when it sounds like the other clips of its speaker (Eq. 4 and 5).
+
+Eq. 4 is the cosine of two clips' speaker embeddings. Eq. 5 maps it to [0, 1] by (cos + 1) / 2 and takes the
+mean over the *other* clips of the same speaker in the same recording.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fsclap.corpus.filtering.selection import Exclusion
+from fsclap.corpus.turns import NOISE, Turn
+
+THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.65, "whisper-resemblyzer": 0.78})
+"""Mapped similarity from which a clip is kept, for each diarization engine.
+
+0.65 is the paper's: with CAM++ a mean cosine of 0.30, next to that model's verification threshold (0.31).
+Resemblyzer's embeddings have no negative component, so strangers already agree at a cosine of 0.5. 0.78 is the
+threshold that loses about one right clip in twenty in clusters of which a tenth is wrong, and finds about four in
+five of the wrong ones (`python -m bench.thresholds`, dev half: 4 and 78 % on clean speech, 6 and 87 % on separated
+vocals; with a quarter wrong 5 and 56, 8 and 69 %).
+"""
+
+Scale = Literal["mapped", "cosine"]
+
+
+class ConsistencySettings(BaseModel):
+    """What makes a clip consistent with its speaker."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Mean similarity, on `scale`, from which a clip is kept. None: the value calibrated for the "
+        "diarization engine, which is 0.65 (mapped) for funasr.",
+    )
+    scale: Scale = Field(
+        default="mapped", description="mapped: (cos + 1) / 2 in [0, 1], as in the paper. cosine: in [-1, 1]."
+    )
+    singletons: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="What becomes of a speaker's only clip in a recording, for which Eq. 5 is not defined.",
+    )
+
+    @model_validator(mode="after")
+    def _threshold_is_on_the_scale(self) -> Self:
+        if self.scale == "mapped" and self.threshold is not None and self.threshold < 0:
+            raise ValueError(f"threshold {self.threshold} is not in [0, 1], the mapped scale")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a turn stays.
+
+    Attributes:
+        similarity: Its mean similarity to its speaker's other turns, on the scale of the settings; None where
+            Eq. 5 is not defined (the only turn of its speaker, no speaker, no embedding) or was not asked (the turn
+            was left out before).
+        kept: Whether it stays.
+        reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`, `below_threshold`, or the
+            reason of its exclusion.
+        detail: The same in a sentence.
+        stage: Which stage decided: `consistency`, or `selection` for what was left out before.
+    """
+
+    similarity: float | None
+    kept: bool
+    reason: str | None = None
+    detail: str | None = None
+    stage: str = "consistency"
+
+
+def effective_threshold(settings: ConsistencySettings, engine: str) -> float:
+    """The threshold in use, on the scale of the settings: the one that is set, or the engine's own.
+
+    Args:
+        settings: The filter's settings.
+        engine: `Diarizer.name` of the engine whose embeddings are compared.
+
+    Raises:
+        ValueError: None is set, and none is known for the engine.
+    """
+    if settings.threshold is not None:
+        return settings.threshold
+    if engine not in THRESHOLDS:
+        raise ValueError(
+            f"no threshold is calibrated for the diarization engine {engine!r} "
+            f"(known: {', '.join(THRESHOLDS)}): set consistency.threshold"
+        )
+    mapped = THRESHOLDS[engine]
+    return mapped if settings.scale == "mapped" else 2 * mapped - 1
+
+
+def mean_similarity(embeddings: np.ndarray, *, scale: Scale = "mapped") -> np.ndarray:
+    """Mean similarity of each embedding to the others (Eq. 5 over j != i).
+
+    On unit vectors x, sum over j != i of cos(i, j) = x_i . S - 1 with S the sum of all, so it takes
+    O(n dim) time and no n x n matrix; in float64.
+
+    Args:
+        embeddings: (n, dim), n >= 2; any positive norms.
+        scale: See `ConsistencySettings`.
+
+    Returns:
+        (n,) float64 in [0, 1] or, for cosine, in [-1, 1].
+
+    Raises:
+        ValueError: Fewer than two embeddings, or one that has no direction (zero, NaN, infinite).
+    """
+    vectors = _units(embeddings)
+    if len(vectors) < 2:
+        raise ValueError("the similarity to a speaker's other clips needs at least two clips, got one")
+    cosine = np.clip((vectors @ vectors.sum(axis=0) - 1.0) / (len(vectors) - 1), -1.0, 1.0)
+    return (cosine + 1.0) / 2.0 if scale == "mapped" else cosine
+
+
+def _units(embeddings: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(embeddings, dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) == 0:
+        raise ValueError(f"expected (n, dim) embeddings, n >= 1, got shape {vectors.shape}")
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
+    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0))[:, 0])
+    if bad.size:
+        norm = np.linalg.norm(vectors[bad[0]])
+        raise ValueError(f"embedding {bad[0]} has norm {norm}: it has no direction to compare")
+    vectors = vectors / largest  # or the squares of very small or large ones would become 0 or infinity
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def judge(
+    turns: Sequence[Turn],
+    settings: ConsistencySettings,
+    *,
+    engine: str,
+    exclusions: Sequence[Exclusion | None] | None = None,
+) -> list[Verdict]:
+    """Judges the turns of one recording, each speaker's apart.
+
+    Args:
+        turns: All turns that diarization found in the recording.
+        settings: The filter's settings.
+        engine: `Diarizer.name` of the engine that made the embeddings.
+        exclusions: What `select` says of each turn; None: nothing is left out. A turn that is left out is not kept
+            and is not among the clips that others are compared with.
+
+    Returns:
+        A verdict for each turn, in the order of the turns.
+    """
+    threshold = effective_threshold(settings, engine)
+    verdicts: dict[int, Verdict] = {}
+    clusters: dict[int, list[int]] = {}
+    excluded: Sequence[Exclusion | None] = [None] * len(turns) if exclusions is None else exclusions
+    for index, (turn, exclusion) in enumerate(zip(turns, excluded, strict=True)):
+        if exclusion is not None:
+            verdicts[index] = Verdict(None, False, exclusion.reason, exclusion.detail, stage="selection")
+        elif turn.speaker == NOISE:
+            verdicts[index] = Verdict(None, False, "noise_cluster", "diarization gave the turn to no speaker")
+        elif turn.embedding is None:
+            detail = f"{turn.duration:.2f} s are too short for a speaker embedding"
+            verdicts[index] = Verdict(None, False, "no_embedding", detail)
+        else:
+            clusters.setdefault(turn.speaker, []).append(index)
+    for members in clusters.values():
+        embeddings = [turns[index].embedding for index in members]
+        verdicts.update(zip(members, _judge_cluster(embeddings, settings, threshold), strict=True))
+    return [verdicts[index] for index in range(len(turns))]
+
+
+def _judge_cluster(
+    embeddings: Sequence[np.ndarray | None], settings: ConsistencySettings, threshold: float
+) -> list[Verdict]:
+    if len(embeddings) == 1:
+        return [_judge_single(settings)]
+    similarities = mean_similarity(np.stack([e for e in embeddings if e is not None]), scale=settings.scale)
+    return [_judge_one(float(similarity), threshold, settings.scale) for similarity in similarities]
+
+
+def _judge_single(settings: ConsistencySettings) -> Verdict:
+    if settings.singletons == "keep":
+        return Verdict(None, True)
+    detail = "the speaker's only clip in the recording: nothing to compare it with"
+    return Verdict(None, False, "single_turn_speaker", detail)
+
+
+def _judge_one(similarity: float, threshold: float, scale: Scale) -> Verdict:
+    if similarity >= threshold:
+        return Verdict(similarity, True)
+    detail = f"mean similarity {similarity:.3f} to the speaker's other clips is below {threshold:.3f} ({scale})"
+    return Verdict(similarity, False, "below_threshold", detail)
+
+
+def speaker_similarity(turns: Sequence[Turn], *, scale: Scale = "mapped") -> dict[int, float]:
+    """The mean of Eq. 5 over each speaker's clips: how much one voice the cluster is.
+
+    Speakers with fewer than two embedded turns are left out.
+    """
+    clusters: dict[int, list[np.ndarray]] = {}
+    for turn in turns:
+        if turn.speaker != NOISE and turn.embedding is not None:
+            clusters.setdefault(turn.speaker, []).append(turn.embedding)
+    return {
+        speaker: float(mean_similarity(np.stack(embeddings), scale=scale).mean())
+        for speaker, embeddings in clusters.items()
+        if len(embeddings) > 1
+    }
+
+
+def retention_curve(similarities: Sequence[float], thresholds: Sequence[float]) -> np.ndarray:
+    """Share of clips that each threshold keeps.
+
+    Args:
+        similarities: (n,) mean similarities, n >= 1.
+        thresholds: (m,) in any order.
+
+    Returns:
+        (m,) float64 in [0, 1].
+
+    Raises:
+        ValueError: No similarity, or one that is not a number.
+    """
+    ordered = np.sort(np.asarray(similarities, dtype=np.float64))
+    if not len(ordered) or math.isnan(ordered[-1]):
+        raise ValueError("the retention curve needs at least one similarity, and none that is NaN")
+    return 1.0 - np.searchsorted(ordered, np.asarray(thresholds, dtype=np.float64), side="left") / len(ordered)

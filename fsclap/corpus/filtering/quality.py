@@ -1,0 +1,68 @@
+"""How clean a clip sounds, as listeners would rate it: DNSMOS P.835."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from fsclap import Hertz
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Mean opinion scores after ITU-T P.835, about 1 (bad) to 5 (excellent).
+
+    Attributes:
+        overall: Of the clip as a whole (OVRL): what `selection.min_quality` is compared with.
+        signal: Of the voice: is it distorted (SIG)?
+        background: Of what is heard beside the voice: is it disturbing (BAK)?
+    """
+
+    overall: float
+    signal: float
+    background: float
+
+
+class Scorer(Protocol):
+    """An engine that rates clips.
+
+    Attributes:
+        name: The engine, as `QualitySettings.engine` calls it.
+        revision: Which weights it runs; differs whenever they do.
+        sample_rate: The rate it wants its clips at.
+    """
+
+    name: str
+    revision: str
+    sample_rate: Hertz
+
+    def score(self, clips: Sequence[np.ndarray]) -> Iterator[Quality]:
+        """Yields the quality of each clip, in order.
+
+        Args:
+            clips: Each (samples,) float32 mono at `sample_rate`, of any length but 0; memory maps will do. One
+                that passes full scale is rated as `encode_flac` would store it, attenuated to a peak of 1.
+
+        Raises:
+            ValueError: A clip is empty, not one-dimensional, or holds a value that is not finite.
+        """
+        ...
+
+
+class QualitySettings(BaseModel):
+    """Whether clips are rated, and by what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["none", "dnsmos"] = Field(
+        default="none",
+        description="dnsmos: DNSMOS P.835 (Reddy et al. 2022), whose weights the package speechmos carries (MIT), on "
+        "the CPU. It notices noise, music and what separation leaves of them. none: clips are not rated. Off by "
+        "default for two reasons. It is slow, 1 to 10 times real time a core, since it repeats short clips and rates "
+        "every second. And it was made for calls: acted speech without any noise gets 2.6 on average, so that a "
+        "threshold for calls takes out what a corpus of expressive speech is for. Switch it on to see how clean a "
+        "corpus is, or for recordings made under bad conditions.",
+    )
+    threads: int = Field(default=1, ge=1, le=64, description="Threads that the engine runs on.")

@@ -1,0 +1,1 @@
+"""Clips, features, batches and splits: what training, evaluation and retrieval read."""

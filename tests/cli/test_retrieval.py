@@ -1,0 +1,133 @@
+"""`fsclap index`, `search` and `describe`, as a person types them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from cli import main as cli
+from fsclap.audio import decode_flac
+from fsclap.retrieval.search import Searcher
+from storage.corpus import Corpus
+from storage.versions import CorpusVersion
+from tests.fsclap.retrieval.conftest import commit, make_model
+
+Shown = pytest.CaptureFixture[str]
+QUERY = "a weary voice, speaking slowly"
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def test_a_search_shows_what_it_finds(index_folder: Path, searcher: Searcher, capsys: Shown) -> None:
+    assert run("search", QUERY, "--index", index_folder, "--top", "3") == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(f"[{hit.utterance_id}]") for hit in searcher.search(QUERY, top=3)]
+    assert places == sorted(places)
+    assert shown.count("\n") == 6
+    assert searcher.search(QUERY)[0].caption in shown
+
+
+def test_conditions_can_be_given_in_short_and_in_full(index_folder: Path, searcher: Searcher, capsys: Shown) -> None:
+    given = ("--emotion", "sad", "--min-duration", "1", "--speaker", "lines", "--where", "attributes.pitch_hz<150")
+    assert run("search", QUERY, "--index", index_folder, "--top", "50", "--json", *given) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = [
+        hit.utterance_id
+        for hit in searcher.search(QUERY, top=50)
+        if hit.row["emotion"] == "sad"
+        and hit.row["duration"] >= 1
+        and "Lines" in hit.row["speaker"]
+        and hit.row["attributes"]["pitch_hz"] < 150
+    ]
+    assert [row["utterance_id"] for row in found] == expected
+    assert expected
+
+
+def test_nothing_found_is_an_answer(index_folder: Path, capsys: Shown) -> None:
+    assert run("search", QUERY, "--index", index_folder, "--emotion", "furious") == 0
+    assert "No clip meets these conditions." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([QUERY, "--where", "mood=sad"], "no column 'mood'"),
+        (["  "], "query is empty"),
+        ([QUERY, "--rerank", "5"], "model.rerank"),
+        (["--like", "nobody"], "no clip 'nobody'"),
+        (["--clip", "/nowhere.wav"], "/nowhere.wav"),
+        ([QUERY, "--index", "/nowhere"], "fsclap index build"),
+        ([QUERY, "--export", "found.doc"], ".parquet"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    index_folder: Path, arguments: list[str], said: str, capsys: Shown
+) -> None:
+    assert run("search", "--index", index_folder, *arguments) == 1
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+def test_a_recording_finds_the_clip_that_it_is(
+    index_folder: Path, searcher: Searcher, version: CorpusVersion, tmp_path: Path, capsys: Shown
+) -> None:
+    id_ = searcher.index.rows["utterance_id"][9].as_py()  # 1.5 s
+    ((_, flac),) = version.audio([id_])
+    wave, rate = decode_flac(flac)
+    soundfile.write(tmp_path / "clip.wav", np.stack([wave, wave], axis=1), rate, subtype="FLOAT")
+    assert run("search", "--clip", tmp_path / "clip.wav", "--index", index_folder, "--top", "1", "--json") == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["utterance_id"] == id_
+    assert found["score"] == pytest.approx(1, abs=0.01)
+    assert run("describe", tmp_path / "clip.wav", "--index", index_folder, "--json", "--top", "2") == 0
+    captions = [description["caption"] for description in json.loads(capsys.readouterr().out)]
+    assert captions == [description.caption for description in searcher.describe(searcher.vector(id_), top=2)]
+    assert run("describe", "--like", id_, "--index", index_folder, "--top", "2") == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_what_is_found_can_be_taken_away(index_folder: Path, tmp_path: Path, capsys: Shown) -> None:
+    assert run("search", QUERY, "--index", index_folder, "--top", "2", "--export", tmp_path / "found") == 0
+    assert len(list((tmp_path / "found").glob("*.flac"))) == 2
+    assert str(tmp_path / "found") in capsys.readouterr().err
+    assert run("search", QUERY, "--index", index_folder, "--export", tmp_path / "found") == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_an_index_is_built_with_the_newest_model_while_none_is_current(
+    corpus_folder: Path, version: CorpusVersion, tmp_path: Path, capsys: Shown
+) -> None:
+    build = ("index", "build", "--corpus", corpus_folder, "--models", tmp_path / "models", "--device", "cpu")
+    assert run(*build, "--index", tmp_path / "index") == 1
+    assert "no finished model" in capsys.readouterr().err
+    model = make_model(tmp_path / "models" / "newest", version)
+    (model / "training.json").write_text("{}")
+    assert run(*build, "--index", tmp_path / "index") == 0
+    assert f"40 clips and 25 captions of {corpus_folder}" in capsys.readouterr().out
+    assert run("index", "show", "--index", tmp_path / "index", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model"] == str(model)
+
+
+def test_an_index_lies_beside_its_corpus(
+    waves: dict[str, np.ndarray], model_folder: Path, tmp_path: Path, capsys: Shown
+) -> None:
+    corpus = Corpus.open(tmp_path / "mine", create=True)
+    commit(corpus, "Crossed Lines", waves["Crossed Lines"], clips=4)
+    assert run("index", "build", "--corpus", tmp_path / "mine", "--model", model_folder) == 0
+    search = ("search", QUERY, "--index", tmp_path / "mine-index", "--top", "1")
+    assert run(*search) == 0
+    assert capsys.readouterr().err.count("bring it up to date") == 0
+    commit(corpus, "Dvě ryby", waves["Dvě ryby"], clips=4)
+    assert run(*search) == 0, "what it holds can still be found"
+    assert "bring it up to date: fsclap index build" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "mine")
+    commit(Corpus.open(tmp_path / "mine", create=True), "Dvě ryby", waves["Dvě ryby"], clips=4)
+    assert run(*search) == 1
+    assert "another corpus" in capsys.readouterr().err

@@ -1,0 +1,259 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+import torch
+from pyannote.core import Annotation, Segment, Timeline
+from pyannote.metrics.diarization import DiarizationErrorRate
+
+from fsclap.audio import DecodeSettings, decode
+from fsclap.corpus import speech
+from fsclap.corpus.diarization import load_diarizer, whisper_resemblyzer
+from fsclap.corpus.diarization.base import DiarizationSettings, WhisperResemblyzerSettings
+from fsclap.corpus.diarization.whisper_resemblyzer import RATE, WhisperResemblyzer, split, turn_parts
+from fsclap.corpus.turns import Turn
+from fsclap.devices import DeviceError
+
+SAMPLES = Path(__file__).parents[4] / "samples"
+ENGLISH, ENGLISH_SECONDS = "crossed-lines/e04.mp4", 29.7
+CZECH, CZECH_SECONDS = "dve-ryby/e01.mp4", (23.5, 44.0)
+
+
+def wave_of(name: str, folder: Path) -> np.ndarray:
+    stereo = decode(SAMPLES / name, folder / "wave", sample_rate=RATE, settings=DecodeSettings())
+    return np.array(stereo.mean(axis=0), dtype=np.float32)
+
+
+def english_truth() -> list[dict]:
+    truth = json.loads((SAMPLES / "truth.json").read_text(encoding="utf-8"))
+    (episode,) = (e for series in truth["series"] for e in series["episodes"] if e["file"] == ENGLISH)
+    return [turn for turn in episode["turns"] if turn["end"] <= ENGLISH_SECONDS]
+
+
+def seconds(wave: np.ndarray, start: float, end: float) -> np.ndarray:
+    return wave[round(start * RATE) : round(end * RATE)]
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The half without music of an episode with two speakers; (samples,)."""
+    return seconds(wave_of(ENGLISH, tmp_path_factory.mktemp("english")), 0, ENGLISH_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def czech(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The part without music of an episode with three speakers."""
+    return seconds(wave_of(CZECH, tmp_path_factory.mktemp("czech")), *CZECH_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def engine() -> WhisperResemblyzer:
+    loaded = load_diarizer(DiarizationSettings())
+    assert isinstance(loaded, WhisperResemblyzer)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def turns(engine: WhisperResemblyzer, english: np.ndarray) -> list[Turn]:
+    (found,) = engine.diarize([english])
+    return found
+
+
+def error_rate(found: list[Turn], truth: list[dict], duration: float) -> float:
+    reference, hypothesis = Annotation(), Annotation()
+    for index, true in enumerate(truth):
+        reference[Segment(true["start"], true["end"]), index] = true["speaker"]
+    for index, turn in enumerate(found):
+        hypothesis[Segment(turn.start, turn.end), index] = turn.speaker
+    return DiarizationErrorRate()(reference, hypothesis, uem=Timeline([Segment(0, duration)]))
+
+
+def same(one: list[Turn], other: list[Turn]) -> bool:
+    fields = [[(t.start, t.end, t.speaker, t.text, t.language) for t in turns] for turns in (one, other)]
+    vectors = zip((t.embedding for t in one), (t.embedding for t in other), strict=True)
+    return fields[0] == fields[1] and all(np.allclose(a, b, atol=1e-4) for a, b in vectors)
+
+
+def test_finds_who_speaks_when(turns: list[Turn], english: np.ndarray) -> None:
+    assert {turn.speaker for turn in turns} == {0, 1}
+    assert turns[0].speaker == 0
+    assert error_rate(turns, english_truth(), len(english) / RATE) < 0.2
+
+
+def test_turns_are_in_order_apart_and_inside_the_recording(turns: list[Turn], english: np.ndarray) -> None:
+    assert all(before.end <= after.start for before, after in pairwise(turns))
+    assert turns[0].start >= 0
+    assert turns[-1].end <= len(english) / RATE
+    assert all(0.4 <= turn.duration <= 15 for turn in turns)
+
+
+def test_embeddings_tell_the_speakers_apart(turns: list[Turn]) -> None:
+    vectors = np.stack([turn.embedding for turn in turns if turn.embedding is not None])
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    labels = np.array([turn.speaker for turn in turns if turn.embedding is not None])
+    cosine, alike = vectors @ vectors.T, labels[:, None] == labels
+    assert cosine[alike & ~np.eye(len(labels), dtype=bool)].mean() > cosine[~alike].mean() + 0.1
+
+
+def test_transcribes_the_words(turns: list[Turn]) -> None:
+    normalize = jiwer.Compose(
+        [jiwer.ToLowerCase(), jiwer.RemovePunctuation(), jiwer.RemoveMultipleSpaces(), jiwer.Strip()]
+    )
+    # The words of some lines are not known; who says those says no others.
+    known = [true for true in english_truth() if true["text"] is not None]
+    within = [turn for turn in turns if any(turn.start < true["end"] and true["start"] < turn.end for true in known)]
+    truth, heard = (
+        normalize(" ".join(texts)) for texts in ([true["text"] for true in known], [turn.text for turn in within])
+    )
+    assert len(truth.split()) > 20
+    assert jiwer.wer(truth, heard) < 0.15
+    (second,) = (turn for turn in turns if turn.start < 6.3 < turn.end)
+    assert "the conference cannot be extended" in normalize(second.text)
+
+
+def test_language_is_what_the_settings_state(turns: list[Turn], english: np.ndarray) -> None:
+    assert {turn.language for turn in turns} == {None}
+    stated = WhisperResemblyzer(DiarizationSettings(language="en"))
+    (found,) = stated.diarize([seconds(english, 0, 8)])
+    assert {turn.language for turn in found} == {"en"}
+
+
+def test_a_batch_is_its_recordings_one_by_one(
+    engine: WhisperResemblyzer, english: np.ndarray, czech: np.ndarray
+) -> None:
+    recordings = [czech, np.zeros(3 * RATE, dtype=np.float32), seconds(english, 0, 12)]
+    together = list(engine.diarize(recordings))
+    alone = [next(engine.diarize([recording])) for recording in recordings]
+    assert together[1] == []
+    assert len(together) == 3
+    assert all(same(one, other) for one, other in zip(together, alone, strict=True))
+
+
+def test_the_same_recording_gives_the_same_turns(
+    engine: WhisperResemblyzer, english: np.ndarray, turns: list[Turn], tmp_path: Path
+) -> None:
+    english.tofile(tmp_path / "wave")
+    mapped = np.memmap(tmp_path / "wave", dtype=np.float32, mode="r")
+    (again,) = engine.diarize([mapped])
+    assert same(again, turns)
+
+
+def music() -> np.ndarray:
+    """20 s of plucked strings, a bass and a snare."""
+    rng, time = np.random.default_rng(0), np.arange(RATE // 2) / RATE
+    beats = []
+    for beat in range(40):
+        root = [110.0, 130.8, 98.0, 146.8][beat // 4 % 4]
+        notes = [root / 2, root, root * 1.26, root * 1.5, root * 2]
+        chord = sum(np.sin(2 * np.pi * note * k * time) / k for note in notes for k in range(1, 9))
+        snare = (beat % 2) * rng.normal(size=len(time)) * np.exp(-30 * time)
+        beats.append(chord * np.exp(-4 * time) + snare)
+    return np.concatenate(beats).astype(np.float32) / 16
+
+
+@pytest.mark.parametrize(
+    "wave",
+    [
+        np.zeros(0),
+        np.zeros(100),
+        np.zeros(5 * RATE),
+        np.random.default_rng(0).normal(0, 0.1, 10 * RATE),
+        np.sin(2 * np.pi * 220 * np.arange(10 * RATE) / RATE),
+        music(),
+    ],
+    ids=["empty", "short", "silence", "noise", "tone", "music"],
+)
+def test_without_speech_there_is_no_turn(engine: WhisperResemblyzer, wave: np.ndarray) -> None:
+    assert list(engine.diarize([wave.astype(np.float32)])) == [[]]
+
+
+def test_no_recordings_no_turns(engine: WhisperResemblyzer) -> None:
+    assert list(engine.diarize([])) == []
+
+
+@pytest.mark.parametrize(
+    ("wave", "message"),
+    [
+        (np.zeros((2, 100), dtype=np.float32), r"recording 1 has shape \(2, 100\)"),
+        (np.full(100, np.nan, dtype=np.float32), "recording 1 holds NaN"),
+    ],
+)
+def test_refuses_what_is_not_a_recording(engine: WhisperResemblyzer, wave: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(engine.diarize([np.zeros(100, dtype=np.float32), wave]))
+
+
+def test_a_change_of_speaker_without_a_pause_is_found(engine: WhisperResemblyzer, english: np.ndarray) -> None:
+    narrator = np.concatenate([seconds(english, 0.6, 3.9), seconds(english, 20.7, 24.0)])
+    allison = seconds(english, 25.4, 29.6)
+    (voiced,) = engine.voiced([np.concatenate([allison, narrator, allison])])
+    parts = split(voiced, engine.settings)
+    changes = [after.span.start / RATE for before, after in pairwise(parts) if before.speaker != after.speaker]
+    assert len({part.speaker for part in parts}) == 2
+    assert changes == pytest.approx([4.2, 10.8], abs=0.6)
+
+
+def test_speech_across_the_blocks_of_the_detector_is_kept(
+    engine: WhisperResemblyzer, english: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech, "BLOCK", 7 * RATE)
+    (voiced,) = engine.voiced([english])
+    found = whisper_resemblyzer.turns(
+        parts := turn_parts(split(voiced, engine.settings), engine.settings), [""] * len(parts), language=None
+    )
+    assert error_rate(found, english_truth(), len(english) / RATE) < 0.25
+
+
+def test_turns_keep_to_the_settings(engine: WhisperResemblyzer, english: np.ndarray) -> None:
+    short = DiarizationSettings(max_turn=3.0, whisper_resemblyzer=WhisperResemblyzerSettings(max_speakers=1))
+    (voiced,) = WhisperResemblyzer.voiced(_with(engine, short), [english])
+    parts = turn_parts(split(voiced, short), short)
+    assert {part.speaker for part in parts} == {0}
+    assert max(part.span.length for part in parts) <= 3.0 * RATE
+    joined = turn_parts(split(voiced, short), short.model_copy(update={"merge_gap": 5.0, "max_turn": 29.0}))
+    assert len(joined) < len(parts)
+    assert max(part.span.length for part in joined) <= 29.0 * RATE
+
+
+def _with(engine: WhisperResemblyzer, settings: DiarizationSettings) -> WhisperResemblyzer:
+    other = object.__new__(WhisperResemblyzer)
+    other.__dict__.update(engine.__dict__ | {"settings": settings})
+    return other
+
+
+def test_what_is_no_speech_has_no_words(engine: WhisperResemblyzer) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 4 * RATE).astype(np.float32)
+    assert engine.recogniser.transcribe([noise, np.zeros(RATE, dtype=np.float32)]) == ["", ""]
+    assert engine.recogniser.transcribe([]) == []
+
+
+def test_the_engine_is_loaded_once() -> None:
+    assert load_diarizer(DiarizationSettings()) is load_diarizer(DiarizationSettings())
+
+
+def test_missing_weights_say_how_to_get_them() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"no_such_package.*requirements/weights\.txt"):
+        whisper_resemblyzer._weights("no_such_package", "model.bin")
+    with pytest.raises(FileNotFoundError, match=r"absent\.bin is missing.*requirements/weights\.txt"):
+        whisper_resemblyzer._weights("numpy", "absent.bin")
+
+
+def test_the_embedded_engine_knows_english_only() -> None:
+    with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
+        DiarizationSettings(engine="whisper-resemblyzer", language="zh")
+    with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
+        load_diarizer(DiarizationSettings(language="zh"))
+    assert DiarizationSettings(engine="funasr", language="zh").language == "zh"
+    with pytest.raises(ValueError, match="language"):
+        DiarizationSettings(engine="funasr", language="Chinese")
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(DeviceError, match=r"diarization\.device=cuda:1"):
+        load_diarizer(DiarizationSettings(device="cuda:1"))

@@ -1,0 +1,137 @@
+import multiprocessing
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fsclap.model.fsclap import FSCLAP
+from fsclap.data.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
+from fsclap.data.clips import ClipStore
+from tests.fsclap.training.conftest import TINY
+from tests.fsclap.training.encoders import frozen, trained
+
+
+@pytest.fixture(scope="module")
+def pairs(store: ClipStore, cache: Path) -> Pairs:
+    ids = store.table["utterance_id"].to_pylist()
+    return load_pairs(store, ids, frozen(), folder=cache, seed=3, progress=False)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    tensors = [(b.audio.values, b.audio.mask, b.text.values, b.text.mask, b.groups, b.positions) for b in (one, other)]
+    return all(torch.equal(a, b) for a, b in zip(*tensors, strict=True))
+
+
+def test_an_epoch_has_every_clip_once_in_an_order_of_its_own() -> None:
+    lengths = np.random.default_rng(0).integers(10, 200, size=1000)
+    epochs = [epoch_batches(lengths, 24, seed=1, epoch=epoch) for epoch in (0, 0, 1)]
+    orders = [np.concatenate(batches) for batches in epochs]
+    assert all(sorted(order) == list(range(1000)) for order in orders)
+    np.testing.assert_array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[0], orders[2])
+    sizes = [len(batch) for batch in epochs[0]]
+    assert len(sizes) == -(-1000 // 24)
+    assert min(sizes) >= 20  # what is left over is shared out
+    assert max(sizes) == 24
+
+
+def test_the_same_clips_do_not_meet_in_every_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(10, 200, size=1000)
+    together = []
+    for epoch in (0, 1):
+        batches = epoch_batches(lengths, 100, seed=1, epoch=epoch)
+        together.append({(a, b) for batch in batches for a in batch.tolist() for b in batch.tolist() if a < b})
+    # Batches of clips sorted over the whole corpus would be the same in every epoch.
+    assert len(together[0] & together[1]) / len(together[0]) < 0.5
+
+
+def test_clips_of_like_length_are_together() -> None:
+    lengths = np.random.default_rng(0).integers(10, 200, size=2000)
+
+    def padding(batches: list[np.ndarray]) -> float:
+        padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+        return float(padded / lengths.sum() - 1)
+
+    batches = epoch_batches(lengths, 32, seed=0, epoch=0)
+    order = np.random.default_rng(0).permutation(2000)
+    assert padding(batches) < 0.25 < 0.5 < padding([order[at : at + 32] for at in range(0, 2000, 32)])
+    means = [lengths[batch].mean() for batch in batches]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5  # and the batches are in no order
+
+
+@pytest.mark.parametrize(("clips", "sizes"), [(17, [5, 6, 6]), (16, [8, 8]), (8, [8]), (2, [2]), (1, [])])
+def test_batches_are_of_like_size_and_one_that_contrasts_nothing_is_left_out(clips: int, sizes: list[int]) -> None:
+    assert sorted(map(len, epoch_batches(np.ones(clips), 8, seed=0, epoch=0))) == sizes
+
+
+def test_every_device_gets_as_much() -> None:
+    for clips in range(30, 60):
+        sizes = [len(batch) for batch in epoch_batches(np.ones(clips), 8, seed=0, epoch=0, multiple=4)]
+        assert all(size % 4 == 0 for size in sizes)
+        assert clips - sum(sizes) < 4
+
+
+def test_workers_change_nothing(pairs: Pairs, store: ClipStore, cache: Path) -> None:
+    heard = load_pairs(store, pairs.ids, trained(), folder=cache, seed=3, progress=False)
+    for some in (pairs, heard):
+        plan = epoch_batches(some.audio.lengths, 16, seed=3, epoch=2)
+        alone, helped = (list(batches_of(some, plan, epoch=2, workers=workers)) for workers in (0, 2))
+        assert len(alone) == len(helped) == 6
+        assert all(same(*both) for both in zip(alone, helped, strict=True))
+        assert [b.positions.tolist() for b in alone] == [batch.tolist() for batch in plan]
+
+
+def test_long_clips_are_cropped(pairs: Pairs) -> None:
+    position = int(pairs.audio.lengths.argmax())
+    whole = pairs.audio[position]
+    spare = len(whole) - pairs.max_frames
+    assert spare > 5
+    crops = [pairs[epoch, position][0] for epoch in (0, 1, 2, 3, 0)]
+    assert all(len(crop) == pairs.max_frames for crop in crops)
+    starts = [next(at for at in range(spare + 1) if np.array_equal(whole[at : at + 40], crop)) for crop in crops]
+    assert len(set(starts)) > 1
+    assert starts[0] == starts[4]
+    np.testing.assert_array_equal(pairs[None, position][0], whole[spare // 2 : spare // 2 + 40])
+    short = int(pairs.audio.lengths.argmin())
+    np.testing.assert_array_equal(pairs[0, short][0], pairs.audio[short])
+
+
+def test_groups(store: ClipStore, cache: Path) -> None:
+    ids = store.table["utterance_id"].to_pylist()
+    by_caption, by_style = (
+        load_pairs(store, ids, frozen(), folder=cache, same=same, progress=False)
+        for same in ("caption", "style_key")  # type: ignore[arg-type]
+    )
+    assert len(set(by_caption.groups.tolist())) == 90
+    styles = store.table["style_key"].to_pylist()
+    for a in (0, 7, 44, 60):
+        for b in range(90):
+            assert (by_style.groups[a] == by_style.groups[b]) == (styles[a] == styles[b])
+
+
+def test_embeds_in_the_order_of_the_pairs(pairs: Pairs) -> None:
+    model = FSCLAP(TINY, encoders=frozen())
+    found = embed(model, pairs, batch=16)
+    assert found.audio.shape == found.text.shape == (90, TINY.embedding)
+    assert model.training  # as it was
+    model.eval()
+    for position in (0, 33, 89):
+        (batch,) = batches_of(pairs, [np.array([position])], epoch=None)
+        torch.testing.assert_close(found.audio[position], model.encode_audio(batch.audio)[0])
+        torch.testing.assert_close(found.text[position], model.encode_text(batch.text)[0])
+
+
+def test_workers_end_well_where_threads_have_exit_handlers(pairs: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a scheduler in the same process has: they know threads that a fork does not have.
+    monkeypatch.setattr(threading, "_threading_atexits", [lambda: 1 / 0])
+    plan = epoch_batches(pairs.audio.lengths, 16, seed=0, epoch=0)
+    loaded = batches_of(pairs, plan, epoch=0, workers=2)
+    workers = [next(loaded)]
+    forked = multiprocessing.active_children()
+    workers += loaded
+    for process in forked:
+        process.join()
+    assert [process.exitcode for process in forked] == [0, 0]
+    assert len(workers) == len(plan)
