@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsclap.retrieval.app import PORT
+from fsclap.retrieval import PORT
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

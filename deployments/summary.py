@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from fsclap.evaluation.report import FIGURES, PAGE, headline, interval, percent
 from fsclap.evaluation.results import Evaluation
-from fsclap.retrieval.app import PORT
+from fsclap.retrieval import PORT
 from fsclap.retrieval.export import PROMPTS, export_hits
 from fsclap.retrieval.search import Searcher
 from storage.corpus import Corpus

@@ -343,6 +343,3 @@ def _examples(captions: Sequence[str]) -> list[str]:
     fitting = sorted({caption for caption in captions if 25 <= len(caption) <= 80 and "<" not in caption}, key=len)
     chosen = np.random.default_rng(0).permutation(len(fitting))[:EXAMPLES]
     return [fitting[at].rstrip(".") for at in sorted(chosen)]
-
-
-PORT = 8420
