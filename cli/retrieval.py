@@ -108,16 +108,16 @@ def _answered(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     """A command for which what can't be used is an answer, not a crash."""
 
     def wrapped(options: argparse.Namespace) -> int:
-        from fsclap.model.encoders import EncoderError
         from fsclap.model.fsclap import ModelError
         from fsclap.refusal import Refused
         from fsclap.retrieval.index import SearchError
+        from fsclap.weights import WeightsError
         from storage.models import ModelStoreError
         from storage.rows import CorpusError
 
         try:
             return run(options)
-        except (SearchError, CorpusError, ModelStoreError, ModelError, EncoderError, Refused, OSError) as error:
+        except (SearchError, CorpusError, ModelStoreError, ModelError, WeightsError, Refused, OSError) as error:
             print(error, file=sys.stderr)
             return 1
 

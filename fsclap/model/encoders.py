@@ -8,6 +8,7 @@ from torch import nn
 
 from fsclap import Hertz
 from fsclap.model.tokens import Tokens
+from fsclap.weights import WeightsError
 
 
 class AudioEncoder(Protocol):
@@ -56,8 +57,8 @@ class TextEncoder(Protocol):
 Encoders = tuple[AudioEncoder, TextEncoder]
 
 
-class EncoderError(RuntimeError):
-    """Weights are missing, or not what they should be."""
+class EncoderError(WeightsError):
+    """The weights of an encoder are missing, damaged or not what the model needs."""
 
 
 def is_module(encoder: object) -> bool:

@@ -1,11 +1,12 @@
 """Weights on disk: found when whole, refused with the remedy when not."""
 
+import importlib.util
 import shutil
 from pathlib import Path
 
 import pytest
 
-from fsclap.weights import MANIFEST, WeightsError, WeightsSettings, find_weights, write_manifest
+from fsclap.weights import MANIFEST, WeightsError, WeightsSettings, find_weights, packaged, write_manifest
 
 
 @pytest.fixture
@@ -72,3 +73,14 @@ def test_damage_is_told_with_the_file(harm, message: str, settings: WeightsSetti
 def test_a_name_cannot_leave_the_library(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         WeightsSettings(name=name, revision="v1", hub="modelscope", folder=None)
+
+
+def test_weights_of_a_package_are_found_without_importing_it() -> None:
+    assert packaged("numpy", "__init__.py", setting="x.engine=y") == Path(importlib.util.find_spec("numpy").origin)  # type: ignore[union-attr, arg-type]
+
+
+def test_a_missing_package_of_weights_says_what_to_install() -> None:
+    with pytest.raises(WeightsError, match=r"x\.engine=y: .*no-such-package.*requirements/weights\.txt.*x\.engine$"):
+        packaged("no_such_package", "model.bin", setting="x.engine=y")
+    with pytest.raises(WeightsError, match=r"numpy/absent\.bin is missing.*numpy.*--force-reinstall.*weights\.txt"):
+        packaged("numpy", "absent.bin", setting="x.engine=y")
