@@ -17,6 +17,7 @@ from tasks.batches import Batch
 from tasks.captioning import caption
 from tasks.commit import Committed, commit
 from tasks.consistency import filter_speakers
+from tasks.declared import Plan, declare
 from tasks.diarization import diarize
 from tasks.download import download, list_episodes
 from tasks.limits import compute_slot
@@ -54,34 +55,34 @@ def build_dataset(
         settings: Settings of the stages, in their order.
     """
     log = get_run_logger()
-    settings = settings.resolved()
+    plan = declare(settings)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
-    batches = plan_build(listed, corpus, settings)
+    batches = plan_build(listed, corpus, plan)
     progress = Progress(total=sum(len(batch.items) for batch in batches))
     done: list[Committed] = []
 
-    downloads = [download.submit(batch, work, settings) for batch in batches[:1]]
+    downloads = [download.submit(batch, work, plan) for batch in batches[:1]]
     for number, batch in enumerate(batches, start=1):
         log.info("Batch %d of %d: %s (%d episodes)", number, len(batches), batch.name, len(batch.items))
         media = downloads.pop().result()
-        with compute_slot(settings.devices()):
+        with compute_slot(plan.settings.device):
             # The next download runs while this batch is computed.
-            downloads = [download.submit(ahead, work, settings) for ahead in batches[number : number + 1]]
-            described = describe(media, work, settings)
-            done += commit(described, corpus, work, settings)
+            downloads = [download.submit(ahead, work, plan) for ahead in batches[number : number + 1]]
+            described = describe(media, work, plan)
+            done += commit(described, corpus, work, plan)
         progress.update(len(done))
 
-    link_speakers(corpus, settings)
-    remember_build(corpus, sources, work, settings)
-    published = publish(corpus, done, settings)
+    link_speakers(corpus, plan.settings)
+    remember_build(corpus, sources, work, plan.settings)
+    published = publish(corpus, done, plan)
     announce(published)
     return published
 
 
-def describe(media: Batch, work: str, settings: BuildSettings) -> Batch:
+def describe(media: Batch, work: str, plan: Plan) -> Batch:
     """Take downloaded episodes through the stages, from sound to words."""
-    vocals = separate(media, work, settings)
-    turns = diarize(vocals, work, settings)
-    heard = measure(turns, work, settings)
-    judged = filter_speakers(heard, work, settings)
-    return caption(judged, work, settings)
+    vocals = separate(media, work, plan)
+    turns = diarize(vocals, work, plan)
+    measured = measure(turns, work, plan)
+    filtered = filter_speakers(measured, work, plan)
+    return caption(filtered, work, plan)

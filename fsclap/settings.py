@@ -56,6 +56,11 @@ def complete(settings: BaseModel) -> dict[str, Any]:
     return values
 
 
+def unknown_engine(stage: str, engine: str | None) -> ValueError:
+    """The error for a stage whose settings name no engine: they were not resolved."""
+    return ValueError(f"{stage}.engine is {engine}: name an engine, or take the profile's with settings.resolved()")
+
+
 def is_execution(field: FieldInfo) -> bool:
     """Whether a field is marked with `execution`."""
     return _mark(field, _EXECUTION) is True

@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 from prefect import task
 
-from fsclap.corpus import captioning
-from fsclap.corpus.captioning.describe import Description, describe, revision
-from fsclap.corpus.settings import BuildSettings, shaping
+from fsclap.corpus.captioning.describe import Description, describe
+from fsclap.corpus.settings import BuildSettings
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.consistency import STAGE as CONSISTENCY
 from tasks.consistency import read_verdicts
+from tasks.declared import Plan
 from tasks.diarization import turns_of
 from tasks.measure import ATTRIBUTES, TAGGING, read_attributes, read_tags
 from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
@@ -21,17 +21,16 @@ STAGE = "captioning"
 DESCRIPTIONS = "descriptions.json"
 
 
-def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+def captioning_stage(store: WorkStore, plan: Plan) -> Stage:
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         for item in items:
             with Stopwatch() as watch:
-                described = _describe(item, store, settings)
+                described = _describe(item, store, plan.settings)
             yield _product(described, watch.seconds)
 
     return Stage(
         name=STAGE,
-        engine=f"grammar@{revision(settings.captioning)}",
-        parameters=shaping(settings.captioning),
+        declared=plan.stages[STAGE],
         inputs=lambda item: [
             *(item.steps[stage].key for stage in (ATTRIBUTES, TAGGING, CONSISTENCY) if stage in item.steps),
             item.episode.source_id,
@@ -46,17 +45,10 @@ def captioning_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     persist_result=True,
     timeout_seconds=12 * 3600,
 )
-def caption(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+def caption(batch: Batch, work: str, plan: Plan) -> Batch:
     """Describe how every kept turn of a batch is spoken."""
     store = WorkStore(work)
-    return run_stage(captioning_stage(store, settings), batch, store)
-
-
-def captioning_engine(settings: BuildSettings) -> str:
-    """What a row's caption comes from: the engine that listened, with its weights and the revision of the wording."""
-    tagger = captioning.load_tagger(settings.captioning)
-    weights = "" if tagger is None else f"{tagger.revision}+"
-    return f"{settings.engine('captioning')}@{weights}{revision(settings.captioning)}"
+    return run_stage(captioning_stage(store, plan), batch, store)
 
 
 def read_descriptions(item: Item, store: WorkStore) -> list[Description]:

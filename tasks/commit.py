@@ -1,4 +1,4 @@
-"""Parquet shards: one idempotent transaction a source, rows and refusals alike."""
+"""Parquet shards: one idempotent transaction per source, rows and refusals alike."""
 
 import logging
 from dataclasses import asdict
@@ -10,15 +10,12 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.audio import encode_flac, read_wave
-from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.filtering import selection
-from fsclap.corpus.separation import load_separator
-from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus
 from storage.work import WorkStore
-from tasks import captioning, consistency, diarization, measure, separation
+from tasks import captioning, consistency, diarization, download, measure, separation
 from tasks.batches import Batch, Item, Refusal
-from tasks.plan import recipe
+from tasks.declared import Plan
 from tasks.stages import Outcome, folder, outcome
 
 log = logging.getLogger("fsclap.tasks")
@@ -49,24 +46,22 @@ class Committed(BaseModel):
     retry_delay_seconds=exponential_backoff(2),
     timeout_seconds=3600,
 )
-def commit(batch: Batch, corpus: str, work: str, settings: BuildSettings) -> list[Committed]:
+def commit(batch: Batch, corpus: str, work: str, plan: Plan) -> list[Committed]:
     """Write the rows and the refusals of a batch, source by source."""
     store = WorkStore(work)
     table = Corpus.open(corpus)
     # One at a time: two runs that commit the same recording under two addresses must see one another.
     with table.lock():
         kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
-        return [_commit_item(item, table, kept_media, store, settings) for item in batch.items]
+        return [_commit_item(item, table, kept_media, store, plan) for item in batch.items]
 
 
-def _commit_item(
-    item: Item, corpus: Corpus, kept_media: dict[str, Row], store: WorkStore, settings: BuildSettings
-) -> Committed:
+def _commit_item(item: Item, corpus: Corpus, kept_media: dict[str, Row], store: WorkStore, plan: Plan) -> Committed:
     item = _without_duplicate(item, kept_media, store)
-    utterances, rejects = _rows(item, store, settings) if item.alive else ([], [])
-    source = _source_row(item, store, settings, kept=len(utterances), rejected=len(rejects))
+    utterances, rejects = _rows(item, store, plan) if item.alive else ([], [])
+    source = _source_row(item, store, plan, kept=len(utterances), rejected=len(rejects))
     if item.refusal is not None:
-        rejects = [_reject(_identity(item, settings), item.refusal.stage, item.refusal.reason, item.refusal.detail)]
+        rejects = [_reject(_identity(item, plan), item.refusal.stage, item.refusal.reason, item.refusal.detail)]
     corpus.commit_source(source, utterances=utterances, rejects=rejects)
     if source["status"] == "kept":
         kept_media[source["media_sha256"]] = source
@@ -90,10 +85,10 @@ def _without_duplicate(item: Item, kept_media: dict[str, Row], store: WorkStore)
     if not item.alive or other is None or other["source_id"] == item.episode.source_id:
         return item
     detail = f"{item.episode.locator}: the same bytes as {other['url']}, which is in the corpus"
-    return item.refused(Refusal(stage="download", reason="duplicate", detail=detail))
+    return item.refused(Refusal(stage=download.STAGE, reason="duplicate", detail=detail))
 
 
-def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[Row], list[Row]]:
+def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row]]:
     turns = diarization.turns_of(item, store)
     verdicts = consistency.read_verdicts(item, store)
     attributes = measure.read_attributes(item, store)
@@ -102,7 +97,7 @@ def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[R
     descriptions = iter(captioning.read_descriptions(item, store))
     vocals = folder(store, item.steps[separation.STAGE]) / separation.VOCALS
     utterances, rejects = [], []
-    identity = _identity(item, settings)  # once: the recipe in it reads the caption bins
+    identity = _identity(item, plan) | _engines(plan)
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
         place = {"start": turn.start, "end": turn.end, "speaker": _speaker(item, turn.speaker), "text": turn.text}
         place["similarity"] = verdict.similarity
@@ -135,19 +130,18 @@ def _rows(item: Item, store: WorkStore, settings: BuildSettings) -> tuple[list[R
                 "sample_rate": rate,
                 "speaker_embedding": turn.embedding,
             }
-            | _engines(settings)
         )
     return utterances, rejects
 
 
-def _identity(item: Item, settings: BuildSettings) -> Row:
+def _identity(item: Item, plan: Plan) -> Row:
     episode = item.episode
     return {
         "source_id": episode.source_id,
         "series": episode.series,
         "episode": episode.name,
         "url": episode.locator,
-        "recipe": recipe(settings, episode),
+        "recipe": plan.recipe(episode),
     }
 
 
@@ -156,9 +150,9 @@ def _reject(identity: Row, stage: str, reason: str, detail: str) -> Row:
     return identity | nothing | {"stage": stage, "reason": reason, "detail": detail}
 
 
-def _source_row(item: Item, store: WorkStore, settings: BuildSettings, *, kept: int, rejected: int) -> Row:
+def _source_row(item: Item, store: WorkStore, plan: Plan, *, kept: int, rejected: int) -> Row:
     outcomes = _outcomes(item, store)
-    return _identity(item, settings) | {
+    return _identity(item, plan) | {
         "title": item.episode.title,
         "status": "kept" if item.refusal is None else "failed" if item.refusal.transient else "rejected",
         "media_sha256": _media_sha256(item, store),
@@ -175,7 +169,7 @@ def _outcomes(item: Item, store: WorkStore) -> list[Outcome]:
 
 
 def _media_sha256(item: Item, store: WorkStore) -> str | None:
-    step = item.steps.get("download")
+    step = item.steps.get(download.STAGE)
     return outcome(store, step).facts.get("sha256") if step else None
 
 
@@ -185,11 +179,6 @@ def _speaker(item: Item, label: int) -> str:
     return f"{item.episode.series}/{item.episode.name}/{number}"
 
 
-def _engines(settings: BuildSettings) -> Row:
-    separator = load_separator(settings.separation)
-    diarizer = load_diarizer(settings.diarization)
-    return {
-        "separation_engine": f"{separator.name}@{separator.revision}",
-        "diarization_engine": f"{diarizer.name}@{diarizer.revision}",
-        "captioning_engine": captioning.captioning_engine(settings),
-    }
+def _engines(plan: Plan) -> Row:
+    stages = ("separation", "diarization", "captioning")
+    return {f"{stage}_engine": plan.stages[stage].engine for stage in stages}

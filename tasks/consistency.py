@@ -9,13 +9,13 @@ from dataclasses import asdict
 
 from prefect import task
 
-from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.filtering import consistency, selection
 from fsclap.corpus.filtering.consistency import Verdict
-from fsclap.corpus.settings import BuildSettings, shaping
+from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.turns import Turn
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
+from tasks.declared import Plan
 from tasks.diarization import STAGE as DIARIZATION
 from tasks.diarization import turns_of
 from tasks.measure import QUALITY, TAGGING, read_qualities, read_tags
@@ -25,24 +25,24 @@ STAGE = "consistency"
 VERDICTS = "verdicts.json"
 
 
-def consistency_stage(store: WorkStore, settings: BuildSettings) -> Stage:
-    chosen = settings.consistency
-    diarizer = load_diarizer(settings.diarization)
-    threshold = consistency.effective_threshold(chosen, diarizer.name)
+def consistency_stage(store: WorkStore, plan: Plan) -> Stage:
+    settings = plan.settings
 
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         for item in items:
             turns = turns_of(item, store)
             with Stopwatch() as watch:
                 verdicts = consistency.judge(
-                    turns, chosen, engine=diarizer.name, exclusions=_exclusions(item, turns, store, settings)
+                    turns,
+                    settings.consistency,
+                    engine=settings.engine("diarization"),
+                    exclusions=_exclusions(item, turns, store, settings),
                 )
             yield _product(verdicts, watch.seconds)
 
     return Stage(
         name=STAGE,
-        engine="eq5",
-        parameters={**shaping(chosen), "threshold": threshold, "selection": shaping(settings.selection)},
+        declared=plan.stages[STAGE],
         inputs=lambda item: [item.steps[stage].key for stage in _heeded(settings) if stage in item.steps],
         produce=produce,
     )
@@ -54,10 +54,10 @@ def consistency_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     persist_result=True,
     timeout_seconds=3600,
 )
-def filter_speakers(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+def filter_speakers(batch: Batch, work: str, plan: Plan) -> Batch:
     """Judge every turn of a batch by its mean similarity to its speaker's other turns."""
     store = WorkStore(work)
-    return run_stage(consistency_stage(store, settings), batch, store)
+    return run_stage(consistency_stage(store, plan), batch, store)
 
 
 def _heeded(settings: BuildSettings) -> list[str]:

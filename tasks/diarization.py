@@ -8,11 +8,11 @@ from prefect import task
 
 from fsclap import Hertz
 from fsclap.audio import map_wave
-from fsclap.corpus import diarization
-from fsclap.corpus.settings import BuildSettings, shaping
+from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.turns import Turn, read_turns, write_turns
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
+from tasks.declared import Plan
 from tasks.separation import STAGE as SEPARATION
 from tasks.separation import VOCALS, seconds_of
 from tasks.stages import Product, Stage, Stopwatch, folder, pieces, run_stage, stage_cache_key
@@ -21,8 +21,8 @@ STAGE = "diarization"
 TURNS = "turns.parquet"
 
 
-def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
-    diarizer = diarization.load_diarizer(settings.diarization)
+def diarization_stage(store: WorkStore, plan: Plan) -> Stage:
+    diarizer = load_diarizer(plan.settings.diarization, plan.settings.device)
 
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         for piece in pieces(items, lambda item: seconds_of(item, store)):
@@ -37,8 +37,7 @@ def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
 
     return Stage(
         name=STAGE,
-        engine=f"{diarizer.name}@{diarizer.revision}",
-        parameters=shaping(settings.diarization),
+        declared=plan.stages[STAGE],
         inputs=lambda item: [item.steps[SEPARATION].key],
         produce=produce,
     )
@@ -50,10 +49,10 @@ def diarization_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     persist_result=True,
     timeout_seconds=12 * 3600,
 )
-def diarize(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+def diarize(batch: Batch, work: str, plan: Plan) -> Batch:
     """Find the turns of a batch: speaker, text and speaker embedding of each."""
     store = WorkStore(work)
-    return run_stage(diarization_stage(store, settings), batch, store)
+    return run_stage(diarization_stage(store, plan), batch, store)
 
 
 def map_vocals(item: Item, store: WorkStore, sample_rate: Hertz, destination: Path) -> np.ndarray:

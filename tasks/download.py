@@ -15,10 +15,10 @@ from prefect.tasks import exponential_backoff
 from fsclap.corpus import download as downloads
 from fsclap.corpus.addresses import redact
 from fsclap.corpus.download import DownloadSettings, Episode, Media
-from fsclap.corpus.settings import BuildSettings
 from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
+from tasks.declared import Plan
 from tasks.limits import download_slot
 from tasks.stages import Product, Stage, Stopwatch, run_stage
 
@@ -79,10 +79,10 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
     retry_jitter_factor=0.5,
     retry_condition_fn=_worth_another_try,
 )
-def download(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+def download(batch: Batch, work: str, plan: Plan) -> Batch:
     """Bring the media of a batch into the work store. A retry fetches only what is still missing."""
     store = WorkStore(work)
-    done = run_stage(download_stage(store, settings), batch, store)
+    done = run_stage(download_stage(store, plan), batch, store)
     missing = [item for item in done.items if item.refusal and _mends_itself(item.refusal)]
     if missing and tries_left():
         raise TryAgainError(
@@ -95,18 +95,17 @@ def _mends_itself(refusal: Refusal) -> bool:
     return refusal.transient and refusal.reason not in downloads.REASONS_OF_SETTINGS
 
 
-def download_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+def download_stage(store: WorkStore, plan: Plan) -> Stage:
     return Stage(
         name=STAGE,
-        engine="yt-dlp",
-        parameters={"format": settings.download.format},
+        declared=plan.stages[STAGE],
         inputs=lambda item: [item.episode.source_id, item.episode.fingerprint],
-        produce=lambda items: _fetch_all(items, store, settings.download),
+        produce=lambda items: _fetch_all(items, store, plan.settings.download),
     )
 
 
 def _fetch_all(items: list[Item], store: WorkStore, settings: DownloadSettings) -> Iterator[Product | Refusal]:
-    with store.scratch() as scratch, ThreadPoolExecutor(settings.parallel) as pool:
+    with store.scratch() as scratch, ThreadPoolExecutor(settings.limits.parallel) as pool:
         yield from pool.map(lambda item: _fetch(item, scratch, settings), items)
 
 

@@ -8,7 +8,6 @@ one is an error, not a free pass.
 
 import os
 import tempfile
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -21,13 +20,13 @@ LIMITS = {DOWNLOADS: (4, 1.0)}
 """Name -> slots, and how many come back a second."""
 
 
-def compute_slot(devices: Iterable[str]) -> AbstractContextManager[None]:
+def compute_slot(device: str) -> AbstractContextManager[None]:
     """Holds the machine's CPU, or its GPU when a stage runs there, for all stages of one batch.
 
     A stage uses all cores of the machine, so one batch at a time is the fastest. A lock of the machine, not one of
     Prefect's limits: their slots are leased for minutes, for which a killed run would hold up the next.
     """
-    return _machine("gpu" if any(device.startswith("cuda") for device in devices) else "cpu")
+    return _machine("gpu" if device.startswith("cuda") else "cpu")
 
 
 def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:

@@ -14,64 +14,48 @@ from typing import Any
 import numpy as np
 from prefect import task
 
+from fsclap import Hertz
 from fsclap.audio import sample_index
-from fsclap.corpus import captioning
 from fsclap.corpus.captioning import attributes
 from fsclap.corpus.captioning.attributes import Attributes
 from fsclap.corpus.captioning.base import Tags
 from fsclap.corpus.filtering import load_scorer
 from fsclap.corpus.filtering.quality import Quality
-from fsclap.corpus.settings import BuildSettings, shaping
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
+from tasks.declared import Plan
 from tasks.diarization import STAGE as DIARIZATION
 from tasks.diarization import map_vocals, turns_of
 from tasks.separation import seconds_of
 from tasks.stages import Product, Stage, Stopwatch, folder, pieces, run_stage, stage_cache_key
 
 ATTRIBUTES, TAGGING, QUALITY = "attributes", "tagging", "quality"
-"""The stages, each of which leaves one JSON file with a row a turn."""
-RATE = 16_000
+"""The stages, each of which leaves one JSON file with one row per turn."""
 
 Measure = Callable[[Sequence[np.ndarray]], Iterator[dict[str, Any]]]
 
 
-def attributes_stage(store: WorkStore, settings: BuildSettings) -> Stage:
+def attributes_stage(store: WorkStore, plan: Plan) -> Stage:
+    rate = attributes.RATE
     return _stage(
-        ATTRIBUTES,
-        "world",
-        {"sample_rate": RATE},
-        store,
-        lambda clips: (asdict(attributes.measure(clip, RATE)) for clip in clips),
+        ATTRIBUTES, plan, store, rate, lambda clips: (asdict(attributes.measure(clip, rate)) for clip in clips)
     )
 
 
-def tagging_stage(store: WorkStore, settings: BuildSettings) -> Stage | None:
-    """None when no engine listens for emotion."""
-    tagger = captioning.load_tagger(settings.captioning)
+def tagging_stage(store: WorkStore, plan: Plan) -> Stage | None:
+    """None when no engine tags emotion."""
+    tagger = load_tagger(plan.settings.captioning, plan.settings.device)
     if tagger is None:
         return None
-    return _stage(
-        TAGGING,
-        f"{tagger.name}@{tagger.revision}",
-        shaping(settings.captioning.sensevoice),
-        store,
-        lambda clips: map(asdict, tagger.tag(clips)),
-    )
+    return _stage(TAGGING, plan, store, tagger.sample_rate, lambda clips: map(asdict, tagger.tag(clips)))
 
 
-def quality_stage(store: WorkStore, settings: BuildSettings) -> Stage | None:
-    """None when the quality of the sound is not asked for."""
-    scorer = load_scorer(settings.quality)
+def quality_stage(store: WorkStore, plan: Plan) -> Stage | None:
+    """None when the quality of the sound is not rated."""
+    scorer = load_scorer(plan.settings.quality)
     if scorer is None:
         return None
-    return _stage(
-        QUALITY,
-        f"{scorer.name}@{scorer.revision}",
-        shaping(settings.quality),
-        store,
-        lambda clips: map(asdict, scorer.score(clips)),
-    )
+    return _stage(QUALITY, plan, store, scorer.sample_rate, lambda clips: map(asdict, scorer.score(clips)))
 
 
 STAGES = (attributes_stage, tagging_stage, quality_stage)
@@ -83,10 +67,10 @@ STAGES = (attributes_stage, tagging_stage, quality_stage)
     persist_result=True,
     timeout_seconds=12 * 3600,
 )
-def measure(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+def measure(batch: Batch, work: str, plan: Plan) -> Batch:
     """Listen to every turn of a batch: how it is spoken, in numbers and tags."""
     store = WorkStore(work)
-    for stage in filter(None, (make(store, settings) for make in STAGES)):
+    for stage in filter(None, (make(store, plan) for make in STAGES)):
         batch = run_stage(stage, batch, store)
     return batch
 
@@ -107,12 +91,12 @@ def read_qualities(item: Item, store: WorkStore, turns: int) -> list[Quality | N
     return [None] * turns if rows is None else [Quality(**row) for row in rows]
 
 
-def _stage(name: str, engine: str, parameters: dict[str, Any], store: WorkStore, measured: Measure) -> Stage:
+def _stage(name: str, plan: Plan, store: WorkStore, rate: Hertz, measured: Measure) -> Stage:
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
         # All clips of a piece go to the engine at once, which sorts them by length; its time is shared out by theirs.
         for piece in pieces(items, lambda item: seconds_of(item, store)):
             with store.scratch() as scratch:
-                clips = [clips_of(item, store, scratch / f"{number}.f32") for number, item in enumerate(piece)]
+                clips = [clips_of(item, store, rate, scratch / f"{number}.f32") for number, item in enumerate(piece)]
                 with Stopwatch() as watch:
                     rows = list(measured([clip for own in clips for clip in own]))
             a_sample = watch.seconds / max(1, sum(len(clip) for own in clips for clip in own))
@@ -120,13 +104,13 @@ def _stage(name: str, engine: str, parameters: dict[str, Any], store: WorkStore,
             for own in clips:
                 yield _product(name, list(islice(left, len(own))), a_sample * sum(map(len, own)))
 
-    return Stage(name, engine, parameters, lambda item: [item.steps[DIARIZATION].key], produce)
+    return Stage(name, plan.stages[name], lambda item: [item.steps[DIARIZATION].key], produce)
 
 
-def clips_of(item: Item, store: WorkStore, destination: Path) -> list[np.ndarray]:
-    """(samples,) float32 at 16 kHz of each turn: views of a memory map."""
-    vocals = map_vocals(item, store, RATE, destination)
-    return [vocals[sample_index(turn.start, RATE) : sample_index(turn.end, RATE)] for turn in turns_of(item, store)]
+def clips_of(item: Item, store: WorkStore, rate: Hertz, destination: Path) -> list[np.ndarray]:
+    """(samples,) float32 of each turn at the given rate: views of a memory map."""
+    vocals = map_vocals(item, store, rate, destination)
+    return [vocals[sample_index(turn.start, rate) : sample_index(turn.end, rate)] for turn in turns_of(item, store)]
 
 
 def _rows(stage: str, item: Item, store: WorkStore) -> list[dict[str, Any]] | None:

@@ -17,12 +17,13 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.corpus.addresses import has_credentials
-from fsclap.corpus.filtering.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
+from fsclap.settings import complete
 from storage.build import read_announced, read_build, write_announced, write_build
 from storage.card import CardPaths, data_uri, write_card
 from storage.corpus import Corpus
 from tasks.commit import Committed
+from tasks.declared import Plan
 from tasks.events import announce_event
 
 log = logging.getLogger("fsclap.tasks")
@@ -61,7 +62,7 @@ class Progress:
 
 
 @task(task_run_name="publish {corpus}", cache_policy=NO_CACHE, retries=1, timeout_seconds=3600)
-def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Published:
+def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
     """Write the corpus card, and show this run's outcome as artifacts."""
     table = Corpus.open(corpus)
     with table.lock():  # two builds of one corpus would write into one another's card
@@ -69,8 +70,8 @@ def publish(corpus: str, done: list[Committed], settings: BuildSettings) -> Publ
         card = write_card(
             table,
             title=f"Emotional speech: {Path(corpus).name}",
-            settings=settings.model_dump(mode="json"),
-            threshold=effective_threshold(settings.consistency, settings.engine("diarization")),
+            settings=complete(plan.settings),
+            threshold=plan.threshold,
         )
     create_table_artifact(_episodes(done), key="build-episodes", description=_summary(done))
     create_table_artifact(_rejects(table), key="build-rejects", description="Refused so far, by stage and reason")
@@ -121,7 +122,7 @@ def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSe
             {
                 "sources": list(dict.fromkeys([*known["sources"], *sources])),
                 "work": work,
-                "settings": settings.model_dump(mode="json"),
+                "settings": complete(settings),
             },
         )
 

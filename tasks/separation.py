@@ -9,42 +9,29 @@ from prefect import task
 
 from fsclap import Hertz, Seconds
 from fsclap.audio import decode, new_map, write_flac
-from fsclap.corpus import separation
-from fsclap.corpus.separation import loudness
+from fsclap.corpus.separation import load_separator, loudness
 from fsclap.corpus.separation.base import Separator
 from fsclap.corpus.separation.base import separate as separate_vocals
 from fsclap.corpus.separation.loudness import LoudnessSettings
-from fsclap.corpus.settings import BuildSettings, shaping
+from fsclap.corpus.settings import BuildSettings
 from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
+from tasks.declared import CORPUS_RATE, Plan
 from tasks.download import STAGE as DOWNLOAD
 from tasks.stages import Product, Stage, Stopwatch, folder, outcome, pieces, run_stage, stage_cache_key
 
 STAGE = "separation"
 DECODE = "decode"
 VOCALS = "vocals.flac"
-CORPUS_RATE: Hertz = 24_000
-"""Sample rate of everything the corpus stores (the paper's figure)."""
 
 
-def separation_stage(store: WorkStore, settings: BuildSettings) -> Stage:
-    separator = separation.load_separator(settings.separation)
-
-    def produce(items: list[Item]) -> Iterator[Product | Refusal]:
-        return _separate_all(items, store, settings)
-
+def separation_stage(store: WorkStore, plan: Plan) -> Stage:
     return Stage(
         name=STAGE,
-        engine=f"{separator.name}@{separator.revision}",
-        parameters={
-            "decode": shaping(settings.decode),
-            "separation": shaping(settings.separation),
-            "loudness": shaping(settings.loudness),
-            "sample_rate": CORPUS_RATE,
-        },
+        declared=plan.stages[STAGE],
         inputs=lambda item: [outcome(store, item.steps[DOWNLOAD]).facts["sha256"]],
-        produce=produce,
+        produce=lambda items: _separate_all(items, store, plan.settings),
     )
 
 
@@ -54,10 +41,10 @@ def separation_stage(store: WorkStore, settings: BuildSettings) -> Stage:
     persist_result=True,
     timeout_seconds=12 * 3600,
 )
-def separate(batch: Batch, work: str, settings: BuildSettings) -> Batch:
+def separate(batch: Batch, work: str, plan: Plan) -> Batch:
     """Decode the media of a batch and keep the vocals, 24 kHz mono."""
     store = WorkStore(work)
-    return run_stage(separation_stage(store, settings), batch, store)
+    return run_stage(separation_stage(store, plan), batch, store)
 
 
 Decoded = tuple[np.ndarray | Refusal, Seconds]
@@ -65,7 +52,7 @@ Decoded = tuple[np.ndarray | Refusal, Seconds]
 
 
 def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) -> Iterator[Product | Refusal]:
-    separator = separation.load_separator(settings.separation)
+    separator = load_separator(settings.separation, settings.device)
 
     def seconds(decoded: Decoded) -> Seconds:
         wave, _ = decoded

@@ -18,9 +18,9 @@ from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
 from fsclap import Seconds
-from fsclap.corpus.versions import VERSIONS
 from storage.work import Step, WorkStore
 from tasks.batches import Batch, Item, Refusal
+from tasks.declared import Declared
 
 log = logging.getLogger("fsclap.tasks")
 T = TypeVar("T")
@@ -50,21 +50,21 @@ class Product:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage with all that its output depends on.
+    """A stage of one run: what it declares, what it reads, how it computes.
 
     Attributes:
+        declared: What its output depends on, besides its input.
         inputs: Digests and keys of what the stage reads for an episode.
-        produce: Items -> one Product, or Refusal, an item, in order.
+        produce: Yields one Product or Refusal per item, in order.
     """
 
     name: str
-    engine: str
-    parameters: dict[str, Any]
+    declared: Declared
     inputs: Callable[[Item], Sequence[str]]
     produce: Callable[[list[Item]], Iterator["Product | Refusal"]]
 
     def step(self, item: Item) -> Step:
-        return Step(self.name, VERSIONS[self.name], self.engine, self.parameters, self.inputs(item))
+        return Step(self.name, self.declared.version, self.declared.engine, self.declared.parameters, self.inputs(item))
 
 
 def run_stage(stage: Stage, batch: Batch, store: WorkStore) -> Batch:
@@ -112,7 +112,7 @@ def folder(store: WorkStore, step: Step) -> Path:
 
 
 def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A Prefect `cache_key_fn` for a task with the arguments `batch`, `work` and `settings`.
+    """A Prefect `cache_key_fn` for a task with the arguments `batch`, `work` and `plan`.
 
     Each of `make_stages` makes a stage that the task takes its batch through, or None for one that is off.
 
@@ -123,7 +123,7 @@ def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[Task
     def key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
         batch: Batch = arguments["batch"]
         store = WorkStore(arguments["work"])
-        stages = [stage for make in make_stages if (stage := make(store, arguments["settings"])) is not None]
+        stages = [stage for make in make_stages if (stage := make(store, arguments["plan"])) is not None]
         steps = [stage.step(item) for stage in stages for item in batch.alive]
         material = json.dumps([[step.key for step in steps], batch.model_dump(mode="json")], sort_keys=True)
         found = f"fsclap-{stages[0].name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"

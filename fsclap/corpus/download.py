@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fsclap import Seconds, sandbox
 from fsclap.corpus.addresses import redact, require_fetchable
 from fsclap.refusal import Refused, Unavailable
+from fsclap.settings import Folded, execution
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,21 @@ JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indic scripts and emoji cannot be written without."""
 
 
+class DownloadLimits(BaseModel):
+    """How much is fetched at once, and when to give up."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_megabytes: float = execution(2000, gt=0, description="A larger file is refused.")
+    max_episodes: int = execution(
+        10_000, ge=1, description="A page or feed that lists more is refused: part of a series is not the series."
+    )
+    parallel: int = execution(3, ge=1, le=4, description="Files of one batch fetched at once.")
+    timeout: Seconds = execution(1800, gt=0, description="Seconds that one page or one file may take in all.")
+    socket_timeout: Seconds = execution(20, gt=0, description="Seconds without a byte before a try is given up.")
+    connection_retries: int = execution(2, ge=0, description="Retries within one download.")
+
+
 class DownloadSettings(BaseModel):
     """How media are fetched."""
 
@@ -52,24 +68,17 @@ class DownloadSettings(BaseModel):
         "bestaudio/best",
         description="yt-dlp format selection. The audio track alone is enough and the smallest.",
     )
-    parallel: int = Field(3, ge=1, le=4, description="Files of one batch fetched at once.")
-    max_megabytes: float = Field(2000, gt=0, description="A larger file is refused.")
-    max_episodes: int = Field(
-        10_000, ge=1, description="A page or feed that lists more is refused: part of a series is not the series."
-    )
-    timeout: Seconds = Field(1800, gt=0, description="Seconds that one page or one file may take in all.")
-    socket_timeout: Seconds = Field(20, gt=0, description="Seconds without a byte before a try is given up.")
-    connection_retries: int = Field(2, ge=0, description="Tries after the first within one download.")
-    private_addresses: bool = Field(
+    private_addresses: bool = execution(
         False,
-        description="Whether hosts of this machine and of private networks may be asked, for an intranet. Pages of "
-        "strangers can then lead the worker to them.",
+        description="Allow hosts of this machine and of private networks, for an intranet. A stranger's page can then "
+        "lead the worker to them.",
     )
-    cookies: Path | None = Field(
+    cookies: Path | None = execution(
         None,
-        description="File of cookies, in Netscape's format, on the worker: the way to private media. It is read at "
-        "each download, and neither changed nor logged.",
+        description="Cookie file in Netscape format, on the worker, for private media. It is read at each download, "
+        "never changed and never logged.",
     )
+    limits: Folded[DownloadLimits] = Field(default_factory=DownloadLimits, description="Sizes and time-outs.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +145,10 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
         for answer in answers:
             episode = _episode(answer["entry"], {} if "alone" in answer else page["page"], page["url"])
             episodes.setdefault(episode.source_id, episode)
-            if len(episodes) > settings.max_episodes:
+            if len(episodes) > settings.limits.max_episodes:
                 raise Unavailable(  # with another setting it is to be tried again
                     "too_many_episodes",
-                    f"{shown}: lists more than download.max_episodes={settings.max_episodes}; raise the "
+                    f"{shown}: lists more than download.limits.max_episodes={settings.limits.max_episodes}; raise the "
                     "setting, or name parts of it",
                 )
     if not episodes:
@@ -287,15 +296,20 @@ def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[di
     Raises:
         Refused, Unavailable: What it says, or the limit that ended it.
     """
-    max_bytes = int(settings.max_megabytes * 1e6)
+    max_bytes = int(settings.limits.max_megabytes * 1e6)
     cookies = None if settings.cookies is None else str(settings.cookies.expanduser().resolve())
-    asked = settings.model_dump(mode="json") | request | {"cookies": cookies, "max_bytes": max_bytes}
+    asked = (
+        settings.model_dump(mode="json", exclude={"limits"})
+        | settings.limits.model_dump(mode="json")
+        | request
+        | {"cookies": cookies, "max_bytes": max_bytes}
+    )
     child = subprocess.Popen(
         FETCHER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=sandbox.environment(), cwd=request.get("folder", "/"), start_new_session=True,
     )  # fmt: skip
     expired = threading.Event()
-    timer = threading.Timer(settings.timeout, _expire, [child, expired])
+    timer = threading.Timer(settings.limits.timeout, _expire, [child, expired])
     timer.start()
     try:
         sandbox.limit(child, memory=MEMORY, file_size=max_bytes + PARTIAL)
@@ -328,7 +342,9 @@ def _exchange(child: subprocess.Popen[bytes], asked: dict[str, Any]) -> IO[bytes
 
 def _require_whole(shown: str, code: int, *, expired: bool, settings: DownloadSettings) -> None:
     if expired:
-        raise Refused("download_timeout", f"{shown}: not done after download.timeout={settings.timeout:g} s")
+        raise Refused(
+            "download_timeout", f"{shown}: not done after download.limits.timeout={settings.limits.timeout:g} s"
+        )
     if code != 0:
         raise Refused(
             "fetcher_died",

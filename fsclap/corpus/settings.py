@@ -1,9 +1,8 @@
-"""All that a build can be told, and the digest of the part of it that decides what a row says."""
+"""The settings of a corpus build: the form of build-dataset."""
 
-import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,11 +16,14 @@ from fsclap.corpus.filtering.selection import SelectionSettings
 from fsclap.corpus.linking import LinkingSettings
 from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.separation.loudness import LoudnessSettings
+from fsclap.settings import Folded, execution
 from fsclap.weights import WeightsSettings
 
 Profile = Literal["embedded", "full"]
 
-ENGINES: Mapping[Profile, Mapping[str, str]] = MappingProxyType(
+EngineStage = Literal["separation", "diarization", "captioning"]
+
+ENGINES: Mapping[Profile, Mapping[EngineStage, str]] = MappingProxyType(
     {
         "embedded": {"separation": "spleeter", "diarization": "whisper-resemblyzer", "captioning": "acoustic"},
         "full": {"separation": "demucs", "diarization": "funasr", "captioning": "sensevoice"},
@@ -37,25 +39,35 @@ class BuildSettings(BaseModel):
 
     profile: Profile = Field(
         "embedded",
-        description="Which engines run where a stage names none. embedded: weights from pip packages, no model hub, "
-        "no GPU. full: Demucs, Paraformer with CAM++, SenseVoice; `fsclap models fetch` gets their weights.",
+        description="The engines of stages that name none. embedded: weights from pip packages, no model hub, no GPU. "
+        "full: Demucs, Paraformer with CAM++, SenseVoice; `fsclap models fetch` brings their weights.",
     )
-    device: str = Field(
-        "cpu", description="Where the engines run, where a stage names no device: cpu, cuda, cuda:1", min_length=1
-    )
-    batch_episodes: int = Field(
+    device: str = execution("cpu", description="Where the engines run: cpu, cuda, cuda:1", min_length=1)
+    batch_episodes: int = execution(
         12, ge=1, le=200, description="Episodes a task takes at once; 5 to 30 minutes of audio is a good size."
     )
     download: DownloadSettings = Field(default_factory=DownloadSettings)
-    decode: DecodeSettings = Field(default_factory=DecodeSettings)
+    decode: Folded[DecodeSettings] = Field(
+        default_factory=DecodeSettings, description="Which recordings are refused as too short, too long or silent."
+    )
     separation: SeparationSettings = Field(default_factory=SeparationSettings)
-    loudness: LoudnessSettings = Field(default_factory=LoudnessSettings)
+    loudness: Folded[LoudnessSettings] = Field(
+        default_factory=LoudnessSettings, description="Bring all episodes to one loudness; off by default."
+    )
     diarization: DiarizationSettings = Field(default_factory=DiarizationSettings)
-    quality: QualitySettings = Field(default_factory=QualitySettings)
-    selection: SelectionSettings = Field(default_factory=SelectionSettings)
+    quality: Folded[QualitySettings] = Field(
+        default_factory=QualitySettings, description="Rate how clean each turn sounds; off by default."
+    )
+    selection: Folded[SelectionSettings] = Field(
+        default_factory=SelectionSettings,
+        description="Leave out turns by length, language, overlap or quality; off by default.",
+    )
     consistency: ConsistencySettings = Field(default_factory=ConsistencySettings)
     captioning: CaptioningSettings = Field(default_factory=CaptioningSettings)
-    linking: LinkingSettings = Field(default_factory=LinkingSettings)
+    linking: Folded[LinkingSettings] = Field(
+        default_factory=LinkingSettings,
+        description="Recognise speakers across the episodes of a series; on by default.",
+    )
 
     @model_validator(mode="after")
     def _quality_is_measured_where_it_decides(self) -> Self:
@@ -67,80 +79,33 @@ class BuildSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _every_stage_will_do(self) -> Self:
-        if any(getattr(self, stage).engine is None for stage in ENGINES[self.profile]):
-            self.resolved()  # for its errors: they are to come when a run is asked for, not when it starts
+    def _check_engines_resolve(self) -> Self:
+        if any(getattr(self, stage).engine is None for stage in get_args(EngineStage)):
+            self.resolved()  # for its errors: they belong to the request for a run, not to its start
         return self
 
     def resolved(self) -> "BuildSettings":
-        """The same, with the profile's engine and the build's device where a stage names none.
+        """Copy these settings with the profile's engine in every stage that names none.
 
-        Not when the settings are made: a form that is filled in from the defaults would then name the embedded engines,
-        whatever profile is chosen in it.
+        This is not done when the settings are made: a form that is filled in from the defaults would then name the
+        embedded engines, whatever profile is chosen in it.
         """
-        filled = {
-            stage: _filled(getattr(self, stage), engine, self.device) for stage, engine in ENGINES[self.profile].items()
-        }
-        return BuildSettings.model_validate({**self.model_dump(), **filled})
+        engines = {stage: self.engine(stage) for stage in get_args(EngineStage)}
+        stages = {stage: {**getattr(self, stage).model_dump(), "engine": name} for stage, name in engines.items()}
+        return BuildSettings.model_validate({**self.model_dump(), **stages})
 
-    def engine(self, stage: Literal["separation", "diarization", "captioning"]) -> str:
-        """The engine that runs a stage, as its settings call it.
-
-        Raises:
-            ValueError: The settings are not `resolved`.
-        """
-        chosen: str | None = getattr(self, stage).engine
-        if chosen is None:
-            raise ValueError(f"{stage}.engine is left to the profile {self.profile}: use settings.resolved()")
-        return chosen
-
-    def devices(self) -> set[str]:
-        """Where the engines run."""
-        return {getattr(self, stage).device or self.device for stage in ENGINES[self.profile]}
-
-
-def _filled(stage: BaseModel, engine: str, device: str) -> dict[str, Any]:
-    chosen = stage.model_dump()
-    return {**chosen, "engine": chosen["engine"] or engine, "device": chosen["device"] or device}
-
-
-def digest(text: str) -> str:
-    """16 hexadecimal digits of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-EXECUTION = {"device", "batch", "batch_seconds", "parallel", "timeout", "threads"}
-"""Settings of how a stage runs. They change its speed and memory, not what it finds."""
-BLOCKS = {"spleeter", "demucs", "whisper_resemblyzer", "funasr", "acoustic", "sensevoice"}
-"""Settings of single engines: one that does not run has no part in the output."""
-
-
-def shaping(settings: BaseModel) -> dict[str, Any]:
-    """The settings of a stage that its output depends on: what its cache key is made from.
-
-    Weights are left out: the engine's revision is a digest of the files themselves, wherever they came from.
-    """
-    ignored = EXECUTION | (BLOCKS - {_block(getattr(settings, "engine", None))})
-    dumped = settings.model_dump(mode="json")
-    return {
-        name: shaping(value) if isinstance(value, BaseModel) else dumped[name]
-        for name, value in settings
-        if name not in ignored and not isinstance(value, WeightsSettings)
-    }
+    def engine(self, stage: EngineStage) -> str:
+        """The engine that runs a stage: the one its settings name, else the profile's."""
+        named: str | None = getattr(self, stage).engine
+        return named or ENGINES[self.profile][stage]
 
 
 def weights_in_use(settings: BuildSettings) -> dict[str, WeightsSettings]:
-    """What `fsclap models` fetches and checks: setting -> weights, of the engines that run."""
-    settings = settings.resolved()
-    found = {}
-    for stage in ENGINES["full"]:
-        chosen = getattr(settings, stage)
-        block = _block(chosen.engine)
-        for name, value in getattr(chosen, block, None) or ():
+    """Map setting to weights, for the engines that run: what `fsclap models` fetches and checks."""
+    in_use = {}
+    for stage in get_args(EngineStage):
+        block = settings.engine(stage).replace("-", "_")
+        for name, value in getattr(getattr(settings, stage), block, None) or ():
             if isinstance(value, WeightsSettings):
-                found[f"{stage}.{block}.{name}"] = value
-    return found
-
-
-def _block(engine: str | None) -> str:
-    return (engine or "").replace("-", "_")
+                in_use[f"{stage}.{block}.{name}"] = value
+    return in_use

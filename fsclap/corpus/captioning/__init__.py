@@ -3,19 +3,24 @@
 from functools import lru_cache
 
 from fsclap.corpus.captioning.base import CaptioningSettings, EmotionTagger
+from fsclap.settings import unknown_engine
 
 
 @lru_cache(maxsize=1)
-def load_tagger(settings: CaptioningSettings) -> EmotionTagger | None:
-    """The engine that hears emotion, loaded once in a process; None where captions are from attributes alone.
+def load_tagger(settings: CaptioningSettings, device: str = "cpu") -> EmotionTagger | None:
+    """The engine that tags emotion and events, loaded once per process; None for captions from attributes alone.
 
     Raises:
         WeightsError: Its weights are missing, damaged or another model's.
         DeviceError: The machine has no such device.
     """
-    if settings.engine != "sensevoice":
-        return None
     # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
-    from fsclap.corpus.captioning.sensevoice import SenseVoiceTagger
+    match settings.engine:
+        case "acoustic":
+            return None
+        case "sensevoice":
+            from fsclap.corpus.captioning.sensevoice import SenseVoiceTagger
 
-    return SenseVoiceTagger(settings.sensevoice, device=settings.device or "cpu")
+            return SenseVoiceTagger(settings.sensevoice, device=device)
+        case unknown:
+            raise unknown_engine("captioning", unknown)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz
 from fsclap.corpus.captioning.rewriter import RewriterSettings
+from fsclap.settings import Folded, engine_block, execution
 from fsclap.weights import WeightsSettings
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class SenseVoiceSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: WeightsSettings = Field(
+    weights: WeightsSettings = execution(
         WeightsSettings(name="iic/SenseVoiceSmall"), description="Which weights, and where they are"
     )
     language: Literal["auto", "zh", "en", "yue", "ja", "ko"] = Field(
@@ -88,7 +89,7 @@ class SenseVoiceSettings(BaseModel):
         le=1,
         description="Probability below which an emotion is not told. 0.5: it is likelier than all others together",
     )
-    batch_seconds: float = Field(
+    batch_seconds: float = execution(
         120.0,
         gt=0,
         description="Seconds of speech, with padding, that go through the network together. Memory grows with it: "
@@ -106,23 +107,11 @@ class CaptioningSettings(BaseModel):
         description="acoustic: from measured attributes alone; the emotion stays null. sensevoice: emotion and events "
         "too, heard by SenseVoice-Small. None: what the profile names (embedded: acoustic, full: sensevoice)",
     )
-    device: str | None = Field(
-        None,
-        min_length=1,
-        description="Where SenseVoice-Small runs, as PyTorch names it: cpu, cuda, cuda:1; the rest is arithmetic. "
-        "None: where the build says",
-    )
-    sensevoice: SenseVoiceSettings = Field(
-        default_factory=SenseVoiceSettings, description="Used by the engine sensevoice alone"
+    sensevoice: Folded[SenseVoiceSettings] = engine_block(
+        "sensevoice", SenseVoiceSettings, "What only the engine sensevoice uses"
     )
     bins: Path | None = Field(
         None, description="JSON written by Bins.save; none: the reference bins that come with the package"
     )
     seed: int = Field(0, ge=0, description="Another seed words the same styles otherwise")
-    min_speaker_clips: int = Field(
-        3, ge=2, description="Clips a speaker needs before one is compared with what is usual for them"
-    )
-    min_voiced_ratio: float = Field(
-        0.1, ge=0, le=1, description="Share of voiced speech below which a clip is described as whispered"
-    )
     rewriter: RewriterSettings | None = Field(None, description="Rewrites each caption; none: leave it as is")

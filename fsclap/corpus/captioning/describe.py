@@ -15,6 +15,10 @@ GRAMMAR_SOURCE = "grammar"
 """`caption_source` of a caption that no rewriter touched."""
 
 
+MIN_SPEAKER_CLIPS = 3
+"""Clips a speaker needs before one is compared with what is usual for them: a mean of two is half the clip itself."""
+MIN_VOICED_RATIO = 0.1
+"""Share of voiced speech below which a clip is "whispered" and has no word that depends on its pitch."""
 UNVOICED_WORDS = ("whispered", "inaudible")
 
 
@@ -36,7 +40,6 @@ def style(
     speaker_mean: Attributes,
     *,
     bins: Bins,
-    min_voiced_ratio: float,
     emotion: str | None = None,
     events: Sequence[str] = (),
 ) -> dict[str, str]:
@@ -46,11 +49,10 @@ def style(
         attributes: Of the utterance.
         speaker_mean: What is usual for its speaker; attributes that are None there are not compared.
         bins: Where a word ends and the next begins.
-        min_voiced_ratio: Below it the clip is "whispered" and has no word that depends on its pitch.
         emotion, events: As tagged; several events are sorted and joined by "+".
     """
     voiced = attributes.voiced_ratio
-    whispered = voiced is not None and voiced < min_voiced_ratio
+    whispered = voiced is not None and voiced < MIN_VOICED_RATIO
     if whispered:
         attributes = _unvoiced(attributes)
     values = measures(attributes, speaker_mean)
@@ -82,7 +84,7 @@ def describe(
 ) -> list[Description]:
     """Describe the utterances of one recording, each against its speaker's others.
 
-    A speaker with fewer than `min_speaker_clips` has no "usual": their pitch and pace are not compared, and
+    A speaker with fewer than MIN_SPEAKER_CLIPS has no "usual": their pitch and pace are not compared, and
     their level is compared with that of the recording. Pure, unless the settings name a rewriter.
 
     Args:
@@ -99,14 +101,13 @@ def describe(
         RewriteError: The rewriter failed and its settings say `on_error: raise`.
     """
     bins, grammar = load_bins(settings.bins), load_grammar()
-    usual = _usual(attributes, speakers, settings.min_speaker_clips)
+    usual = _usual(attributes, speakers, MIN_SPEAKER_CLIPS)
     descriptions = []
     for a, speaker, tag, utterance_id in zip(attributes, speakers, tags, ids, strict=True):
         words = style(
             a,
             usual[speaker],
             bins=bins,
-            min_voiced_ratio=settings.min_voiced_ratio,
             emotion=tag.emotion,
             events=tag.events,
         )

@@ -13,6 +13,8 @@ from urllib.request import Request, urlopen
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fsclap.settings import execution
+
 INSTRUCTIONS = (
     "You reword descriptions of how a line is spoken. Say the same in other natural English words, in at most "
     "{max_words} words on one line. Keep every property that is mentioned and how strong it is. Add nothing: no "
@@ -29,11 +31,13 @@ class RewriterSettings(BaseModel):
         pattern=r"^https?://", description="Of the API, without /chat/completions: http://localhost:8000/v1"
     )
     model: str = Field(min_length=1, description="As the endpoint knows it; stored as the caption's source")
-    api_key_env: str | None = Field(None, description="Environment variable that holds the API key; none: send no key")
-    timeout: float = Field(60.0, gt=0, description="Seconds to wait for one answer")
-    concurrency: int = Field(8, ge=1, le=64, description="Requests at a time")
+    api_key_env: str | None = execution(
+        None, description="Environment variable that holds the API key; none: send no key"
+    )
+    timeout: float = execution(60.0, gt=0, description="Seconds to wait for one answer")
+    concurrency: int = execution(8, ge=1, le=64, description="Requests at a time")
     max_words: int = Field(60, ge=10, description="A longer answer is refused")
-    on_error: Literal["raise", "keep"] = Field(
+    on_error: Literal["raise", "keep"] = execution(
         "raise",
         description="raise: stop, so that the task is tried again; keep: log it and keep the grammar's "
         "caption, whose source then says so",

@@ -122,7 +122,7 @@ class SenseVoiceTagger:
 
     def __init__(self, settings: SenseVoiceSettings, *, device: str) -> None:
         self._settings = settings
-        self._device = torch_device(device, setting="captioning.device")
+        self._device = torch_device(device, setting="device")
         model = load_model(
             settings.weights,
             setting=f"{SETTING}.weights",

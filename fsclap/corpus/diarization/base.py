@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap import Hertz
 from fsclap.corpus.turns import Turn
+from fsclap.settings import Folded, engine_block, execution
 from fsclap.weights import WeightsSettings
 
 EMBEDDED = "whisper-resemblyzer"
@@ -70,10 +71,6 @@ class WhisperResemblyzerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vad_onset: float = Field(0.4, gt=0, lt=1, description="Speech probability that starts a stretch of speech")
-    vad_offset: float = Field(0.02, gt=0, lt=1, description="Speech probability below which it ends")
-    vad_pad: float = Field(0.06, ge=0, le=1, description="Seconds added on both sides of detected speech")
-    min_silence: float = Field(0.2, gt=0, le=5, description="Seconds of silence that end a stretch of speech")
     window: float = Field(3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster")
     change_distance: float = Field(
         0.4, gt=0, le=1, description="Cosine distance between neighbouring windows that is a change of voice"
@@ -95,28 +92,28 @@ class FunASRSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    asr: WeightsSettings = Field(
+    asr: WeightsSettings = execution(
         WeightsSettings(
             name="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch", revision="v2.0.4"
         ),
         description="The recogniser: a Paraformer that gives timestamps (BiCifParaformer or SeacoParaformer)",
     )
-    vad: WeightsSettings = Field(
+    vad: WeightsSettings = execution(
         WeightsSettings(name="iic/speech_fsmn_vad_zh-cn-16k-common-pytorch", revision="v2.0.4"),
         description="The detector of speech: an FSMN-VAD",
     )
-    punc: WeightsSettings = Field(
+    punc: WeightsSettings = execution(
         WeightsSettings(name="iic/punc_ct-transformer_cn-en-common-vocab471067-large", revision="v2.0.4"),
         description="Punctuation, which also cuts speech into the sentences that get a speaker: a CT-Transformer",
     )
-    speaker: WeightsSettings = Field(
+    speaker: WeightsSettings = execution(
         WeightsSettings(name="iic/speech_campplus_sv_zh-cn_16k-common", revision="v2.0.2"),
         description="The speaker encoder: a CAM++",
     )
     merge_threshold: float = Field(
         0.78, gt=0, le=1, description="Cosine between the means of two clusters from which they are one speaker"
     )
-    batch_seconds: float = Field(
+    batch_seconds: float = execution(
         15.0,
         gt=0,
         le=3600,
@@ -136,11 +133,6 @@ class DiarizationSettings(BaseModel):
         "funasr: Paraformer, FSMN-VAD, ct-punc, CAM++. None: what the profile names (embedded: "
         "whisper-resemblyzer, full: funasr)",
     )
-    device: str | None = Field(
-        None,
-        min_length=1,
-        description="Where the models run, as PyTorch names it: cpu, cuda, cuda:1. None: where the build says",
-    )
     language: str | None = Field(
         None,
         pattern="^[a-z]{2}$",
@@ -151,10 +143,10 @@ class DiarizationSettings(BaseModel):
     min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped")
     max_turn: float = Field(15.0, ge=2, le=29, description="Longest turn, in seconds; cut at its best pause")
     merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker")
-    whisper_resemblyzer: WhisperResemblyzerSettings = Field(
-        WhisperResemblyzerSettings(), description="What only whisper-resemblyzer depends on"
+    whisper_resemblyzer: Folded[WhisperResemblyzerSettings] = engine_block(
+        "whisper-resemblyzer", WhisperResemblyzerSettings, "What only whisper-resemblyzer uses"
     )
-    funasr: FunASRSettings = Field(FunASRSettings(), description="What only funasr depends on")
+    funasr: Folded[FunASRSettings] = engine_block("funasr", FunASRSettings, "What only funasr uses")
 
     @model_validator(mode="after")
     def _engine_knows_the_language(self) -> Self:

@@ -138,9 +138,9 @@ class FunASRDiarizer:
     name = "funasr"
     sample_rate = RATE
 
-    def __init__(self, settings: DiarizationSettings) -> None:
+    def __init__(self, settings: DiarizationSettings, *, device: str = "cpu") -> None:
         self.settings = settings
-        self.device = torch_device(settings.device or "cpu", setting="diarization.device")
+        self.device = torch_device(device, setting="device")
         own = settings.funasr
         features = ("am.mvn",)
         self.asr = self._load("asr", own.asr, ("BiCifParaformer", "SeacoParaformer"), (*features, "tokens.json"))

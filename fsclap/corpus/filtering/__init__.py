@@ -7,11 +7,11 @@ from fsclap.corpus.filtering.quality import QualitySettings, Scorer
 
 @lru_cache(maxsize=1)
 def load_scorer(settings: QualitySettings) -> Scorer | None:
-    """The engine that `settings` asks for, loaded once in a process; None for engine none.
+    """The engine that the settings name, loaded once per process; None for engine none.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError: Its weights are not installed; the message says which package
-            and file, and the command that installs them.
+        ModuleNotFoundError, FileNotFoundError: Its weights are not installed; the message names the package, the file
+            and the command that installs them.
     """
     if settings.engine == "none":
         return None

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz
+from fsclap.settings import execution
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +66,4 @@ class QualitySettings(BaseModel):
         "threshold for calls takes out what a corpus of expressive speech is for. Switch it on to see how clean a "
         "corpus is, or for recordings made under bad conditions.",
     )
-    threads: int = Field(default=1, ge=1, le=64, description="Threads that the engine runs on.")
+    threads: int = execution(1, ge=1, le=64, description="Threads that the engine runs on.")

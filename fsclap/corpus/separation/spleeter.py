@@ -112,7 +112,7 @@ class SpleeterSeparator:
     def __init__(self, *, device: str, batch: int) -> None:
         paths = [_weights(f"testcheckpoint{stem}.ckpt") for stem in (0, 1)]
         self.revision = _revision(paths)
-        self._device = torch_device(device, setting="separation.device")
+        self._device = torch_device(device, setting="device")
         self._batch = batch
         self._batches = Batches(self._vocal_frames, setting="separation.batch")
         self._vocals, self._accompaniment = (_load(path).to(self._device) for path in paths)

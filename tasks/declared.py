@@ -1,0 +1,98 @@
+"""What each stage of the corpus depends on, declared once per run.
+
+Cache keys, the recipe of a source and the engines named in its rows all read the same declaration. A stage that is
+switched off has none.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fsclap.corpus import captioning, diarization, filtering, separation
+from fsclap.corpus.captioning.describe import revision
+from fsclap.corpus.download import Episode
+from fsclap.corpus.filtering.consistency import effective_threshold
+from fsclap.corpus.settings import BuildSettings
+from fsclap.corpus.versions import VERSIONS
+from fsclap.settings import digest, shaping
+
+CORPUS_RATE = 24_000
+"""Sample rate, in hertz, of everything the corpus stores (the paper's figure)."""
+
+
+class Declared(BaseModel):
+    """What the output of a stage depends on, besides its input."""
+
+    model_config = ConfigDict(frozen=True)
+
+    engine: str
+    """Name and revision of the weights: "spleeter@2stems-..."."""
+    parameters: dict[str, Any]
+    version: int
+    """Version of the stage's code (`fsclap.corpus.versions`)."""
+
+
+class Plan(BaseModel):
+    """Resolved settings and what every stage declares: what the tasks of one run share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: BuildSettings
+    stages: dict[str, Declared]
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of Eq. 5 in use, on the scale of the settings."""
+        return effective_threshold(self.settings.consistency, self.settings.engine("diarization"))
+
+    def recipe(self, episode: Episode) -> str:
+        """Digest of everything that decides what an episode's rows say, known before anything is downloaded."""
+        stages = {name: stage.model_dump(mode="json") for name, stage in self.stages.items()}
+        return digest({"fingerprint": episode.fingerprint, "stages": stages})
+
+
+def declare(settings: BuildSettings) -> Plan:
+    """Load the engines and declare every stage that runs.
+
+    Raises:
+        ModuleNotFoundError, FileNotFoundError, WeightsError, DeviceError: An engine cannot run. This comes before
+            anything is downloaded.
+    """
+    settings = settings.resolved()
+    separator = separation.load_separator(settings.separation, settings.device)
+    diarizer = diarization.load_diarizer(settings.diarization, settings.device)
+    tagger = captioning.load_tagger(settings.captioning, settings.device)
+    scorer = filtering.load_scorer(settings.quality)
+    threshold = effective_threshold(settings.consistency, diarizer.name)
+    wording = revision(settings.captioning)
+    stages: dict[str, tuple[str, dict[str, Any]]] = {
+        "download": ("yt-dlp", shaping(settings.download)),
+        "separation": (
+            f"{separator.name}@{separator.revision}",
+            {
+                "decode": shaping(settings.decode),
+                "separation": shaping(settings.separation),
+                "loudness": shaping(settings.loudness),
+                "sample_rate": CORPUS_RATE,
+            },
+        ),
+        "diarization": (f"{diarizer.name}@{diarizer.revision}", shaping(settings.diarization)),
+        "attributes": ("world", {}),
+        "consistency": (
+            "eq5",
+            {**shaping(settings.consistency), "threshold": threshold, "selection": shaping(settings.selection)},
+        ),
+        "captioning": (
+            f"{settings.engine('captioning')}@{tagger.revision + '+' if tagger else ''}{wording}",
+            shaping(settings.captioning),
+        ),
+    }
+    if tagger is not None:
+        stages["tagging"] = (f"{tagger.name}@{tagger.revision}", shaping(settings.captioning.sensevoice))
+    if scorer is not None:
+        stages["quality"] = (f"{scorer.name}@{scorer.revision}", shaping(settings.quality))
+    declared = {
+        name: Declared(engine=engine, parameters=parameters, version=VERSIONS[name])
+        for name, (engine, parameters) in stages.items()
+    }
+    return Plan(settings=settings, stages=declared)
