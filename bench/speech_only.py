@@ -17,7 +17,6 @@ speech-to-music ratios of 5, 0 and -5 dB.
 `speech_lost`, `separated` and `time` are ratios of sums over recordings, the others means.
 """
 
-import argparse
 import json
 import logging
 import time
@@ -30,11 +29,11 @@ import numpy as np
 import soundfile
 import torch
 
-from bench.corpus_quality import si_sdr
+from bench import report
+from bench.corpus_quality import DATA_HELP, si_sdr
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
-from bench.machine import machine
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import FADE, SeparationSettings, Separator, maybe_speech, separate
+from fsclap.corpus.separation.base import FADE, MARGIN, SeparationSettings, Separator, maybe_speech, separate
 from samples.timeline import speech_mask
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def _cuts(spoken: np.ndarray) -> Iterator[int]:
 
 def detected(speech: np.ndarray, mixture: np.ndarray, spoken: np.ndarray) -> dict[str, float]:
     """Samples of true speech, of those that speech_only loses, of what it separates, and of the recording."""
-    stretches = maybe_speech(mixture[np.newaxis], SAMPLE_RATE, margin=SPEECH_ONLY.speech_margin)
+    stretches = maybe_speech(mixture[np.newaxis], SAMPLE_RATE, margin=MARGIN)
     heard = np.zeros(len(mixture), dtype=bool)
     fade = round(FADE * SAMPLE_RATE)
     for span in stretches:
@@ -149,11 +148,10 @@ def measure(data: Path, separator: Separator | None, *, limit: int | None) -> di
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.speech_only", description=__doc__.split(":")[0])
-    parser.add_argument("--data", type=Path, default=Path("data/dialogues"), help="default: data/dialogues")
+    parser = report.parser("bench.speech_only", __doc__)
+    parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
     parser.add_argument("--limit", type=int, help="dialogues of each half; default: all")
     parser.add_argument("--detector", action="store_true", help="speech_lost and separated alone: quick")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     separator = None if options.detector else load_separator(SeparationSettings())
@@ -161,13 +159,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = measure(options.data, separator, limit=options.limit)
     except FileNotFoundError as error:
         parser.exit(1, f"error: {error}\n")
-    for name, value in figures.items():
-        print(f"{name:28} {value:9.4f}")
-    if options.json:
-        report = {**machine(), "threads": torch.get_num_threads(), "stem_snr_db": STEM_SNR_DB}
-        report |= {"revision": separator.revision if separator else None, "settings": SPEECH_ONLY.model_dump()}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report | {"figures": figures}, indent=1, default=str) + "\n")
+    print("\n".join(report.name_values(figures)))
+    content = {
+        "threads": torch.get_num_threads(),
+        "stem_snr_db": STEM_SNR_DB,
+        "revision": separator.revision if separator else None,
+        "settings": SPEECH_ONLY.model_dump(),
+        "figures": figures,
+    }
+    report.write(options.json, content)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz, Seconds, sandbox
 from fsclap.refusal import Refused
+from fsclap.settings import execution
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class DecodeSettings(BaseModel):
         description="Share of samples that are NaN, infinite or beyond +40 dBFS: up to it they are set to 0, above it "
         "the source is refused (invalid_samples).",
     )
-    timeout: Seconds = Field(
+    timeout: Seconds = execution(
         default=1800.0, gt=0, description="Seconds that a run of ffmpeg on one source may take before it is refused."
     )
 

@@ -16,7 +16,7 @@ from prefect import task
 
 from fsclap import Hertz
 from fsclap.audio import sample_index
-from fsclap.corpus.captioning import attributes
+from fsclap.corpus.captioning import attributes, load_tagger
 from fsclap.corpus.captioning.attributes import Attributes
 from fsclap.corpus.captioning.base import Tags
 from fsclap.corpus.filtering import load_scorer

@@ -31,7 +31,7 @@ ORDINARY = Attributes(
 
 
 def words(a: Attributes, usual: Attributes = ORDINARY, **tags: object) -> dict[str, str]:
-    return style(a, usual, bins=load_bins(None), min_voiced_ratio=0.1, **tags)
+    return style(a, usual, bins=load_bins(None), **tags)
 
 
 def random_style(rng: random.Random) -> dict[str, str]:
