@@ -9,8 +9,6 @@ bootstrap over clips of mAP@10 in pools of 200, averaged over pools and seeds; t
 paired by clip. A run that is finished is not repeated.
 """
 
-import argparse
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.machine import machine
+from bench import report
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, SplitSettings, make_split
 from fsclap.evaluation.metrics import clip_map10, one_vector_a_caption
@@ -95,7 +93,7 @@ def run(style: Path, out: Path, rows: Sequence[str], seeds: int) -> dict[str, An
     removed = len(split.removed)
     for figures in table.values():
         del figures["clips"]
-    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "budget": BUDGET, "machine": machine()}
+    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "pool": POOL, "budget": BUDGET}
 
 
 def _seed(row: str, seed: int, clips: ClipStore, split: Split, out: Path, version: int) -> dict[str, Any]:
@@ -219,16 +217,18 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=len(values) > 1):.2f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--style", type=Path, default=Path("data/style"), help="what bench.style_corpus wrote")
-    parser.add_argument("--out", type=Path, default=Path("data/ablation"))
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.ablation", __doc__)
+    parser.add_argument(
+        "--style", type=report.absolute_path, default="data/style", help="what bench.style_corpus wrote"
+    )
+    parser.add_argument("--out", type=report.absolute_path, default="data/ablation", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", choices=ROWS | STUDIES, default=list(ROWS))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     figures = run(options.style, options.out, options.rows, options.seeds)
-    (options.out / "ablation.json").write_text(json.dumps(figures, indent=1) + "\n")
+    report.write(options.json or options.out / "ablation.json", figures)
     print(f"\n{markdown(figures['rows'])}")
 
 

@@ -22,14 +22,13 @@ Figures:
 Every figure is a ratio of sums over recordings, with a 95 % bootstrap interval over recordings.
 """
 
-import argparse
 import itertools
 import json
 import logging
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jiwer
@@ -40,8 +39,9 @@ from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
+from bench import report
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
-from bench.machine import machine
+from bench.flow import SAMPLES
 from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer
@@ -62,6 +62,7 @@ STRETCHES = 2
 """Stretches of a dialogue."""
 SNRS_DB = (0.0, 5.0)
 RESAMPLINGS = 2000
+DATA_HELP = "folder that bench.dialogues wrote (default: %(default)s)"
 NORMALIZE = EnglishTextNormalizer({})
 
 Parts = dict[str, tuple[float, float]]
@@ -149,7 +150,7 @@ def score_episode(recording: Recording, engines: Engines) -> Parts:
 def _read(path: Path) -> np.ndarray:
     wave, rate = soundfile.read(path, dtype="float32")
     if rate != SAMPLE_RATE:
-        raise ValueError(f"{path} is at {rate} Hz, not {SAMPLE_RATE}: make the dialogues anew")
+        raise ValueError(f"{path} is at {rate} Hz, not {SAMPLE_RATE}: make the dialogues again")
     return wave
 
 
@@ -318,8 +319,8 @@ def measure(data: Path, samples: Path, engines: Engines, *, limit: int | None) -
     return figures | {f"samples/{name}": figure for name, figure in summarize(parts).items()}
 
 
-def table(figures: dict[str, Figure]) -> Iterator[str]:
-    """A line a figure."""
+def lines(figures: dict[str, Figure]) -> Iterator[str]:
+    """One line per figure."""
     width = max(map(len, figures))
     yield f"{'figure':{width}}    value  95 % interval      n"
     for name, figure in figures.items():
@@ -327,11 +328,12 @@ def table(figures: dict[str, Figure]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.corpus_quality", description=__doc__.split(":")[0])
-    parser.add_argument("--data", type=Path, default=Path("data/dialogues"), help="default: data/dialogues")
-    parser.add_argument("--samples", type=Path, default=Path("samples"), help="default: samples")
+    parser = report.parser("bench.corpus_quality", __doc__)
+    parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
+    parser.add_argument(
+        "--samples", type=report.absolute_path, default=str(SAMPLES), help="default: the samples of the project"
+    )
     parser.add_argument("--limit", type=int, help="recordings of each half; default: all")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     separation, diarization = SeparationSettings(), DiarizationSettings()
@@ -340,19 +342,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures = measure(options.data, options.samples, engines, limit=options.limit)
     except FileNotFoundError as error:
         parser.exit(1, f"error: {error}\n")
-    print("\n".join(table(figures)))
-    if options.json:
-        settings = [separation.model_dump(), diarization.model_dump(), engines.consistency.model_dump()]
-        report = {
-            **machine(),
-            "settings": dict(zip(("separation", "diarization", "consistency"), settings, strict=True)),
-            "revisions": {"separation": engines.separator.revision, "diarization": engines.diarizer.revision},
-            "figures": {
-                name: {"value": f.value, "low": f.low, "high": f.high, "items": f.items} for name, f in figures.items()
-            },
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines(figures)))
+    settings = [separation.model_dump(), diarization.model_dump(), engines.consistency.model_dump()]
+    content = {
+        "settings": dict(zip(("separation", "diarization", "consistency"), settings, strict=True)),
+        "revisions": {"separation": engines.separator.revision, "diarization": engines.diarizer.revision},
+        "figures": {name: asdict(figure) for name, figure in figures.items()},
+    }
+    report.write(options.json, content)
 
 
 if __name__ == "__main__":

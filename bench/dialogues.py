@@ -11,7 +11,6 @@ report. The same seed gives the same bytes. What is not known is whether one rol
 halves differ in language and source so that no actor can be in both.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Sequence
@@ -21,7 +20,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from samples.sources import Clip, SourceError, all_clips, fetch_packages, load, music_tracks
+from bench import report
+from samples.arguments import add_packages, packages
+from samples.sources import Clip, SourceError, all_clips, load, music_tracks
 from samples.timeline import (
     TrueTurn,
     at_ratio,
@@ -205,19 +206,18 @@ def _write(dialogue: Dialogue, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.dialogues", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write dev/ and test/ to")
-    parser.add_argument("--packages", type=Path, help="folder with the packages already unpacked (usr/share/...)")
-    parser.add_argument("--cache", type=Path, default=Path("data/packages"), help="where to download packages")
-    parser.add_argument("--minutes", type=float, default=70.0, help="dev and test together (default: 70)")
+    parser = report.parser("bench.dialogues", __doc__)
+    parser.add_argument("--out", type=report.absolute_path, default="data/dialogues", help="default: %(default)s")
+    add_packages(parser)
+    parser.add_argument("--minutes", type=float, default=70.0, help="dev and test together (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        root = options.packages or fetch_packages(options.cache)
-        build(root, out=options.out, minutes=options.minutes, seed=options.seed)
+        written = build(packages(options), out=options.out, minutes=options.minutes, seed=options.seed)
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
+    report.write(options.json, {"minutes": written, "seed": options.seed})
 
 
 if __name__ == "__main__":

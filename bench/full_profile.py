@@ -16,19 +16,18 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.machine import machine
-from fsclap.audio import DecodeSettings, decode, resample
+from bench import report
+from bench.flow import ROOT, sample_waves
+from fsclap.audio import resample
 from fsclap.corpus.captioning import attributes, load_tagger
 from fsclap.corpus.captioning.base import Tags
 from fsclap.corpus.captioning.describe import describe
@@ -38,7 +37,6 @@ from fsclap.corpus.separation.base import separate
 from fsclap.corpus.settings import BuildSettings
 from fsclap.weights import LIBRARY
 
-ROOT = Path(__file__).parents[1]
 EPISODE = 60.0
 """Seconds of a short drama's episode; the paper's are 144 at most."""
 TURN = 5.0
@@ -152,14 +150,11 @@ def clocked(method: Callable[..., Any], name: str, spent: Seconds) -> Callable[.
     return run
 
 
-def cut_episodes(count: int, folder: Path) -> list[np.ndarray]:
-    """`count` minutes of the samples, decoded, one after the other and again from the first."""
-    found: list[np.ndarray] = []
+def cut_episodes(count: int, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`count` minutes of the samples, one after the other and again from the first."""
     step = int(EPISODE * 44_100)
-    for number, media in enumerate(sorted((ROOT / "samples").glob("*/*.mp4"))):
-        wave = decode(media, folder / f"{number}.f32", sample_rate=44_100, settings=DecodeSettings())
-        found += [wave[:, start : start + step] for start in range(0, wave.shape[1] - step + 1, step)]
-    return [found[number % len(found)] for number in range(count)]
+    minutes = [wave[:, start : start + step] for wave in waves for start in range(0, wave.shape[1] - step + 1, step)]
+    return [minutes[number % len(minutes)] for number in range(count)]
 
 
 def peak_rate(device: str) -> float:
@@ -177,8 +172,8 @@ def peak_rate(device: str) -> float:
 def one_stage(name: str, settings: BuildSettings, *, seconds: float) -> dict[str, Any]:
     """Runs in a process of its own; see the module."""
     audio = max(1, round(seconds / EPISODE)) * EPISODE
-    with tempfile.TemporaryDirectory() as folder:
-        episodes = cut_episodes(round(audio / EPISODE), Path(folder))
+    with sample_waves(44_100) as waves:
+        episodes = cut_episodes(round(audio / EPISODE), waves)
         start = time.perf_counter()
         run = STAGES[name](episodes, settings)
         loading = time.perf_counter() - start
@@ -256,28 +251,27 @@ def settings_of(arguments: argparse.Namespace) -> BuildSettings:
     ).resolved()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.full_profile", __doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="of audio, in episodes of a minute")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=2, help="segments in a batch of the separation")
     parser.add_argument("--batch-seconds", type=float, default=60.0, help="of sound in a batch of the other engines")
-    parser.add_argument("--weights", type=Path, default=Path("data/bench/full_weights"))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--weights", type=report.absolute_path, default="data/bench/full_weights", help="default: %(default)s"
+    )
     parser.add_argument("--only", choices=STAGES, help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    if arguments.only:
-        print(json.dumps(one_stage(arguments.only, settings_of(arguments), seconds=arguments.seconds)))
+    options = parser.parse_args(arguments)
+    if options.only:
+        print(json.dumps(one_stage(options.only, settings_of(options), seconds=options.seconds)))
         return
     from harness.models.full_profile import write_library
 
-    os.environ[LIBRARY] = str(arguments.weights)
+    os.environ[LIBRARY] = str(options.weights)
     write_library(size="full")
-    results = all_stages(arguments)
-    print(json.dumps(machine()), table(results), sep="\n")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"machine": machine(), "stages": results}, indent=1))
+    results = all_stages(options)
+    print(json.dumps(report.machine()), table(results), sep="\n")
+    report.write(options.json, {"stages": results})
 
 
 if __name__ == "__main__":

@@ -14,21 +14,18 @@ speech most of its time is. The rows, at each threshold:
 time of linking is measured on random centroids.
 """
 
-import argparse
-import json
 import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from bench.corpus_quality import Recording, dialogues
+from bench import report
+from bench.corpus_quality import DATA_HELP, Recording, dialogues
 from bench.dialogues import HALVES
-from bench.machine import machine
-from bench.thresholds import embedded, table, waves
+from bench.thresholds import embedded, waves
 from fsclap.clustering import mean_embeddings
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import DiarizationSettings
@@ -150,35 +147,24 @@ def seconds_to_link(series: int, episodes: int, speakers: int, *, dim: int = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that bench.dialogues wrote")
+    parser = report.parser("bench.linking", __doc__)
+    parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
     parser.add_argument("--limit", type=int, help="read the first N dialogues of each half only")
-    parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args(arguments)
     engine = embedded(load_diarizer(DiarizationSettings()))
-    series = [found for half in HALVES for found in casts(engine, half, dialogues(options.data / half, options.limit))]
-    rows = [row for found in series for row in sweep(found)]
-    for line in table(rows):
-        print(line)
-    for found in series:
-        print(
-            f"{found.half} {found.condition}: {len(found.speakers)} speakers, {len(set(found.actors.values()))} actors"
-        )
-    times = {
+    series = [one for half in HALVES for one in casts(engine, half, dialogues(options.data / half, options.limit))]
+    rows = [row for one in series for row in sweep(one)]
+    print("\n".join(report.table(rows)))
+    for one in series:
+        print(f"{one.half} {one.condition}: {len(one.speakers)} speakers, {len(set(one.actors.values()))} actors")
+    seconds = {
         "50 episodes of 10 speakers": seconds_to_link(1, 50, 10),
         "333 series of 50 episodes of 10 speakers": seconds_to_link(333, 50, 10),
         "one series of 800 episodes of 10 speakers": seconds_to_link(1, 800, 10),
     }
-    for what, seconds in times.items():
-        print(f"{what}: {seconds:.2f} s")
-    if options.json:
-        report = {
-            "machine": machine(),
-            "engine": engine.revision,
-            "rows": [asdict(row) for row in rows],
-            "seconds": times,
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print("\n".join(report.name_values(seconds)))
+    content = {"engine": engine.revision, "rows": [asdict(row) for row in rows], "seconds": seconds}
+    report.write(options.json, content)
 
 
 if __name__ == "__main__":

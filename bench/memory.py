@@ -8,27 +8,24 @@ runs on small networks with random weights: what they need does not grow with th
 might, is the same as for the real ones.
 """
 
-import argparse
 import functools
 import json
 import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from bench.machine import machine
-from bench.server import prefect_server
-from fsclap.audio import DecodeSettings, decode
+from bench import report
+from bench.flow import build_tasks, prefect_server, sample_waves
 from fsclap.corpus.settings import BuildSettings
 from fsclap.weights import LIBRARY
 
-SAMPLES = Path(__file__).parents[1] / "samples"
 RATE = 44_100
 
 
@@ -36,11 +33,7 @@ def make_recording(path: Path, hours: float) -> None:
     """Stereo FLAC, the samples over and over, each time at another level, so that no two stretches are equal."""
     left = int(hours * 3600 * RATE)
     levels = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as scratch, soundfile.SoundFile(path, "w", RATE, 2) as out:
-        waves = [
-            decode(media, Path(scratch) / f"{number}.f32", sample_rate=RATE, settings=DecodeSettings())
-            for number, media in enumerate(sorted(SAMPLES.glob("*/*.mp4")))
-        ]
+    with sample_waves(RATE) as waves, soundfile.SoundFile(path, "w", RATE, 2) as out:
         number = 0
         while left > 0:
             wave = waves[number % len(waves)][:, :left]
@@ -78,8 +71,6 @@ def build(hours: float, settings: BuildSettings) -> dict[str, Any]:
 
 def watch_tasks() -> dict[str, float]:
     """Task -> peak of the process when it ended; filled in while the flow runs."""
-    from tasks import captioning, commit, consistency, diarization, download, linking, measure, publish, separation
-
     peaks: dict[str, float] = {}
 
     def around(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,27 +82,16 @@ def watch_tasks() -> dict[str, float]:
 
         return watched
 
-    for task in (
-        download.download,
-        separation.separate,
-        diarization.diarize,
-        measure.measure,
-        consistency.filter_speakers,
-        captioning.caption,
-        commit.commit,
-        linking.link_speakers,
-        publish.publish,
-    ):
+    for task in build_tasks():
         task.fn = around(task.fn.__name__, task.fn)
     return peaks
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.memory", __doc__)
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--profile", choices=["embedded", "full"], default="full")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as weights:
         chosen: dict[str, Any] = {"profile": options.profile}
         if options.profile == "full":
@@ -121,11 +101,9 @@ def main() -> None:
             write_library()
             # Random voices agree with nobody: the filter would leave little to store.
             chosen["consistency"] = {"threshold": 0.0, "singletons": "keep"}
-        figures = build(options.hours, BuildSettings.model_validate(chosen)) | {"machine": machine()}
+        figures = build(options.hours, BuildSettings.model_validate(chosen))
     print(json.dumps(figures, indent=1))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+    report.write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,10 @@ slot included. The download of the next batch runs beside the stages; only the t
 shows up, and it counts as orchestration too.
 """
 
-import argparse
 import functools
-import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,9 @@ from typing import Any
 import httpx
 import soundfile
 
-from bench.machine import machine
-from bench.server import prefect_server
-from fsclap.audio import DecodeSettings, decode
+from bench import report
+from bench.flow import build_tasks, prefect_server, sample_waves
 
-SAMPLES = Path(__file__).parents[1] / "samples"
 RATE = 24_000
 
 
@@ -57,11 +53,7 @@ class Clock:
 def make_episodes(folder: Path, count: int, seconds: float) -> None:
     """Short WAV episodes of two series, cut from the samples at moving positions, no two alike."""
     length = int(seconds * RATE)
-    with tempfile.TemporaryDirectory() as scratch:
-        waves = [
-            decode(path, Path(scratch) / f"{number}.f32", sample_rate=RATE, settings=DecodeSettings())
-            for number, path in enumerate(sorted(SAMPLES.glob("*/*.mp4")))
-        ]
+    with sample_waves(RATE) as waves:
         for number in range(count):
             wave = waves[number % len(waves)]
             start = 7919 * number % (wave.shape[1] - length)
@@ -110,33 +102,10 @@ def warm_up() -> None:
 
 
 def instrument(bodies: Clock, downloads: Clock, api: Clock) -> None:
-    from tasks import (
-        captioning,
-        commit,
-        consistency,
-        diarization,
-        download,
-        linking,
-        measure,
-        plan,
-        publish,
-        separation,
-    )
+    from tasks.download import download
 
-    for task in (
-        download.list_episodes,
-        plan.plan_build,
-        separation.separate,
-        diarization.diarize,
-        measure.measure,
-        consistency.filter_speakers,
-        captioning.caption,
-        commit.commit,
-        linking.link_speakers,
-        publish.publish,
-    ):
-        task.fn = bodies.around(task.fn)
-    download.download.fn = downloads.around(download.download.fn)
+    for task in build_tasks():
+        task.fn = (downloads if task is download else bodies).around(task.fn)
 
     send = httpx.AsyncClient.send
 
@@ -148,18 +117,14 @@ def instrument(bodies: Clock, downloads: Clock, api: Clock) -> None:
     httpx.Client.send = api.around(httpx.Client.send)  # type: ignore[method-assign]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.orchestration", __doc__)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0, help="length of an episode")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    figures = measure(options.episodes, options.seconds) | {"machine": machine()}
-    for name, value in figures.items():
-        print(f"{name:34} {value:.4f}" if isinstance(value, float) else f"{name:34} {value}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+    options = parser.parse_args(arguments)
+    figures = measure(options.episodes, options.seconds)
+    print("\n".join(report.name_values(figures)))
+    report.write(options.json, figures)
 
 
 if __name__ == "__main__":

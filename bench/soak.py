@@ -8,17 +8,16 @@ of worker and server, that of the run's processes against the episodes that each
 database, and the calls of its API by worker and runs.
 """
 
-import argparse
-import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun
 
-from bench.machine import machine
+from bench import report
 from bench.orchestration import make_episodes
 from deployments.local import has_ended
 from harness.faults.campaign import kill_a_run
@@ -113,19 +112,15 @@ def resident(process: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.soak", __doc__)
     parser.add_argument("--episodes", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of an episode")
     parser.add_argument("--every", type=float, default=60.0, help="seconds from kill to kill")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    figures = measure(options.episodes, options.seconds, options.every) | {"machine": machine()}
-    for name, value in figures.items():
-        print(f"{name:34} {value:.1f}" if isinstance(value, float) else f"{name:34} {value}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+    options = parser.parse_args(arguments)
+    figures = measure(options.episodes, options.seconds, options.every)
+    print("\n".join(report.name_values(figures)))
+    report.write(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ The captions are worded twice: first with the reference bins, then with bins fit
 so that each word is about as common as `fsclap.corpus.captioning.bins.SCALES` says. Every stage but the last is reused.
 """
 
-import argparse
-import asyncio
 import json
 import logging
 from collections import Counter
@@ -26,13 +24,15 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from bench import report
 from bench.dialogues import SAMPLE_RATE, Dialogue, mix, next_dialogue, pool_of_lines
-from bench.machine import machine
+from bench.flow import prefect_server
 from fsclap.corpus.captioning.attributes import Attributes
 from fsclap.corpus.captioning.base import CaptioningSettings
 from fsclap.corpus.captioning.bins import fit_bins
 from fsclap.corpus.settings import BuildSettings
-from samples.sources import Clip, SourceError, all_clips, fetch_packages, music_tracks
+from samples.arguments import add_packages, packages
+from samples.sources import Clip, SourceError, all_clips, music_tracks
 from storage.corpus import Corpus
 
 log = logging.getLogger(__name__)
@@ -101,18 +101,9 @@ def build_corpus(episodes: Path, out: Path) -> Corpus:
 
 def run_flow(sources: list[str], out: Path, settings: BuildSettings) -> None:
     """Run `build-dataset` on a Prefect server of its own: `out`/corpus, `out`/work."""
-    from prefect.client.orchestration import get_client
-    from prefect.testing.utilities import prefect_test_harness
-
-    from deployments.bootstrap import bootstrap
     from flows.build_dataset import build_dataset
 
-    async def prepare() -> None:
-        async with get_client() as client:
-            await bootstrap(client)
-
-    with prefect_test_harness(server_startup_timeout=120):
-        asyncio.run(prepare())
+    with prefect_server():
         build_dataset(sources, str(out / "corpus"), str(out / "work"), settings)
 
 
@@ -140,21 +131,19 @@ def summary(corpus: Corpus) -> dict[str, Any]:
     return {"clips": len(table), "version": corpus.version(), "parts": parts}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data/style"))
-    parser.add_argument("--packages", type=Path, help="folder with the packages already unpacked (usr/share/...)")
-    parser.add_argument("--cache", type=Path, default=Path("data/packages"), help="where to download packages")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.style_corpus", __doc__)
+    parser.add_argument("--out", type=report.absolute_path, default="data/style", help="default: %(default)s")
+    add_packages(parser)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        root = options.packages or fetch_packages(options.cache)
-        write_episodes(root, options.out / "episodes")
+        write_episodes(packages(options), options.out / "episodes")
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
-    figures = summary(build_corpus(options.out / "episodes", options.out)) | {"machine": machine()}
-    (options.out / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
+    figures = summary(build_corpus(options.out / "episodes", options.out))
     print(json.dumps(figures, indent=1))
+    report.write(options.json or options.out / "summary.json", figures)
 
 
 if __name__ == "__main__":

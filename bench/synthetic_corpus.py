@@ -11,7 +11,6 @@ like any recording. Two questions are answered:
 2. Does a model that was trained on real speech find these clips? Its retrieval figures, on this set alone.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Sequence
@@ -23,11 +22,12 @@ import numpy as np
 import pyworld
 import soundfile
 
-from bench.machine import machine
+from bench import report
 from bench.style_corpus import run_flow
 from fsclap.corpus.captioning.base import CaptioningSettings
 from fsclap.corpus.settings import BuildSettings
-from samples.sources import Clip, SourceError, all_clips, fetch_packages, load
+from samples.arguments import add_packages, packages
+from samples.sources import Clip, SourceError, all_clips, load
 from storage.corpus import Corpus
 
 log = logging.getLogger(__name__)
@@ -178,27 +178,26 @@ def retrieval(corpus: Corpus, model: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data/synthetic"))
-    parser.add_argument("--packages", type=Path, help="folder with the packages already unpacked (usr/share/...)")
-    parser.add_argument("--cache", type=Path, default=Path("data/packages"), help="where to download packages")
-    parser.add_argument("--bins", type=Path, help="caption bins, for instance data/style/bins.json")
-    parser.add_argument("--model", type=Path, help="a trained model to search with")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.synthetic_corpus", __doc__)
+    parser.add_argument("--out", type=report.absolute_path, default="data/synthetic", help="default: %(default)s")
+    add_packages(parser)
+    parser.add_argument("--bins", type=report.absolute_path, help="caption bins, for instance data/style/bins.json")
+    parser.add_argument("--model", type=report.absolute_path, help="a trained model to search with")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        lines = write_episodes(options.packages or fetch_packages(options.cache), options.out)
+        lines = write_episodes(packages(options), options.out)
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
-    captioning = CaptioningSettings(bins=options.bins.resolve() if options.bins else None)
-    run_flow([str(options.out / "synthetic")], options.out, BuildSettings(captioning=captioning))
+    settings = BuildSettings(captioning=CaptioningSettings(bins=options.bins))
+    run_flow([str(options.out / "synthetic")], options.out, settings)
     corpus = Corpus.open(str(options.out / "corpus"))
-    figures: dict[str, Any] = {"lines": len(lines), "heard": heard(corpus, lines), "machine": machine()}
+    figures: dict[str, Any] = {"lines": len(lines), "heard": heard(corpus, lines)}
     if options.model:
         figures["retrieval"] = retrieval(corpus, options.model, options.out)
-    (options.out / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
+    report.write(options.json or options.out / "summary.json", figures)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,18 @@ test half stays a test):
 Speech is found and embedded once; the settings swept come after that.
 """
 
-import argparse
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from bench.corpus_quality import Recording, dialogues, diarization_errors
+from bench import report
+from bench.corpus_quality import DATA_HELP, Recording, dialogues, diarization_errors
 from bench.dialogues import SAMPLE_RATE, STEM_SNR_DB, mix
-from bench.machine import machine
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, WhisperResemblyzerSettings
 from fsclap.corpus.diarization.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
@@ -167,21 +164,11 @@ def embedded(diarizer: Diarizer) -> WhisperResemblyzer:
     return diarizer
 
 
-def table(rows: Sequence[DiarizationRow] | Sequence[ConsistencyRow]) -> Iterator[str]:
-    """Lines of a table with the rows' fields as columns."""
-    names = list(asdict(rows[0]))
-    yield "  ".join(f"{name:>17}" for name in names)
-    for row in rows:
-        cells = (f"{cell:.3f}" if isinstance(cell, float) else cell for cell in asdict(row).values())
-        yield "  ".join(f"{cell:>17}" for cell in cells)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that bench.dialogues wrote")
+    parser = report.parser("bench.thresholds", __doc__)
+    parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
     parser.add_argument("--limit", type=int, help="read the first N dev dialogues only")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of wrong clips")
-    parser.add_argument("--json", type=Path, help="write the rows here")
     options = parser.parse_args(arguments)
     recordings = dialogues(options.data / "dev", options.limit)
     engine = embedded(load_diarizer(DiarizationSettings()))
@@ -191,12 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = engine.voiced(recorded)
         diarization += sweep_diarization(condition, found, recordings)
         consistency += sweep_consistency(condition, found, recordings, seed=options.seed)
-    for line in (*table(diarization), "", *table(consistency)):
-        print(line)
-    if options.json:
-        rows = {"diarization": [asdict(r) for r in diarization], "consistency": [asdict(r) for r in consistency]}
-        report = {"machine": machine(), "recordings": len(recordings), "engine": engine.revision, **rows}
-        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print("\n".join((*report.table(diarization), "", *report.table(consistency))))
+    rows = {"diarization": [asdict(r) for r in diarization], "consistency": [asdict(r) for r in consistency]}
+    report.write(options.json, {"recordings": len(recordings), "engine": engine.revision, **rows})
 
 
 if __name__ == "__main__":

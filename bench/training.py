@@ -10,11 +10,10 @@
    FLOP utilisation needs the card's peak (--peak-tflops).
 """
 
-import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ClapAudioConfig, ClapConfig, ClapModel, ClapTextConfig
 
-from bench.machine import machine
+from bench import report
 from fsclap.data.batches import Batch, Pairs, batches_of, epoch_batches, load_pairs
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import SplitSettings, make_split
@@ -160,20 +159,16 @@ def measure(corpus: str, *, batch: int, steps: int, peak_tflops: float | None) -
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.training", __doc__)
     parser.add_argument("--corpus", default="data/corpus")
     parser.add_argument("--batch", type=int, default=24, help="the paper's is 96; a CPU takes a minute a step for it")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--peak-tflops", type=float, help="of the card, dense bf16")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     figures = measure(options.corpus, batch=options.batch, steps=options.steps, peak_tflops=options.peak_tflops)
-    figures["machine"] = machine()
     print(json.dumps(figures, indent=1))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(figures, indent=1))
+    report.write(options.json, figures)
 
 
 if __name__ == "__main__":

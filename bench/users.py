@@ -9,20 +9,18 @@ recording. All begin at once. Prints the median and the 99th percentile by kind 
 request failed.
 """
 
-import argparse
-import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import numpy as np
 
-from bench.machine import machine
+from bench import report
 
 PATIENCE = 120.0
 """Seconds after which a request counts as failed."""
@@ -102,14 +100,13 @@ def measure(address: str, *, users: int, rounds: int, upload: bytes | None = Non
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = report.parser("bench.users", __doc__)
     parser.add_argument("address")
     parser.add_argument("--users", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--upload", type=Path, metavar="CLIP")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    parser.add_argument("--upload", type=report.absolute_path, metavar="CLIP")
+    options = parser.parse_args(arguments)
     upload = options.upload.read_bytes() if options.upload else None
     found = measure(options.address, users=options.users, rounds=options.rounds, upload=upload)
     rate = found["requests"] / found["seconds"]
@@ -120,8 +117,7 @@ def main() -> int:
     for kind, median in found["median"].items():
         print(f"{kind:8} median {1000 * median:6.0f} ms, p99 {1000 * found['p99'][kind]:6.0f} ms")
     print("\n".join(found["errors"][:10]))
-    if options.json:
-        options.json.write_text(json.dumps({**found, "machine": machine()}, indent=1) + "\n", encoding="utf-8")
+    report.write(options.json, found)
     return 1 if found["errors"] else 0
 
 

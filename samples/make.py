@@ -19,7 +19,8 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageDraw, ImageFont
 
-from samples.sources import FILLETS, Clip, SourceError, all_clips, fetch_packages, horizons, load
+from samples.arguments import absolute_path, add_packages, packages
+from samples.sources import FILLETS, Clip, SourceError, all_clips, horizons, load
 from samples.timeline import Line, at_ratio, group_lines, lay, level_speakers, music_bed, speak, speech_mask
 
 log = logging.getLogger(__name__)
@@ -282,14 +283,15 @@ def _ffmpeg(*arguments: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m samples.make", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="default: the samples folder")
-    parser.add_argument("--packages", type=Path, help="folder with the packages already unpacked (usr/share/...)")
-    parser.add_argument("--cache", type=Path, default=Path("data/packages"), help="where to download packages")
+    parser.add_argument(
+        "--out", type=absolute_path, default=str(Path(__file__).parent), help="default: the samples folder"
+    )
+    add_packages(parser)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        make(options.packages or fetch_packages(options.cache), options.out, seed=options.seed)
+        make(packages(options), options.out, seed=options.seed)
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
 

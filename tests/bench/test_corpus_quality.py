@@ -5,10 +5,10 @@ from bench.corpus_quality import (
     dialogues,
     diarization_errors,
     filter_quality,
+    lines,
     purity,
     si_sdr,
     summarize,
-    table,
     word_errors,
 )
 from fsclap.corpus.turns import Turn
@@ -99,7 +99,7 @@ def test_figures_are_ratios_of_sums_within_their_interval() -> None:
     assert (figures["x"].items, figures["y"].items) == (3, 1)
     assert figures["y"].low == figures["y"].high == 1
     assert summarize(parts) == figures
-    assert [line.split()[0] for line in table(figures)] == ["figure", "x", "y"]
+    assert [line.split()[0] for line in lines(figures)] == ["figure", "x", "y"]
 
 
 def test_without_dialogues_the_command_that_makes_them_is_named(tmp_path) -> None:
