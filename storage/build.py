@@ -1,11 +1,11 @@
 """How a corpus was built, kept beside it so that a refresh can do the same again."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from storage.corpus import Corpus
+from storage.files import written_aside
 from storage.rows import CorpusError
 
 BUILD = "build.json"
@@ -65,6 +65,5 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(content, indent=1))
-    aside.replace(path)
+    with written_aside(path) as part:
+        part.write_text(json.dumps(content, indent=1))

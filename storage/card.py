@@ -17,6 +17,7 @@ import pyarrow.dataset
 import yaml
 
 from storage.corpus import Corpus
+from storage.files import written_aside
 from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
@@ -88,8 +89,10 @@ def write_card(
         "hours": _hours,
     }
     readme, page = target / "README.md", target / "card.html"
-    readme.write_text(_readme(view, title, files, plots, statistics), encoding="utf-8")
-    page.write_text(_page(view, plots, _examples(corpus, statistics)), encoding="utf-8")
+    with written_aside(readme) as part:
+        part.write_text(_readme(view, title, files, plots, statistics), encoding="utf-8")
+    with written_aside(page) as part:
+        part.write_text(_page(view, plots, _examples(corpus, statistics)), encoding="utf-8")
     return CardPaths(readme=readme, page=page, plots=plots)
 
 

@@ -11,7 +11,6 @@ second worker, writes only what is missing.
 """
 
 import logging
-import os
 import random
 import re
 import shutil
@@ -31,7 +30,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from storage.locks import file_lock
+from storage.files import locked, written_aside
 from storage.rows import CorpusError, build_table, content_token, token_of
 from storage.schema import REJECT, SOURCE, SPEAKER, UTTERANCE
 
@@ -160,7 +159,7 @@ class Corpus:
         """
         if not self.is_local:
             return nullcontext()
-        return file_lock(self.folder / LOCK, what=f"the corpus {self.location}")
+        return locked(self.folder / LOCK, what=f"the corpus {self.location}")
 
     def version(self) -> int:
         """The Delta version of the utterances: grows when, and only when, utterances change."""
@@ -210,10 +209,9 @@ class Corpus:
 
     def write_speakers(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Put a table of speakers in place of the one before: whole or not at all."""
-        path = self.folder / SPEAKERS
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        pq.write_table(build_table(rows, schema=SPEAKER, name="speakers"), aside, compression="zstd")
-        aside.replace(path)
+        table = build_table(rows, schema=SPEAKER, name="speakers")
+        with written_aside(self.folder / SPEAKERS) as part:
+            pq.write_table(table, part, compression="zstd")
 
     def shards(self, *, version: int | None = None) -> list[str]:
         """File names in utterances/ that make up a version, sorted.

@@ -3,7 +3,6 @@
 A judgement is never changed, only added to: whoever judges a pair again adds a row, and the latest counts.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.corpus import Corpus, plain
-from storage.locks import file_lock
+from storage.files import locked, written_aside
 from storage.rows import CorpusError, build_table
 from storage.schema import JUDGEMENT
 
@@ -57,8 +56,11 @@ class Judgements:
         """
         new = build_table([_checked(row)], schema=JUDGEMENT, name="judgements")
         try:
-            with file_lock(self.path.with_name(_LOCK), what=f"the judgements in {self.path}"):
-                _replace(self.path, pa.concat_tables([self.table(), new]))
+            with (
+                locked(self.path.with_name(_LOCK), what=f"the judgements in {self.path}"),
+                written_aside(self.path) as part,
+            ):
+                pq.write_table(pa.concat_tables([self.table(), new]), part, compression="zstd")
         except OSError as error:
             raise CorpusError(
                 f"cannot write {self.path}: {error}; see to the disk and the rights on the folder. "
@@ -138,18 +140,3 @@ def _date(value: Any) -> datetime:
     if date.tzinfo is None:
         raise CorpusError(f"judgements: date is {value!r}, without an offset from UTC: add one, such as +00:00")
     return date.astimezone(UTC)
-
-
-def _replace(path: Path, table: pa.Table) -> None:
-    # One name for all: the lock is held, and what a killed process left is written over.
-    aside = path.with_suffix(".part")
-    with aside.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,13 +8,10 @@ A run's folder has the same name whenever the same version of a corpus is traine
 an interrupted run is taken up and a finished one is not repeated.
 """
 
-import fcntl
 import json
-import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-log = logging.getLogger(__name__)
+from storage.files import locked, written_aside
 
 FINISHED = "training.json"
 """The file that training writes last: without it a run is unfinished."""
@@ -150,7 +147,7 @@ class ModelStore:
         """
         if not self.finished(decision.model):
             raise ModelStoreError(f"{decision.model} is not a finished model of {self.root}")
-        with self._locked():
+        with locked(self.root, what=f"the models in {self.root}"):
             current = self.promoted()
             if decision.promoted and (current.model if current else None) != decision.against:
                 raise ModelStoreError(
@@ -159,27 +156,8 @@ class ModelStore:
                 )
             _append(self.root / HISTORY, decision.model_dump_json())
             if decision.promoted:
-                _write(self.root / PROMOTED, decision.model_dump_json(indent=1))
-
-    def decisions(self) -> list[Decision]:
-        """Every decision, the oldest first; a line that a killed process left unfinished is passed over."""
-        path = self.root / HISTORY
-        found = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                found.append(Decision.model_validate_json(line))
-            except ValidationError:
-                log.warning("%s: passed over an unreadable line", path)
-        return found
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+                with written_aside(self.root / PROMOTED) as part:
+                    part.write_text(f"{decision.model_dump_json(indent=1)}\n", encoding="utf-8")
 
 
 def _append(path: Path, line: str) -> None:
@@ -191,12 +169,3 @@ def _append(path: Path, line: str) -> None:
         file.write(line.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def _write(path: Path, content: str) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(content + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from storage.files import written_aside
 from storage.statistics import Group, Statistics, retention
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,12 @@ def draw(statistics: Statistics, folder: Path, *, threshold: float | None) -> di
         The files by name, in the order of the card.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
     with matplotlib.rc_context(_STYLE | {"font.family": _fonts()}):
         figures = _figures(statistics, threshold=threshold)
-        return {name: _save(figure, folder / f"{name}.png") for name, figure in figures.items()}
+        files = {name: _save(figure, folder / f"{name}.png") for name, figure in figures.items()}
+    for old in set(folder.glob("*.png")) - set(files.values()):
+        old.unlink()
+    return files
 
 
 def _figures(statistics: Statistics, *, threshold: float | None) -> dict[str, Figure]:
@@ -193,7 +195,8 @@ def _save(figure: Figure, path: Path) -> Path:
         text.set_parse_math(False)  # a title may hold "$"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure.savefig(path, dpi=130, metadata={"Software": None})
+        with written_aside(path) as part:
+            figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
     glyphs = [warning for warning in caught if "missing from font" in str(warning.message)]
     if glyphs:
         log.warning("%s lacks %d characters: install a font that has them (%s)", path.name, len(glyphs), _CJK[0])

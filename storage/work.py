@@ -6,7 +6,6 @@
 An output appears whole or not at all: it is written aside, synced and renamed into place.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from storage.files import sync, try_lock
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class WorkStore:
                     raise
             else:
                 for parent in (place.parent, place.parent.parent, self.root):
-                    _sync(parent)
+                    sync(parent)
                 return
 
     @contextmanager
@@ -164,7 +165,7 @@ class WorkStore:
         while True:
             folder = self._partial / uuid.uuid4().hex
             folder.mkdir()
-            lock = _lock(folder, wait=True)
+            lock = try_lock(folder)
             if lock is not None and folder.exists():
                 return folder, lock
             if lock is not None:  # taken for an abandoned one between its making and its lock
@@ -174,7 +175,7 @@ class WorkStore:
         # The kernel drops a writer's lock with the writer, however it ends: unlike a process id or an age,
         # that can't be mistaken, not in another container either.
         for folder in self._partial.iterdir():
-            lock = _lock(folder, wait=False)
+            lock = try_lock(folder)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)
@@ -213,7 +214,7 @@ def _seal(folder: Path, step: Step) -> None:
     """Sync every file of an output and write the manifest that makes it complete."""
     files = {}
     for path in _files(folder):
-        _sync(path)
+        sync(path)
         files[path.relative_to(folder).as_posix()] = {
             "size": path.stat().st_size,
             "sha256": sha256_file(path),
@@ -222,9 +223,9 @@ def _seal(folder: Path, step: Step) -> None:
         raise ValueError(f"stage {step.stage} wrote no file into {folder}")
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"step": step.as_dict(), "files": files}, indent=1, sort_keys=True))
-    _sync(manifest)
+    sync(manifest)
     for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        _sync(path)
+        sync(path)
 
 
 def _damage(folder: Path) -> str | None:
@@ -241,25 +242,3 @@ def _damage(folder: Path) -> str | None:
         if size is None or held.get(name) != size:
             return f"{name} has {held.get(name, 'no')} bytes, not {size}"
     return None
-
-
-def _lock(folder: Path, *, wait: bool) -> int | None:
-    """Lock a folder; None when another holds it, or it is gone."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prefect.concurrency.sync import rate_limit
 
-from storage.locks import file_lock
+from storage.files import locked
 
 DOWNLOADS = "fsclap-download"
 LIMITS = {DOWNLOADS: (4, 1.0)}
@@ -43,4 +43,4 @@ def download_slot() -> None:
 
 def _machine(part: str) -> AbstractContextManager[None]:
     path = Path(tempfile.gettempdir()) / f"fsclap-{os.getuid()}-{part}.lock"
-    return file_lock(path, what=f"the {part.upper()} of this machine")
+    return locked(path, what=f"the {part.upper()} of this machine")

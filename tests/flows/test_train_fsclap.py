@@ -20,7 +20,7 @@ from fsclap.retrieval.search import Searcher
 from fsclap.training.settings import TrainSettings
 from storage.card import escape_markdown
 from storage.corpus import Corpus
-from storage.models import Decision, ModelStore
+from storage.models import HISTORY, Decision, ModelStore
 from storage.schema import UTTERANCE
 from tasks.indexing import EVALUATED
 from tasks.training import TrainedModel, announce_trained
@@ -68,6 +68,10 @@ class Place:
 
     def evaluate(self, trained: TrainedModel) -> Any:
         return evaluate_fsclap(trained.model, trained.corpus, trained.version, self.work, return_state=True)
+
+
+def decisions(models: Path | str) -> list[Decision]:
+    return [Decision.model_validate_json(line) for line in (Path(models) / HISTORY).read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +149,7 @@ def test_a_model_is_evaluated_reported_and_judged(place: tuple[Place, TrainedMod
     assert escape_markdown(evaluated.reason) in shown["evaluation-report"]
     assert "data:image/png;base64," in shown["evaluation-report"]
     assert report.resolve().as_uri() in shown["evaluation-page"]
-    (decision,) = ModelStore.open(where.models).decisions()
+    (decision,) = decisions(where.models)
     assert (decision.model, decision.against, decision.promoted) == (Path(trained.model).name, None, evaluated.promoted)
     assert decision.reason == evaluated.reason
     assert (ModelStore.open(where.models).promoted() is not None) == evaluated.promoted
@@ -198,7 +202,7 @@ def test_a_leaking_model_fails_the_run_and_is_not_promoted(first: tuple[Place, T
     assert "This model leaks" in artifacts(state)["evaluation-report"]
     (report,) = Path(trained.model).rglob("report.html")
     assert "This model leaks" in report.read_text()
-    (decision,) = ModelStore.open(where.models).decisions()
+    (decision,) = decisions(where.models)
     assert (decision.promoted, decision.reason) == (False, "it leaks")
 
 
@@ -217,7 +221,7 @@ def test_what_the_current_model_was_tested_on_stays_test(
         assert not set(before.ids(part)) & set(after.train)  # type: ignore[arg-type]
     assert len(after.train) > len(before.train)
     evaluated = where.evaluate(two).result()
-    (_, decision) = ModelStore.open(where.models).decisions()
+    (_, decision) = decisions(where.models)
     assert decision.against == Path(one.model).name
     assert decision.clips == len(set(after.validation) - set(before.train))
     assert (

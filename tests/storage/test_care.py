@@ -203,7 +203,7 @@ def littered(corpus, story):
     """The same corpus with what killed writers left behind."""
     (corpus.folder / "utterances" / "part-9.parquet#1").write_bytes(bytes(1000))
     (corpus.folder / "rejects" / "part-8.parquet").write_bytes(bytes(100))
-    (corpus.folder / "speakers.77.tmp").write_bytes(bytes(10))
+    (corpus.folder / ".speakers.parquet.77.tmp").write_bytes(bytes(10))
     return corpus
 
 
@@ -219,7 +219,7 @@ def test_what_no_version_of_the_last_days_needs_is_removed(littered, story):
     assert removed == told
     left = {path for path in littered.folder.rglob("*") if path.is_file()}
     assert {file.path: file.size for file in removed} == {path: sizes[path] for path in before - left}
-    assert {"part-9.parquet#1", "part-8.parquet", "speakers.77.tmp"} <= {file.path.name for file in removed}
+    assert {"part-9.parquet#1", "part-8.parquet", ".speakers.parquet.77.tmp"} <= {file.path.name for file in removed}
     assert everything(littered) == states[4]
     assert verify(littered) == verify(littered, audio=False)
     assert (verify(littered).problems, verify(littered).notes) == ([], [])

@@ -170,7 +170,7 @@ KILLED = """
     ("before", "inside"),
     [
         ("", "os.kill(os.getpid(), signal.SIGKILL)"),
-        ("storage.work._sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)", "pass"),
+        ("storage.work.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)", "pass"),
         ("storage.work.Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)", "pass"),
     ],
     ids=["while-writing", "while-syncing", "before-the-rename"],
