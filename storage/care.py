@@ -110,12 +110,9 @@ def _sources(corpus: Corpus, name: str, *, version: int | None = None) -> set[st
 
 
 def _put_nothing(corpus: Corpus, name: str, tokens: Mapping[str, int], *, operation: str) -> None:
-    empty = SCHEMAS[name].empty_table()
-    table = corpus.delta(name)
-    held = pa.schema(table.schema().to_arrow()).names
     commit = carrying(tokens, **{STEP_OF: operation})
     try:
-        write_deltalake(table, empty.select(held), commit_properties=commit, **replacing(tokens))
+        write_deltalake(corpus.delta(name), SCHEMAS[name].empty_table(), commit_properties=commit, **replacing(tokens))
     except (DeltaError, OSError) as error:
         raise CorpusError(f"cannot write to {corpus.uri(name)}: {plain(error)}; nothing was taken out of it") from error
 

@@ -113,8 +113,7 @@ class Corpus:
             create: Make the tables that are missing. Safe when several workers do it at once.
 
         Raises:
-            CorpusError: There is no corpus, a part of it is missing, or its schema is not this version's. A corpus
-                from before a nullable column was added reads as null there, and gets the column with `create`.
+            CorpusError: There is no corpus, a part of it is missing, or it has another schema.
         """
         corpus = cls.at(location)
         missing = [name for name in SCHEMAS if not DeltaTable.is_deltatable(corpus.uri(name))]
@@ -124,11 +123,7 @@ class Corpus:
         elif missing:
             raise CorpusError(missing_message(corpus.location, missing))
         for name in SCHEMAS:
-            table = corpus.delta(name)
-            added = _check_schema(table, name)
-            if added and create:
-                log.info("%s: adding the columns %s", table.table_uri, ", ".join(field.name for field in added))
-                table.alter.add_columns(DeltaSchema.from_arrow(pa.schema(added)).fields)
+            _check_schema(corpus.delta(name), name)
         return corpus
 
     def uri(self, table: str) -> str:
@@ -398,32 +393,21 @@ def missing_message(location: str, missing: Sequence[str]) -> str:
     return f"the corpus at {location} is incomplete: no Delta table {lost}; restore it or build anew"
 
 
-def _check_schema(table: DeltaTable, name: str) -> list[pa.Field]:
-    """The columns that a table lacks, all of which may be null; any other difference is an error."""
-    held = pa.schema(table.schema().to_arrow())
-    problem = schema_problem(held, SCHEMAS[name])
+def _check_schema(table: DeltaTable, name: str) -> None:
+    problem = schema_problem(pa.schema(table.schema().to_arrow()), SCHEMAS[name])
     if problem:
         raise CorpusError(f"{name} at {table.table_uri} was written with another schema: {problem}")
-    return [field for field in SCHEMAS[name] if field.name not in held.names]
 
 
-def schema_problem(held: pa.Schema, wanted: pa.Schema) -> str | None:
-    """Why rows of a schema can't be read as rows of the wanted one; None when they can.
-
-    Columns that may be null may be missing: an earlier release did not have them.
-    """
-    unknown = sorted(set(held.names) - set(wanted.names))
-    missing = [field.name for field in wanted if field.name not in held.names and not field.nullable]
+def schema_problem(found: pa.Schema, expected: pa.Schema) -> str | None:
+    """Why rows of one schema cannot be read as rows of another; None when they can. The order may differ."""
+    unknown = sorted(set(found.names) - set(expected.names))
+    missing = [name for name in expected.names if name not in found.names]
     changed = [
-        f"{field.name} is {_described(held.field(field.name))}, not {_described(field)}"
-        for field in wanted
-        if field.name in held.names and not _same_type(field, held.field(field.name))
+        f"{field.name} is {_described(found.field(field.name))}, not {_described(field)}"
+        for field in expected
+        if field.name in found.names and not _same_type(field, found.field(field.name))
     ]
-    if unknown and not missing and not changed:
-        return (
-            f"it has the columns {', '.join(unknown)}, which this release does not know: a newer one wrote them; "
-            "install that one, or build into a new location"
-        )
     parts = [f"unknown {', '.join(unknown)}"] if unknown else []
     parts += [f"missing {', '.join(missing)}"] if missing else []
     return "; ".join([*parts, *changed, "build into a new location"]) if parts or changed else None
@@ -433,9 +417,9 @@ def _described(field: pa.Field) -> str:
     return f"{field.type}{' that may be null' if field.nullable else ''}"
 
 
-def _same_type(wanted: pa.Field, held: pa.Field) -> bool:
+def _same_type(first: pa.Field, second: pa.Field) -> bool:
     # Delta names the element of a list "element" and the entries of a map "key_value", Arrow otherwise.
-    return DeltaSchema.from_arrow(pa.schema([wanted])) == DeltaSchema.from_arrow(pa.schema([held]))
+    return DeltaSchema.from_arrow(pa.schema([first])) == DeltaSchema.from_arrow(pa.schema([second]))
 
 
 def _validated(

@@ -76,10 +76,6 @@ UTTERANCE = pa.schema(
     ]
 )
 
-ADDED = (("tagger_text", "quality", "overlap"),)
-"""Columns of an utterance by the release that added them, the newest first. An earlier corpus has null there, and its
-tokens were made of rows without them. Add to it with every column; what is added must be nullable."""
-
 REJECT = pa.schema(
     [
         pa.field("source_id", pa.string(), nullable=False),

@@ -64,7 +64,7 @@ def read_shard(shard: Shard, files: pyarrow.fs.FileSystem, *, schema: pa.Schema,
                 raise DamagedShardError("shard_schema", f"has another schema: {problem}")
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
                 count += batch.num_rows
-                yield build_table(_completed(pa.table(batch), schema), schema=schema, name=name)
+                yield build_table(pa.table(batch), schema=schema, name=name)
     except (OSError, pa.ArrowException) as error:
         raise DamagedShardError("shard_damaged", f"cannot be decoded: {plain(error)}") from error
     except CorpusError as error:
@@ -79,11 +79,3 @@ def _check_size(shard: Shard, files: pyarrow.fs.FileSystem) -> None:
         raise DamagedShardError("shard_missing", "is gone")
     if info.size != shard.size:
         raise DamagedShardError("shard_size", f"has {info.size} bytes, {shard.size} in the log")
-
-
-def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with the columns that an earlier release did not write, as null."""
-    for field in schema:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table

@@ -8,7 +8,6 @@ it. Memory holds the ledger, a few numbers for each source, and the row digests 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +18,6 @@ from storage.corpus import NOTHING, SCHEMAS, TIMINGS, Corpus, schema_problem
 from storage.deltalog import Shard, damaged_entries, entries, filesystem, leftovers, require_corpus
 from storage.judgements import Judgements
 from storage.rows import CorpusError, row_digests, token_of
-from storage.schema import ADDED
 from storage.shards import DamagedShardError, live_shards, read_shard
 from storage.sound import sound_problem
 
@@ -70,10 +68,6 @@ class Report:
         return sorted({source_id for problem in self.problems for source_id in problem.sources})
 
 
-_LAYOUTS: tuple[tuple[str, ...], ...] = ((), *accumulate(ADDED))
-"""The columns that the rows of a token may have lacked: none for this release, those added since for earlier ones."""
-
-
 @dataclass(slots=True)
 class _Tally:
     """What a table holds of one source.
@@ -81,18 +75,20 @@ class _Tally:
     Attributes:
         turns: Rows with a position in the episode.
         recipes: Recipes that occur.
-        digests: Of the rows, by layout; None for a layout that they don't have. Empty once the tally is closed.
+        digests: Of the rows, until the tally is closed.
         ids: The utterance ids, until the tally is closed.
-        tokens: What the digests came to, once it is closed.
+        closed: Whether all shards that may have rows of the source were read.
+        token: The token of the rows, once the tally is closed; None if rows turned up after that.
         faults: The first of each kind of fault in a row, by code.
     """
 
     rows: int = 0
     turns: int = 0
     recipes: set[str] = field(default_factory=set)
-    digests: list[list[str] | None] = field(default_factory=lambda: [[] for _ in _LAYOUTS])
+    digests: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
-    tokens: frozenset[int] | None = None
+    closed: bool = False
+    token: int | None = None
     faults: dict[str, str] = field(default_factory=dict)
 
     def take(self, rows: pa.Table) -> None:
@@ -100,23 +96,16 @@ class _Tally:
         self.rows += len(rows)
         self.turns += len(rows) - rows["start"].null_count
         self.recipes.update(rows["recipe"].unique().to_pylist())
-        if self.tokens is not None:  # they lie where the log says there are none of this source
-            self.tokens = frozenset()
-            return
-        for index, lacking in enumerate(_LAYOUTS):
-            held = self.digests[index]
-            absent = [name for name in lacking if name in rows.column_names]
-            if held is not None and all(rows[name].null_count == len(rows) for name in absent):
-                if index == 0 or absent:
-                    held += row_digests(rows.drop_columns(absent))
-            else:
-                self.digests[index] = None
+        if self.closed:  # they are in a shard that has no rows of this source according to the log
+            self.token = None
+        else:
+            self.digests += row_digests(rows)
 
     def close(self) -> None:
-        """Keep what the digests come to, and let go of them."""
-        if self.tokens is None:
-            self.tokens = frozenset(token_of(digests) for digests in self.digests if digests is not None)
-        self.digests, self.ids = [], set()
+        """Compute the token and free the digests."""
+        if not self.closed:
+            self.token = token_of(self.digests)
+        self.closed, self.digests, self.ids = True, [], set()
 
 
 class _Contents:
@@ -342,7 +331,7 @@ def _alterations(contents: _Contents, tables: Mapping[str, DeltaTable], report: 
         tokens = {name: NOTHING if (token := held[name]) is None else token for name in contents.tallies}
         for name, token in tokens.items():
             tally = contents.tallies[name].get(source_id)
-            if token not in ({NOTHING} if tally is None else tally.tokens or ()):
+            if token != (NOTHING if tally is None else tally.token):
                 text = f"the rows in {name} of source {source_id} are not those that were committed"
                 yield Problem("altered", text, (source_id,))
         if token_of(digests, tokens["rejects"], tokens["utterances"]) != held["sources"]:

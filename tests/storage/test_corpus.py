@@ -9,14 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import deltalake
-import pyarrow as pa
 import pytest
 from deltalake.exceptions import CommitFailedError
 
 import storage.corpus
 from storage.corpus import WITHOUT_AUDIO, Corpus
 from storage.rows import CorpusError
-from storage.schema import UTTERANCE
 from storage.verify import verify
 
 ROOT = Path(__file__).parents[2]
@@ -72,34 +70,6 @@ def test_open_names_the_table_that_is_missing(corpus):
     Path(corpus.uri("rejects")).rename(Path(corpus.location) / "elsewhere")
     with pytest.raises(CorpusError, match="no Delta table rejects"):
         Corpus.open(corpus.location)
-
-
-def test_open_names_the_fields_of_another_schema(tmp_path, monkeypatch):
-    old = UTTERANCE.remove(UTTERANCE.get_field_index("caption"))
-    with monkeypatch.context() as patch:
-        patch.setitem(storage.corpus.SCHEMAS, "utterances", old)
-        Corpus.open(tmp_path / "old", create=True)
-    with pytest.raises(CorpusError, match="another schema: missing caption; build into a new location"):
-        Corpus.open(tmp_path / "old")
-
-
-def test_a_corpus_from_before_a_column_was_added_is_read_and_continued(tmp_path, make_rows, monkeypatch):
-    added = ("tagger_text", "quality", "overlap")
-    before, after = make_rows("before"), make_rows("after", emotion="sad")
-    old = [{key: value for key, value in row.items() if key not in added} for row in before["utterances"]]
-    with monkeypatch.context() as earlier:
-        narrow = pa.schema([field for field in UTTERANCE if field.name not in added])
-        earlier.setitem(storage.corpus.SCHEMAS, "utterances", narrow)
-        earlier.setattr(storage.corpus, "UTTERANCE", narrow)
-        Corpus.open(tmp_path, create=True).commit_source(**{**before, "utterances": old})
-
-    assert_holds(Corpus.open(tmp_path), before)
-    assert Corpus.open(tmp_path).utterances(columns=["quality"])["quality"].null_count == len(old)
-
-    writer = Corpus.open(tmp_path, create=True)
-    writer.commit_source(**after)
-    assert_holds(writer, before, after)
-    assert writer.utterances(columns=["quality"])["quality"].null_count == len(old)
 
 
 def test_many_workers_may_create_one_corpus(tmp_path):

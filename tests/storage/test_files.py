@@ -100,8 +100,13 @@ def test_a_file_is_replaced_as_a_whole(path: Path) -> None:
 
 def test_a_failed_write_leaves_the_file_as_it_was(path: Path) -> None:
     path.write_text("before")
-    with pytest.raises(OSError, match="No space"), written_aside(path) as part:
-        part.write_text("aft")
-        raise OSError("No space left on device")
+
+    def fail() -> None:
+        with written_aside(path) as part:
+            part.write_text("aft")
+            raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
     assert path.read_text() == "before"
     assert list(path.parent.iterdir()) == [path]

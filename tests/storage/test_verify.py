@@ -236,7 +236,7 @@ def test_memory_holds_the_sources_of_one_shard(corpus, make_rows, monkeypatch):
 
     def watch(self, name, *, before=None):
         close(self, name, before=before)
-        held.append(sum(len(digests) for one in self.tallies["utterances"].values() for digests in one.digests))
+        held.append(sum(len(tally.digests) for tally in self.tallies["utterances"].values()))
 
     monkeypatch.setattr(module._Contents, "close", watch)
     assert verify(corpus).problems == []
