@@ -5,7 +5,7 @@ from prefect import flow, get_run_logger
 from flows.build_dataset import build_dataset
 from flows.parameters import Folder
 from fsclap.corpus.settings import BuildSettings
-from storage.build import read_build
+from storage.build_record import read_build
 from storage.corpus import Corpus
 from tasks.publish import Published
 

@@ -1,4 +1,4 @@
-"""One Prefect task a stage of the corpus: thin, over the functions of `fsclap` and `storage`."""
+"""One Prefect task per stage of the corpus: thin, over the functions of `fsclap` and `storage`."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What goes from task to task: small frozen models that name files, never the files themselves."""
+"""What tasks pass to each other: small frozen models that name files, never the files' content."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from storage.work import Step
 
 
 class Refusal(BaseModel):
-    """Why and where an episode went no further. A transient one is tried again by the next run."""
+    """Why and at which stage an episode stopped. The next run tries a transient one again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,7 +30,7 @@ class Refusal(BaseModel):
 
 
 class Item(BaseModel):
-    """One episode on its way: which work folder each stage left for it, or where it stopped."""
+    """One episode on its way through the stages: the work folder each one left, or where it stopped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,7 +51,7 @@ class Item(BaseModel):
 
 
 class Batch(BaseModel):
-    """Episodes that a task takes at once: 5 to 30 minutes of audio keeps Prefect's own cost small."""
+    """Episodes that a task takes at once; 5 to 30 minutes of audio keep Prefect's own cost small."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,7 +67,7 @@ class Batch(BaseModel):
 
 
 def make_batches(episodes: list[Episode], size: int) -> list[Batch]:
-    """Neighbours of one series together, at most `size` in a batch, named by what is in them."""
+    """Batch neighbours of one series, at most `size` together; a batch is named after its episodes."""
     by_series: dict[str, list[Episode]] = {}
     for episode in episodes:
         by_series.setdefault(episode.series, []).append(episode)

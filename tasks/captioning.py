@@ -1,4 +1,4 @@
-"""Audio captioning (section 3.3): how each kept turn is spoken, in words."""
+"""Audio captioning (section 3.3): describe in words how each kept turn is spoken."""
 
 import json
 from collections.abc import Iterator
@@ -10,15 +10,20 @@ from fsclap.corpus.captioning.describe import Description, describe
 from fsclap.corpus.settings import BuildSettings
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
-from tasks.consistency import STAGE as CONSISTENCY
-from tasks.consistency import read_verdicts
 from tasks.declared import Plan
-from tasks.diarization import turns_of
-from tasks.measure import ATTRIBUTES, TAGGING, read_attributes, read_tags
-from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
-
-STAGE = "captioning"
-DESCRIPTIONS = "descriptions.json"
+from tasks.outputs import (
+    ATTRIBUTES,
+    CAPTIONING,
+    CONSISTENCY,
+    DESCRIPTIONS,
+    TAGGING,
+    read_attributes,
+    read_tags,
+    read_verdicts,
+    turns_of,
+    utterance_id,
+)
+from tasks.stages import Product, Stage, Stopwatch, run_stage, stage_cache_key
 
 
 def captioning_stage(store: WorkStore, plan: Plan) -> Stage:
@@ -29,8 +34,8 @@ def captioning_stage(store: WorkStore, plan: Plan) -> Stage:
             yield _product(described, watch.seconds)
 
     return Stage(
-        name=STAGE,
-        declared=plan.stages[STAGE],
+        name=CAPTIONING,
+        declared=plan.stages[CAPTIONING],
         inputs=lambda item: [
             *(item.steps[stage].key for stage in (ATTRIBUTES, TAGGING, CONSISTENCY) if stage in item.steps),
             item.episode.source_id,
@@ -51,16 +56,6 @@ def caption(batch: Batch, work: str, plan: Plan) -> Batch:
     return run_stage(captioning_stage(store, plan), batch, store)
 
 
-def read_descriptions(item: Item, store: WorkStore) -> list[Description]:
-    """One description a kept turn, in order."""
-    text = (folder(store, item.steps[STAGE]) / DESCRIPTIONS).read_text()
-    return [Description(**row) for row in json.loads(text)]
-
-
-def utterance_id(source_id: str, turn: int) -> str:
-    return f"{source_id}-{turn:05d}"
-
-
 def _describe(item: Item, store: WorkStore, settings: BuildSettings) -> list[Description]:
     turns = turns_of(item, store)
     measured, tags = read_attributes(item, store), read_tags(item, store, len(turns))
@@ -78,6 +73,6 @@ def _product(described: list[Description], seconds: float) -> Product:
     text = json.dumps([asdict(one) for one in described], indent=0)
     return Product(
         write=lambda target: (target / DESCRIPTIONS).write_text(text),
-        seconds={STAGE: seconds},
+        seconds={CAPTIONING: seconds},
         facts={"utterances": len(described)},
     )

@@ -13,9 +13,20 @@ from fsclap.audio import encode_flac, read_wave
 from fsclap.corpus.filtering import selection
 from storage.corpus import Corpus
 from storage.work import WorkStore
-from tasks import captioning, consistency, diarization, download, measure, separation
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
+from tasks.outputs import (
+    DOWNLOAD,
+    SEPARATION,
+    VOCALS,
+    read_attributes,
+    read_descriptions,
+    read_qualities,
+    read_tags,
+    read_verdicts,
+    turns_of,
+    utterance_id,
+)
 from tasks.stages import Outcome, folder, outcome
 
 log = logging.getLogger("fsclap.tasks")
@@ -24,7 +35,7 @@ Row = dict[str, Any]
 
 
 class Committed(BaseModel):
-    """What a source came to, as the build's table shows it."""
+    """The outcome of one source, as the build's table shows it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,16 +52,16 @@ class Committed(BaseModel):
 
 @task(
     task_run_name="commit {batch.name}",
-    cache_policy=NO_CACHE,  # a commit is idempotent by itself: the table knows what it holds
+    cache_policy=NO_CACHE,  # a commit is idempotent: the table knows what it holds
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     timeout_seconds=3600,
 )
 def commit(batch: Batch, corpus: str, work: str, plan: Plan) -> list[Committed]:
-    """Write the rows and the refusals of a batch, source by source."""
+    """Commit the rows and the refusals of a batch, one source at a time."""
     store = WorkStore(work)
     table = Corpus.open(corpus)
-    # One at a time: two runs that commit the same recording under two addresses must see one another.
+    # Under the lock, so that two runs see each other when they commit one recording under two addresses.
     with table.lock():
         kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
         return [_commit_item(item, table, kept_media, store, plan) for item in batch.items]
@@ -80,22 +91,22 @@ def _commit_item(item: Item, corpus: Corpus, kept_media: dict[str, Row], store: 
 
 
 def _without_duplicate(item: Item, kept_media: dict[str, Row], store: WorkStore) -> Item:
-    """The same bytes under two addresses are one recording: the first that was committed stays."""
-    other = kept_media.get(_media_sha256(item, store) or "")
-    if not item.alive or other is None or other["source_id"] == item.episode.source_id:
+    """Refuse bytes that another address has already committed: they are the same recording."""
+    twin = kept_media.get(_media_sha256(item, store) or "")
+    if not item.alive or twin is None or twin["source_id"] == item.episode.source_id:
         return item
-    detail = f"{item.episode.locator}: the same bytes as {other['url']}, which is in the corpus"
-    return item.refused(Refusal(stage=download.STAGE, reason="duplicate", detail=detail))
+    detail = f"{item.episode.locator}: the same bytes as {twin['url']}, which is in the corpus"
+    return item.refused(Refusal(stage=DOWNLOAD, reason="duplicate", detail=detail))
 
 
 def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row]]:
-    turns = diarization.turns_of(item, store)
-    verdicts = consistency.read_verdicts(item, store)
-    attributes = measure.read_attributes(item, store)
-    tags, qualities = measure.read_tags(item, store, len(turns)), measure.read_qualities(item, store, len(turns))
+    turns = turns_of(item, store)
+    verdicts = read_verdicts(item, store)
+    attributes = read_attributes(item, store)
+    tags, qualities = read_tags(item, store, len(turns)), read_qualities(item, store, len(turns))
     overlaps = selection.overlaps(turns)
-    descriptions = iter(captioning.read_descriptions(item, store))
-    vocals = folder(store, item.steps[separation.STAGE]) / separation.VOCALS
+    descriptions = iter(read_descriptions(item, store))
+    vocals = folder(store, item.steps[SEPARATION]) / VOCALS
     utterances, rejects = [], []
     identity = _identity(item, plan) | _engines(plan)
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
@@ -104,8 +115,8 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
         if not verdict.kept:
             rejects.append(_reject(identity, verdict.stage, verdict.reason or "", verdict.detail or "") | place)
             continue
-        described, heard, quality = next(descriptions), tags[number], qualities[number]
-        name = captioning.utterance_id(item.episode.source_id, number)
+        described, tag, quality = next(descriptions), tags[number], qualities[number]
+        name = utterance_id(item.episode.source_id, number)
         clip, rate = read_wave(vocals, start=turn.start, end=turn.end)
         utterances.append(
             identity
@@ -114,11 +125,11 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
                 "utterance_id": name,
                 "title": item.episode.title,
                 "duration": turn.end - turn.start,
-                "language": turn.language or heard.language,
-                "tagger_text": heard.text,
-                "emotion": heard.emotion,
-                "emotion_confidence": heard.confidence,
-                "events": list(heard.events),
+                "language": turn.language or tag.language,
+                "tagger_text": tag.text,
+                "emotion": tag.emotion,
+                "emotion_confidence": tag.confidence,
+                "events": list(tag.events),
                 "quality": None if quality is None else quality.overall,
                 "overlap": overlaps[number],
                 "attributes": asdict(attributes[number]),
@@ -169,12 +180,12 @@ def _outcomes(item: Item, store: WorkStore) -> list[Outcome]:
 
 
 def _media_sha256(item: Item, store: WorkStore) -> str | None:
-    step = item.steps.get(download.STAGE)
+    step = item.steps.get(DOWNLOAD)
     return outcome(store, step).facts.get("sha256") if step else None
 
 
 def _speaker(item: Item, label: int) -> str:
-    """Labels are local to one recording, so the name says which."""
+    """Name a speaker after its recording: labels are local to it."""
     number = "noise" if label < 0 else f"S{label:02d}"
     return f"{item.episode.series}/{item.episode.name}/{number}"
 

@@ -1,6 +1,6 @@
 """Speaker aggregation (section 3.3, Eq. 4 and 5): turns that sound like their speaker's other turns stay.
 
-What is not fit for the corpus for another reason (`selection`) goes first, so that it has no say in Eq. 5.
+Turns that `selection` leaves out go first, so that they have no say in Eq. 5.
 """
 
 import json
@@ -16,13 +16,8 @@ from fsclap.corpus.turns import Turn
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
-from tasks.diarization import STAGE as DIARIZATION
-from tasks.diarization import turns_of
-from tasks.measure import QUALITY, TAGGING, read_qualities, read_tags
-from tasks.stages import Product, Stage, Stopwatch, folder, run_stage, stage_cache_key
-
-STAGE = "consistency"
-VERDICTS = "verdicts.json"
+from tasks.outputs import CONSISTENCY, DIARIZATION, QUALITY, TAGGING, VERDICTS, read_qualities, read_tags, turns_of
+from tasks.stages import Product, Stage, Stopwatch, run_stage, stage_cache_key
 
 
 def consistency_stage(store: WorkStore, plan: Plan) -> Stage:
@@ -41,9 +36,9 @@ def consistency_stage(store: WorkStore, plan: Plan) -> Stage:
             yield _product(verdicts, watch.seconds)
 
     return Stage(
-        name=STAGE,
-        declared=plan.stages[STAGE],
-        inputs=lambda item: [item.steps[stage].key for stage in _heeded(settings) if stage in item.steps],
+        name=CONSISTENCY,
+        declared=plan.stages[CONSISTENCY],
+        inputs=lambda item: [item.steps[stage].key for stage in _deciding_stages(settings) if stage in item.steps],
         produce=produce,
     )
 
@@ -60,11 +55,14 @@ def filter_speakers(batch: Batch, work: str, plan: Plan) -> Batch:
     return run_stage(consistency_stage(store, plan), batch, store)
 
 
-def _heeded(settings: BuildSettings) -> list[str]:
-    """The stages whose output decides: another emotion engine changes no verdict where languages are not asked for."""
-    chosen = settings.selection
-    asked = {TAGGING: chosen.languages is not None, QUALITY: chosen.min_quality is not None}
-    return [DIARIZATION, *(stage for stage, heeded in asked.items() if heeded)]
+def _deciding_stages(settings: BuildSettings) -> list[str]:
+    """List the stages whose output decides: without selection by language, the emotion engine has no say."""
+    selected = settings.selection
+    return [
+        DIARIZATION,
+        *([TAGGING] if selected.languages is not None else []),
+        *([QUALITY] if selected.min_quality is not None else []),
+    ]
 
 
 def _exclusions(
@@ -79,15 +77,10 @@ def _exclusions(
     )
 
 
-def read_verdicts(item: Item, store: WorkStore) -> list[Verdict]:
-    text = (folder(store, item.steps[STAGE]) / VERDICTS).read_text()
-    return [Verdict(**row) for row in json.loads(text)]
-
-
 def _product(verdicts: list[Verdict], seconds: float) -> Product:
     text = json.dumps([asdict(verdict) for verdict in verdicts], indent=0)
     return Product(
         write=lambda target: (target / VERDICTS).write_text(text),
-        seconds={STAGE: seconds},
+        seconds={CONSISTENCY: seconds},
         facts={"kept": sum(verdict.kept for verdict in verdicts), "of": len(verdicts)},
     )

@@ -1,4 +1,4 @@
-"""Video downloading (section 3.3): what is there, and bring it here."""
+"""Video downloading (section 3.3): list the episodes behind an address and fetch them."""
 
 import shutil
 import tempfile
@@ -20,13 +20,12 @@ from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
 from tasks.limits import download_slot
+from tasks.outputs import DOWNLOAD
 from tasks.stages import Product, Stage, Stopwatch, run_stage
-
-STAGE = "download"
 
 
 class TryAgainError(RuntimeError):
-    """Some downloads failed in a way that another try may mend; Prefect retries the task."""
+    """Some downloads failed in a way that another try may fix; Prefect retries the task."""
 
 
 def _worth_another_try(task: object, task_run: object, state: object) -> bool:
@@ -45,7 +44,7 @@ def tries_left() -> bool:
 
 
 def _listing_name() -> str:
-    # An address may hold a token; the name of a task run is shown and logged.
+    # An address may contain a token, and the name of a task run is shown and logged.
     return f"list episodes of {redact(task_run.parameters['locator'])}"
 
 
@@ -59,28 +58,28 @@ def _listing_name() -> str:
     timeout_seconds=3600,  # beyond download.timeout, so that a listing that takes too long is refused with a reason
 )
 def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
-    """The episodes behind one address; an address that cannot be used comes back as one refused item."""
+    """List the episodes behind one address; an unusable address comes back as one refused item."""
     try:
         return [Item(episode=episode) for episode in downloads.list_episodes(locator, settings)]
     except Refused as refused:
-        if _mends_itself(Refusal.of(STAGE, refused)) and tries_left():
+        if _mends_itself(Refusal.of(DOWNLOAD, refused)) and tries_left():
             raise TryAgainError(str(refused)) from refused
         address = downloads.clean_text(redact(locator), longest=2000)
         title = downloads.clean_text(address)
         episode = Episode(downloads.source_id(redact(locator)), address, "(unlisted)", title, title)
-        return [Item(episode=episode, refusal=Refusal.of(STAGE, refused))]
+        return [Item(episode=episode, refusal=Refusal.of(DOWNLOAD, refused))]
 
 
 @task(
     task_run_name="download {batch.name}",
-    cache_policy=NO_CACHE,  # the work store knows what is here; a failure must not be remembered
+    cache_policy=NO_CACHE,  # the work store is the cache, and a failure must not be cached
     retries=2,
     retry_delay_seconds=exponential_backoff(5),
     retry_jitter_factor=0.5,
     retry_condition_fn=_worth_another_try,
 )
 def download(batch: Batch, work: str, plan: Plan) -> Batch:
-    """Bring the media of a batch into the work store. A retry fetches only what is still missing."""
+    """Fetch the media of a batch into the work store. A retry fetches only what is still missing."""
     store = WorkStore(work)
     done = run_stage(download_stage(store, plan), batch, store)
     missing = [item for item in done.items if item.refusal and _mends_itself(item.refusal)]
@@ -97,8 +96,8 @@ def _mends_itself(refusal: Refusal) -> bool:
 
 def download_stage(store: WorkStore, plan: Plan) -> Stage:
     return Stage(
-        name=STAGE,
-        declared=plan.stages[STAGE],
+        name=DOWNLOAD,
+        declared=plan.stages[DOWNLOAD],
         inputs=lambda item: [item.episode.source_id, item.episode.fingerprint],
         produce=lambda items: _fetch_all(items, store, plan.settings.download),
     )
@@ -117,10 +116,10 @@ def _fetch(item: Item, scratch: Path, settings: DownloadSettings) -> Product | R
         with Stopwatch() as watch:
             media = downloads.fetch(item.episode, folder, settings)
     except Refused as refused:
-        return Refusal.of(STAGE, refused)
+        return Refusal.of(DOWNLOAD, refused)
     return Product(
         write=lambda target: _move(media, target),
-        seconds={STAGE: watch.seconds},
+        seconds={DOWNLOAD: watch.seconds},
         facts={
             "file": media.path.name,
             "megabytes": round(media.path.stat().st_size / 1e6, 2),

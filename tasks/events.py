@@ -1,4 +1,4 @@
-"""Events that start other deployments, sent so that none is lost."""
+"""Send the events that start other deployments, so that none is lost."""
 
 import logging
 import time
@@ -12,27 +12,27 @@ from prefect.events import emit_event
 log = logging.getLogger("fsclap.tasks")
 
 PATIENCE = 60.0
-"""Seconds until the server must have an event; it writes what it got every five seconds."""
+"""Seconds until the server must have recorded an event; it writes every five seconds."""
 
 
 class EventLostError(RuntimeError):
-    """The server did not take an event."""
+    """The server did not record an event."""
 
 
 def announce_event(event: str, *, name: str, resource: str, payload: dict[str, Any]) -> None:
     """Emit an event, and return when the server has written it down.
 
-    Emitting alone only puts it into a queue of this process, and a server that dies with the event in its memory has
-    lost it: whoever then notes that it was announced has lost it for good.
+    Emitting alone only queues it in this process, and a server that dies with the event in memory loses it. A caller
+    that had already recorded the announcement would then lose it for good.
 
     Args:
         event: "fsclap.corpus.committed"
-        name: Of the resource, for people.
-        resource: Its id, which triggers match.
-        payload: What JSON can hold.
+        name: The resource's name, for people.
+        resource: The resource's id, which triggers match.
+        payload: JSON values.
 
     Raises:
-        EventLostError: The server did not have it after a minute. Nothing was noted: the next run announces again.
+        EventLostError: The server did not have it after a minute. Nothing was recorded: the next run announces again.
     """
     sent = emit_event(event, resource={"prefect.resource.id": resource, "prefect.resource.name": name}, payload=payload)
     deadline = time.monotonic() + PATIENCE
@@ -42,16 +42,16 @@ def announce_event(event: str, *, name: str, resource: str, payload: dict[str, A
             return
         time.sleep(0.5)
     raise EventLostError(
-        f"the Prefect server did not take the event {event} for {name} within {PATIENCE:g} s; start the run again: "
-        "what it made is committed, and only the announcement is missing"
+        f"the Prefect server did not record the event {event} for {name} within {PATIENCE:g} s. Start the run again: "
+        "its output is committed, only the announcement is missing"
     )
 
 
 def _recorded(event: UUID) -> bool:
-    asked = {"filter": {"id": {"id": [str(event)]}}, "limit": 1}
+    query = {"filter": {"id": {"id": [str(event)]}}, "limit": 1}
     try:
         with get_client(sync_client=True) as client:
-            return bool(client.request("POST", "/events/filter", json=asked).json()["events"])
+            return bool(client.request("POST", "/events/filter", json=query).json()["events"])
     except httpx.HTTPError as error:
         log.warning("The Prefect server does not answer (%s); asking again", error)
         return False

@@ -1,9 +1,8 @@
-"""Who may do what at the same time.
+"""Limits on what runs at the same time.
 
-Two kinds. What belongs to the machine (its cores, its GPU) is held by a lock of the machine, which the kernel takes
-back from a killed process at once, and which two machines do not share. What belongs to the world (how fast we ask
-other people's servers) is a global concurrency limit of Prefect's, which `deployments/bootstrap.py` makes; a missing
-one is an error, not a free pass.
+There are two kinds. The cores and the GPU of a machine are guarded by a file lock on that machine: the kernel releases
+it the moment its process dies, and two machines do not share it. How fast we ask other people's servers is a global
+concurrency limit of Prefect, which `deployments/bootstrap.py` creates; a missing one is an error, not a free pass.
 """
 
 import os
@@ -17,27 +16,27 @@ from storage.files import locked
 
 DOWNLOADS = "fsclap-download"
 LIMITS = {DOWNLOADS: (4, 1.0)}
-"""Name -> slots, and how many come back a second."""
+"""Name -> slots, and how many are released per second."""
 
 
 def compute_slot(device: str) -> AbstractContextManager[None]:
-    """Holds the machine's CPU, or its GPU when a stage runs there, for all stages of one batch.
+    """Hold the machine's CPU, or its GPU with device=cuda, for all stages of one batch.
 
-    A stage uses all cores of the machine, so one batch at a time is the fastest. A lock of the machine, not one of
-    Prefect's limits: their slots are leased for minutes, for which a killed run would hold up the next.
+    A stage uses all cores, so one batch at a time is fastest. This is a file lock, not one of Prefect's limits: those
+    lease their slots for minutes, and a killed run would hold up the next one for as long.
     """
     return _machine("gpu" if device.startswith("cuda") else "cpu")
 
 
 def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:
-    """Holds the machine's GPU for a training or an evaluation; its CPU when it has no GPU, or with accelerator=cpu."""
+    """Hold the machine's GPU for a training or an evaluation; its CPU without a GPU or with accelerator=cpu."""
     import torch
 
     return _machine("gpu" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def download_slot() -> None:
-    """Wait until another file may be asked for: over all machines, 4 at once and then one a second."""
+    """Wait for permission to fetch another file: 4 at once over all machines, then one per second."""
     rate_limit(DOWNLOADS, strict=True)
 
 

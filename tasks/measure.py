@@ -1,4 +1,4 @@
-"""What is heard in each turn: acoustic attributes, emotion and events, quality of the sound.
+"""Measure every turn: acoustic attributes, emotion and events, quality of the sound.
 
 Each is a stage of the work store of its own, over all turns, so that another threshold or wording measures nothing
 again. What a build does not ask for is not measured.
@@ -17,20 +17,12 @@ from prefect import task
 from fsclap import Hertz
 from fsclap.audio import sample_index
 from fsclap.corpus.captioning import attributes, load_tagger
-from fsclap.corpus.captioning.attributes import Attributes
-from fsclap.corpus.captioning.base import Tags
 from fsclap.corpus.filtering import load_scorer
-from fsclap.corpus.filtering.quality import Quality
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
-from tasks.diarization import STAGE as DIARIZATION
-from tasks.diarization import map_vocals, turns_of
-from tasks.separation import seconds_of
-from tasks.stages import Product, Stage, Stopwatch, folder, pieces, run_stage, stage_cache_key
-
-ATTRIBUTES, TAGGING, QUALITY = "attributes", "tagging", "quality"
-"""The stages, each of which leaves one JSON file with one row per turn."""
+from tasks.outputs import ATTRIBUTES, DIARIZATION, QUALITY, TAGGING, map_vocals, seconds_of, turns_of
+from tasks.stages import Product, Stage, Stopwatch, pieces, run_stage, stage_cache_key
 
 Measure = Callable[[Sequence[np.ndarray]], Iterator[dict[str, Any]]]
 
@@ -68,32 +60,16 @@ STAGES = (attributes_stage, tagging_stage, quality_stage)
     timeout_seconds=12 * 3600,
 )
 def measure(batch: Batch, work: str, plan: Plan) -> Batch:
-    """Listen to every turn of a batch: how it is spoken, in numbers and tags."""
+    """Measure how every turn of a batch is spoken, in numbers and tags."""
     store = WorkStore(work)
     for stage in filter(None, (make(store, plan) for make in STAGES)):
         batch = run_stage(stage, batch, store)
     return batch
 
 
-def read_attributes(item: Item, store: WorkStore) -> list[Attributes]:
-    return [Attributes(**row) for row in _rows(ATTRIBUTES, item, store) or []]
-
-
-def read_tags(item: Item, store: WorkStore, turns: int) -> list[Tags]:
-    """Tags of each turn; empty ones when no engine listened."""
-    rows = _rows(TAGGING, item, store)
-    return [Tags()] * turns if rows is None else [Tags(**{**row, "events": tuple(row["events"])}) for row in rows]
-
-
-def read_qualities(item: Item, store: WorkStore, turns: int) -> list[Quality | None]:
-    """Quality of each turn; None where it was not measured."""
-    rows = _rows(QUALITY, item, store)
-    return [None] * turns if rows is None else [Quality(**row) for row in rows]
-
-
 def _stage(name: str, plan: Plan, store: WorkStore, rate: Hertz, measured: Measure) -> Stage:
     def produce(items: list[Item]) -> Iterator[Product | Refusal]:
-        # All clips of a piece go to the engine at once, which sorts them by length; its time is shared out by theirs.
+        # The engine gets all clips of a piece at once and sorts them by length; its time is shared out by theirs.
         for piece in pieces(items, lambda item: seconds_of(item, store)):
             with store.scratch() as scratch:
                 clips = [clips_of(item, store, rate, scratch / f"{number}.f32") for number, item in enumerate(piece)]
@@ -108,14 +84,9 @@ def _stage(name: str, plan: Plan, store: WorkStore, rate: Hertz, measured: Measu
 
 
 def clips_of(item: Item, store: WorkStore, rate: Hertz, destination: Path) -> list[np.ndarray]:
-    """(samples,) float32 of each turn at the given rate: views of a memory map."""
+    """Cut the vocals into turns: (samples,) float32 each at the given rate, views of a memory map."""
     vocals = map_vocals(item, store, rate, destination)
     return [vocals[sample_index(turn.start, rate) : sample_index(turn.end, rate)] for turn in turns_of(item, store)]
-
-
-def _rows(stage: str, item: Item, store: WorkStore) -> list[dict[str, Any]] | None:
-    step = item.steps.get(stage)
-    return None if step is None else json.loads((folder(store, step) / f"{stage}.json").read_text())
 
 
 def _product(stage: str, rows: list[dict[str, Any]], seconds: float) -> Product:

@@ -1,4 +1,4 @@
-"""What a build has to do: the episodes that the corpus does not hold yet in the form that is asked for."""
+"""Plan a build: the episodes that the corpus lacks, or holds by another recipe."""
 
 import logging
 
@@ -13,12 +13,12 @@ from tasks.declared import Plan
 log = logging.getLogger("fsclap.tasks")
 
 FINAL = ("kept", "rejected")
-"""Outcomes that the same recipe would only repeat; "failed" is tried again."""
+"""Outcomes that the same recipe would only repeat; a "failed" source is tried again."""
 
 
 @task(task_run_name="plan build of {corpus}", cache_policy=NO_CACHE)
 def plan_build(listed: list[Item], corpus: str, plan: Plan) -> list[Batch]:
-    """Batches of what is new or was made by another recipe; the corpus is created if there is none."""
+    """Batch the episodes that are new or were made by another recipe; create the corpus if there is none."""
     ledger = Corpus.open(corpus, create=True).ledger()
     unique = list({item.episode.source_id: item for item in reversed(listed)}.values())[::-1]
     to_do = [item for item in unique if not _up_to_date(item.episode, ledger, plan)]

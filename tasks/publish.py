@@ -1,4 +1,4 @@
-"""What people and other flows get to see of a build: artifacts, the card, and the event that starts training."""
+"""Publish a build: artifacts, the corpus card, and the event that starts training."""
 
 import logging
 from collections import Counter
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.corpus.addresses import has_credentials
 from fsclap.corpus.settings import BuildSettings
 from fsclap.settings import complete
-from storage.build import read_announced, read_build, write_announced, write_build
+from storage.build_record import read_announced, read_build, write_announced, write_build
 from storage.card import CardPaths, data_uri, write_card
 from storage.corpus import Corpus
 from tasks.commit import Committed
@@ -29,13 +29,13 @@ from tasks.events import announce_event
 log = logging.getLogger("fsclap.tasks")
 
 COMMITTED = "fsclap.corpus.committed"
-"""The event that a new corpus version emits; its payload is a `Published`."""
+"""The event of a new corpus version; its payload is a `Published`."""
 TABLE_ROWS = 100
-"""An artifact lies in Prefect's database: the whole list is in the corpus, the artifact shows its start."""
+"""Artifacts lie in Prefect's database, so they show the first rows; the corpus holds them all."""
 
 
 class Published(BaseModel):
-    """A corpus version, as flows hand it on."""
+    """A corpus version, as one flow passes it to the next."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,9 +63,9 @@ class Progress:
 
 @task(task_run_name="publish {corpus}", cache_policy=NO_CACHE, retries=1, timeout_seconds=3600)
 def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
-    """Write the corpus card, and show this run's outcome as artifacts."""
+    """Write the corpus card and show this run's outcome as artifacts."""
     table = Corpus.open(corpus)
-    with table.lock():  # two builds of one corpus would write into one another's card
+    with table.lock():  # two builds of one corpus would overwrite each other's card
         totals, version = table.totals(), table.version()
         card = write_card(
             table,
@@ -94,9 +94,9 @@ def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
 
 
 def announce(published: Published) -> None:
-    """Emit the event that starts training, after everything is committed; nothing new, no event."""
+    """Emit the event that starts training, once everything is committed and if anything is new."""
     if not published.new:
-        log.info("Nothing new: version %d was announced before, no event", published.version)
+        log.info("Nothing new: version %d was already announced", published.version)
         return
     announce_event(
         COMMITTED,
@@ -104,14 +104,14 @@ def announce(published: Published) -> None:
         resource=f"fsclap.corpus.{Path(published.corpus).name}",
         payload=published.model_dump(),
     )
-    # After the event: a run that dies between the two announces again, and training is idempotent.
+    # After the event: a run that dies in between announces again, and training is idempotent.
     write_announced(Corpus.open(published.corpus), published.version)
 
 
 def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSettings) -> None:
-    """Leave the sources and settings with the corpus, so that a refresh can repeat the build.
+    """Record the sources and settings in the corpus, so that a refresh can repeat the build.
 
-    An address with a password in it, which was refused, is left out: it would be stored here.
+    An address that contains a password was refused and is left out: it must not be stored.
     """
     table = Corpus.open(corpus)
     sources = [source for source in sources if not has_credentials(source)]
@@ -138,7 +138,7 @@ def _summary(done: list[Committed]) -> str:
     return (
         f"{len(done)} episodes in this run: {states['kept']} kept, {states['rejected']} rejected, "
         f"{states['failed']} failed. {found} turns found: {kept} kept, {found - kept} rejected. "
-        f"At most {TABLE_ROWS} rows are shown; all are in the corpus's sources table."
+        f"At most {TABLE_ROWS} rows are shown; the sources table of the corpus has all."
     )
 
 
@@ -148,7 +148,7 @@ def _rejects(table: Corpus) -> list[dict[str, Any]]:
 
 
 def _for_the_ui(card: CardPaths) -> str:
-    """The card's text with its plots inside, and without the YAML block that only a model hub reads."""
+    """Inline the plots into the card's text and drop the YAML block, which only a model hub reads."""
     text = card.readme.read_text().split("\n---\n", 1)[1]
     for plot in card.plots.values():
         text = text.replace(f"](plots/{plot.name})", f"]({data_uri(plot.read_bytes(), 'image/png')})")

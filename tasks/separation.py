@@ -18,18 +18,14 @@ from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import CORPUS_RATE, Plan
-from tasks.download import STAGE as DOWNLOAD
+from tasks.outputs import DECODE, DOWNLOAD, SEPARATION, VOCALS
 from tasks.stages import Product, Stage, Stopwatch, folder, outcome, pieces, run_stage, stage_cache_key
-
-STAGE = "separation"
-DECODE = "decode"
-VOCALS = "vocals.flac"
 
 
 def separation_stage(store: WorkStore, plan: Plan) -> Stage:
     return Stage(
-        name=STAGE,
-        declared=plan.stages[STAGE],
+        name=SEPARATION,
+        declared=plan.stages[SEPARATION],
         inputs=lambda item: [outcome(store, item.steps[DOWNLOAD]).facts["sha256"]],
         produce=lambda items: _separate_all(items, store, plan.settings),
     )
@@ -48,7 +44,7 @@ def separate(batch: Batch, work: str, plan: Plan) -> Batch:
 
 
 Decoded = tuple[np.ndarray | Refusal, Seconds]
-"""The sound, (channels, samples), or why there is none; and the time that decoding took."""
+"""(channels, samples) of sound, or the reason why there is none; and the seconds that decoding took."""
 
 
 def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) -> Iterator[Product | Refusal]:
@@ -73,7 +69,7 @@ def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) 
 def _separate(
     decoded: list[Decoded], scratch: Path, separator: Separator, settings: BuildSettings
 ) -> Iterator[Product | Refusal]:
-    """Separate at once what could be decoded: engines batch across files."""
+    """Separate everything that could be decoded in one call: engines batch across files."""
     mixtures = [wave for wave, _ in decoded if not isinstance(wave, Refusal)]
     outputs = [new_map(scratch / f"vocals-{n}.f32", mixture.shape[1]) for n, mixture in enumerate(mixtures)]
     vocals = separate_vocals(separator, mixtures, outputs, settings.separation)
@@ -97,11 +93,6 @@ def _decode(item: Item, destination: Path, store: WorkStore, settings: BuildSett
     return wave, watch.seconds
 
 
-def seconds_of(item: Item, store: WorkStore) -> Seconds:
-    """Duration of the vocals of an episode."""
-    return float(outcome(store, item.steps[STAGE]).facts["duration"])
-
-
 def _gain(voice: np.ndarray, sample_rate: Hertz, settings: LoudnessSettings) -> float:
     return 1.0 if settings.target_lufs is None else loudness.gain(loudness.measure(voice, sample_rate), settings)
 
@@ -111,6 +102,6 @@ def _product(voice: np.ndarray, sample_rate: Hertz, gain: float, decode_seconds:
         write=lambda target: write_flac(
             target / VOCALS, voice, sample_rate=sample_rate, to_rate=CORPUS_RATE, gain=gain
         ),
-        seconds={DECODE: decode_seconds, STAGE: seconds},
+        seconds={DECODE: decode_seconds, SEPARATION: seconds},
         facts={"duration": round(len(voice) / sample_rate, 3), "gain_db": round(20 * math.log10(gain), 2)},
     )

@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 OUTCOME = "outcome.json"
 AT_ONCE: Seconds = 600.0
-"""Sound that an engine is given at once: enough to fill its batches, little enough to lose to a kill."""
+"""Sound that an engine gets at once: enough to fill its batches, little enough to lose to a kill."""
 
 
 class Outcome(BaseModel):
-    """What a stage says of one episode, beside its files."""
+    """What a stage records about one episode, besides its files."""
 
     seconds: dict[str, float]
     """Compute time by stage name; one task may cover two (decode and separation)."""
@@ -70,8 +70,8 @@ class Stage:
 def run_stage(stage: Stage, batch: Batch, store: WorkStore) -> Batch:
     """Take every episode of the batch that is still alive through one stage.
 
-    A refused episode is recorded in the store like any other outcome. One that fails for a reason that nobody
-    foresaw is marked, logged with its traceback, and does not stop the others.
+    A refused episode is recorded in the store like any other outcome. An unforeseen failure marks its episode, is
+    logged with its traceback, and does not stop the others.
     """
     steps = {item.episode.source_id: stage.step(item) for item in batch.alive}
     missing = [item for item in batch.alive if store.folder(steps[item.episode.source_id]) is None]
@@ -100,24 +100,25 @@ def outcome(store: WorkStore, step: Step) -> Outcome:
 
 
 def folder(store: WorkStore, step: Step) -> Path:
-    """Where the output of a step lies.
+    """Return the folder with the output of a step.
 
     Raises:
-        FileNotFoundError: It is gone; the run should be started again, which makes it anew.
+        FileNotFoundError: It is gone; starting the run again makes a new one.
     """
-    found = store.folder(step)
-    if found is None:
+    output = store.folder(step)
+    if output is None:
         raise FileNotFoundError(f"{store.root}: an output of stage {step.stage} is gone; start the run again")
-    return found
+    return output
 
 
 def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
-    """A Prefect `cache_key_fn` for a task with the arguments `batch`, `work` and `plan`.
+    """Make a Prefect `cache_key_fn` for a task with the arguments `batch`, `work` and `plan`.
 
-    Each of `make_stages` makes a stage that the task takes its batch through, or None for one that is off.
+    The key stands for content, engine and parameters, not for path strings. A result that Prefect recorded but whose
+    files have been deleted since is not a hit.
 
-    The key stands for content, engine and parameters, not for path strings. A result that Prefect recorded
-    but whose files have been deleted since is not a hit.
+    Args:
+        make_stages: Each makes a stage that the task takes its batch through, or None for one that is off.
     """
 
     def key(context: TaskRunContext, arguments: dict[str, Any]) -> str:
@@ -126,20 +127,20 @@ def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[Task
         stages = [stage for make in make_stages if (stage := make(store, arguments["plan"])) is not None]
         steps = [stage.step(item) for stage in stages for item in batch.alive]
         material = json.dumps([[step.key for step in steps], batch.model_dump(mode="json")], sort_keys=True)
-        found = f"fsclap-{stages[0].name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
+        cache_key = f"fsclap-{stages[0].name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
         complete = all(store.folder(step) for step in steps)
-        if not complete and context.result_store.exists(found):
-            return f"{found}-{context.task_run.id}"
-        return found
+        if not complete and context.result_store.exists(cache_key):
+            return f"{cache_key}-{context.task_run.id}"
+        return cache_key
 
     return key
 
 
 def pieces(recordings: Iterable[T], seconds: Callable[[T], Seconds]) -> Iterator[list[T]]:
-    """Neighbours together until they are `AT_ONCE` long; none is taken before it is wanted.
+    """Group neighbours into pieces of at least `AT_ONCE` seconds, lazily.
 
-    A stage writes down what an engine gives for a piece before the next one is begun, so that a kill, or a full disk,
-    costs a piece of the batch at most: some short recordings, or a single long one.
+    A stage records an engine's output for one piece before it starts the next, so a kill or a full disk costs at most
+    one piece of the batch: several short recordings, or a single long one.
     """
     piece: list[T] = []
     length = 0.0
@@ -154,10 +155,10 @@ def pieces(recordings: Iterable[T], seconds: Callable[[T], Seconds]) -> Iterator
 
 
 def _products(stage: Stage, items: list[Item]) -> Iterator[tuple[Item, Product | Refusal]]:
-    """Each item with what became of it.
+    """Yield each item with its product or refusal.
 
-    An engine that takes all files at once may fail on the first because of the last, so after an unforeseen
-    error the items that are still open go through one by one, and only those that fail alone have failed.
+    An engine that takes all files at once may fail on the first because of the last. After an unforeseen error the
+    remaining items go through one by one, and only those that fail alone have failed.
     """
     products = stage.produce(items)
     for position, item in enumerate(items):
@@ -180,11 +181,11 @@ def _products(stage: Stage, items: list[Item]) -> Iterator[tuple[Item, Product |
 def _record(stage: Stage, store: WorkStore, step: Step, product: Product | Refusal) -> None:
     with store.write(step) as folder:
         if isinstance(product, Refusal):
-            found = Outcome(seconds={}, refusal=product)
+            result = Outcome(seconds={}, refusal=product)
         else:
             product.write(folder)
-            found = Outcome(seconds=product.seconds, facts=product.facts)
-        (folder / OUTCOME).write_text(found.model_dump_json(indent=1))
+            result = Outcome(seconds=product.seconds, facts=product.facts)
+        (folder / OUTCOME).write_text(result.model_dump_json(indent=1))
 
 
 def _log_outcome(stage: Stage, item: Item, product: Product | Refusal) -> None:
@@ -197,7 +198,7 @@ def _log_outcome(stage: Stage, item: Item, product: Product | Refusal) -> None:
 
 
 class Stopwatch:
-    """Adds up the seconds spent in `with` blocks."""
+    """The seconds spent in its `with` blocks, added up."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
