@@ -146,9 +146,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _repair(options: argparse.Namespace) -> int:
-    from storage.care import repair
     from storage.corpus import Corpus
     from storage.deltalog import require_corpus
+    from storage.maintenance import repair
 
     corpus = Corpus.at(options.corpus)
     require_corpus(corpus)
@@ -159,8 +159,8 @@ def _repair(options: argparse.Namespace) -> int:
 
 
 def _forget(options: argparse.Namespace) -> int:
-    from storage.care import forget
     from storage.corpus import Corpus
+    from storage.maintenance import forget
 
     corpus = Corpus.open(options.corpus)
     with corpus.lock():
@@ -173,8 +173,8 @@ def _forget(options: argparse.Namespace) -> int:
 
 
 def _history(options: argparse.Namespace) -> int:
-    from storage.care import history
     from storage.corpus import Corpus
+    from storage.maintenance import history
 
     corpus = Corpus.open(options.corpus)
     names = {source_id: f"{row['series']}/{row['episode']}" for source_id, row in corpus.ledger().items()}
@@ -191,8 +191,8 @@ def _history(options: argparse.Namespace) -> int:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    from storage.care import restore
     from storage.corpus import Corpus
+    from storage.maintenance import restore
 
     corpus = Corpus.open(options.corpus)
     with corpus.lock():
@@ -204,8 +204,8 @@ def _restore(options: argparse.Namespace) -> int:
 
 
 def _vacuum(options: argparse.Namespace) -> int:
-    from storage.care import vacuum
     from storage.corpus import Corpus
+    from storage.maintenance import vacuum
 
     if options.keep_days < 1 and not options.force:
         print(
@@ -274,7 +274,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _export_parquet(corpus: "Corpus", destination: Path) -> list[Path]:
-    from storage.build import read_build
+    from storage.build_record import read_build
     from storage.export import export
 
     settings = BuildSettings.model_validate((read_build(corpus) or {}).get("settings", {})).resolved()

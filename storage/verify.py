@@ -19,7 +19,7 @@ from storage.deltalog import Shard, damaged_entries, entries, filesystem, leftov
 from storage.judgements import Judgements
 from storage.rows import CorpusError, row_digests, token_of
 from storage.shards import DamagedShardError, live_shards, read_shard
-from storage.sound import sound_problem
+from storage.verify_audio import audio_problem
 
 _RANGES = {
     "start": (0, float("inf")),
@@ -367,7 +367,7 @@ def _value_faults(rows: pa.Table) -> Iterator[tuple[str, str]]:
 
 def _sound_faults(rows: pa.Table) -> Iterator[str]:
     for row in rows.select(["utterance_id", "audio", "sample_rate", "duration"]).to_pylist():
-        problem = sound_problem(row["audio"]["bytes"], sample_rate=row["sample_rate"], duration=row["duration"])
+        problem = audio_problem(row["audio"]["bytes"], sample_rate=row["sample_rate"], duration=row["duration"])
         if problem is not None:
             yield f"the clip of {row['utterance_id']} {problem}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from storage.build import read_build
+from storage.build_record import read_build
 from storage.corpus import Corpus
 from storage.verify import verify
 from tests.flows.conftest import SAMPLES, cut

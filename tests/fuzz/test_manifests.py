@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from fsclap.corpus.captioning.bins import Bins, load_bins
 from fsclap.weights import MANIFEST as WEIGHTS_MANIFEST
 from fsclap.weights import Weights, WeightsError, WeightsSettings, find_weights, write_manifest
-from storage.build import ANNOUNCED, BUILD, read_announced, read_build
+from storage.build_record import ANNOUNCED, BUILD, read_announced, read_build
 from storage.corpus import Corpus
 from storage.models import FINISHED, PROMOTED, Decision, ModelStore, ModelStoreError
 from storage.rows import CorpusError

@@ -12,8 +12,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 import storage.corpus
-from storage.care import repair
 from storage.corpus import TIMINGS, Corpus
+from storage.maintenance import repair
 from storage.rows import CorpusError
 from storage.verify import verify
 

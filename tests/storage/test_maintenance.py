@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import storage.corpus
-from storage.care import forget, history, restore, vacuum
+from storage import maintenance
 from storage.corpus import TIMINGS, Corpus
 from storage.export import export
+from storage.maintenance import forget, history, restore, vacuum
 from storage.rows import CorpusError
 from storage.verify import verify
 
@@ -72,9 +73,8 @@ def test_forgetting_leaves_the_others_and_may_be_repeated(corpus, make_rows):
 def test_a_forgetting_that_was_interrupted_is_finished_by_the_next(corpus, make_rows, monkeypatch, tables):
     rows = make_rows("e1")
     corpus.commit_source(**rows)
-    from storage import care
 
-    put, calls = care._put_nothing, []
+    put, calls = maintenance._put_nothing, []
 
     def stop(*arguments, **options):
         if len(calls) == tables:
@@ -83,7 +83,7 @@ def test_a_forgetting_that_was_interrupted_is_finished_by_the_next(corpus, make_
         put(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(care, "_put_nothing", stop)
+        patch.setattr(maintenance, "_put_nothing", stop)
         with pytest.raises(KeyboardInterrupt):
             forget(corpus, [identifier(rows)])
     assert corpus.ledger() == {}, "who trusts the ledger sees no half source"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from storage.sound import sound_problem
+from storage.verify_audio import audio_problem
 
 RATE = 24_000
 WAVE = np.sin(np.arange(RATE) * 0.05) * 0.5
@@ -18,7 +18,7 @@ def encoded(*, wave=WAVE, rate=RATE, kind="FLAC", subtype="PCM_16"):
 
 @pytest.mark.parametrize("subtype", ["PCM_S8", "PCM_16", "PCM_24"])
 def test_a_sound_clip_has_no_problem(subtype):
-    assert sound_problem(encoded(subtype=subtype), sample_rate=RATE, duration=1.0) is None
+    assert audio_problem(encoded(subtype=subtype), sample_rate=RATE, duration=1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_sound_clip_has_no_problem(subtype):
     ],
 )
 def test_what_is_wrong_is_said(data, message):
-    problem = sound_problem(data, sample_rate=RATE, duration=1.0)
+    problem = audio_problem(data, sample_rate=RATE, duration=1.0)
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(problem)
 
@@ -47,4 +47,4 @@ def test_no_flipped_bit_of_the_sound_goes_unseen():
     for place in np.random.default_rng(1).integers(start, len(whole), 60):
         flipped = bytearray(whole)
         flipped[place] ^= 1 << int(place % 8)
-        assert sound_problem(bytes(flipped), sample_rate=RATE, duration=1.0) is not None, place
+        assert audio_problem(bytes(flipped), sample_rate=RATE, duration=1.0) is not None, place

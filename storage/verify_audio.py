@@ -13,7 +13,7 @@ _BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _SLACK = 0.02  # seconds that a clip may differ from its row: a turn may end between two samples, or at the file's end
 
 
-def sound_problem(data: bytes | None, *, sample_rate: int, duration: float) -> str | None:
+def audio_problem(data: bytes | None, *, sample_rate: int, duration: float) -> str | None:
     """What is wrong with the FLAC file of an utterance; None when nothing is.
 
     Args:
