@@ -108,7 +108,7 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
     descriptions = iter(read_descriptions(item, store))
     vocals = folder(store, item.steps[SEPARATION]) / VOCALS
     utterances, rejects = [], []
-    identity = _identity(item, plan) | _engines(plan)
+    identity, engines = _identity(item, plan), _engines(plan)
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
         place = {"start": turn.start, "end": turn.end, "speaker": _speaker(item, turn.speaker), "text": turn.text}
         place["similarity"] = verdict.similarity
@@ -120,6 +120,7 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
         clip, rate = read_wave(vocals, start=turn.start, end=turn.end)
         utterances.append(
             identity
+            | engines
             | place
             | {
                 "utterance_id": name,
