@@ -1,4 +1,4 @@
-"""How a corpus was built, kept beside it so that a refresh can do the same again."""
+"""The record of the last build of a corpus, which a refresh repeats, and of the last version that was announced."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ ANNOUNCED = "announced.json"
 
 
 def read_build(corpus: Corpus) -> dict[str, Any] | None:
-    """The sources, the work folder and the settings of the last build; None when there was none.
+    """The sources, the work folder and the settings of the last build; None before the first.
 
     Raises:
         CorpusError: The file is damaged.
@@ -24,7 +24,7 @@ def read_build(corpus: Corpus) -> dict[str, Any] | None:
         return None
     kinds = {"sources": list, "work": str, "settings": dict}
     if not all(isinstance(build.get(name), kind) for name, kind in kinds.items()):
-        raise CorpusError(f"{path} is damaged: it has no {', '.join(kinds)}. Delete it and build the corpus again")
+        raise CorpusError(f"{path} is damaged: it lacks {', '.join(kinds)}. Delete it and build the corpus again")
     return build
 
 
@@ -33,7 +33,7 @@ def write_build(corpus: Corpus, build: dict[str, Any]) -> None:
 
 
 def read_announced(corpus: Corpus) -> int | None:
-    """The last version of the utterances that was announced; None when none was.
+    """The last version of the utterances that was announced; None before the first.
 
     Raises:
         CorpusError: The file is damaged.
@@ -44,7 +44,9 @@ def read_announced(corpus: Corpus) -> int | None:
         return None
     version = announced.get("version")
     if type(version) is not int:
-        raise CorpusError(f"{path} is damaged: it has no version. Delete it; the current version is announced again")
+        raise CorpusError(
+            f"{path} is damaged: it has no version. Delete it; the next build announces the current version again"
+        )
     return version
 
 
@@ -60,7 +62,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise CorpusError(f"{path} is damaged ({error}). Delete it and build the corpus again") from error
     if not isinstance(content, dict):
-        raise CorpusError(f"{path} is damaged: it holds no JSON object. Delete it and build the corpus again")
+        raise CorpusError(f"{path} is damaged: it is not a JSON object. Delete it and build the corpus again")
     return content
 
 

@@ -1,8 +1,8 @@
-"""The log of a Delta table as its files tell it: what each version put in and took out, and files that are damaged.
+"""The log of a Delta table, read from its files: the shards that each version added and removed, and damaged entries.
 
-Delta itself reads the log from the newest checkpoint on and stops at the first thing that is wrong. To say what is
-wrong, and what became of a source over the versions, the JSON files are read here ("Delta Log Entries" in the protocol,
-https://github.com/delta-io/delta/blob/master/PROTOCOL.md). They are all there: a corpus never cleans its log up.
+Delta reads the log from the newest checkpoint on and stops at the first error. To report all errors, and the history of
+each source, this module reads the JSON entries ("Delta Log Entries" in the protocol,
+https://github.com/delta-io/delta/blob/master/PROTOCOL.md). None is ever deleted: a corpus does not clean up its log.
 """
 
 import json
@@ -21,19 +21,19 @@ from storage.rows import CorpusError
 
 FOLDER = "_delta_log"
 STEP_OF = "fsclapStepOf"
-"""The key in an entry's commitInfo that ties the steps of one operation together."""
+"""Key in an entry's commitInfo: the id of the operation that this commit is a step of."""
 
 _ENTRY = re.compile(r"(\d{20})\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A Parquet file of a table, as the log describes it.
+    """The log's entry of a Parquet file.
 
     Attributes:
         size: Bytes.
-        rows: Number of rows; None where the log doesn't say.
-        first, last: The smallest and the largest source id in it: mostly the same. Empty where the log doesn't say.
+        rows: Number of rows; None when the log has no count.
+        first, last: The smallest and largest source id in it, usually equal. Empty when the log has none.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Version:
     """One entry of the log.
 
     Attributes:
-        operation: What Delta calls it.
-        step_of: Stands for the operation on all three tables that this one is a part of; None for a source's commit.
-        added: The shards that it put in.
-        removed: By name, the shards that it took out, and when.
+        operation: Delta's name of it.
+        step_of: Id of the operation on all three tables that it is a step of; None for the commit of a source.
+        added: The shards that it added.
+        removed: Name of each shard that it removed -> when.
     """
 
     number: int
@@ -63,7 +63,7 @@ class Version:
 
 
 def filesystem(corpus: Corpus, table: str) -> pyarrow.fs.FileSystem:
-    """The files of a table, by paths relative to its folder."""
+    """A file system whose root is the folder of a table."""
     try:
         folder = corpus.folder / table
     except CorpusError:
@@ -72,14 +72,14 @@ def filesystem(corpus: Corpus, table: str) -> pyarrow.fs.FileSystem:
 
 
 def entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
-    """Paths of the log's entries by version, in order; none when there is no log."""
+    """Version -> path of its entry, in order; empty when there is no log."""
     found = files.get_file_info(pyarrow.fs.FileSelector(FOLDER, allow_not_found=True))
     matches = ((_ENTRY.fullmatch(info.base_name), info.path) for info in found)
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 def require_corpus(corpus: Corpus) -> None:
-    """Make sure that there is at least one table.
+    """Check that there is at least one table.
 
     Raises:
         CorpusError: There is none.
@@ -89,7 +89,7 @@ def require_corpus(corpus: Corpus) -> None:
 
 
 def damaged_entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
-    """Versions whose entry is missing, empty or cut, and which of these it is."""
+    """Version with a damaged entry -> the damage: "is missing", "is empty" or "is incomplete"."""
     paths = entries(files)
     damaged = {}
     for number in range(max(paths, default=-1) + 1):
@@ -100,12 +100,12 @@ def damaged_entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
             if not _actions(files, paths[number]):
                 damaged[number] = "is empty"
         except ValueError:
-            damaged[number] = "is not whole"
+            damaged[number] = "is incomplete"
     return damaged
 
 
 def versions(corpus: Corpus, table: str) -> Iterator[Version]:
-    """The versions of a table from the first on.
+    """Yield the versions of a table, the first one first.
 
     Raises:
         CorpusError: An entry is missing or damaged.
@@ -118,8 +118,8 @@ def versions(corpus: Corpus, table: str) -> Iterator[Version]:
             raise CorpusError(f"{corpus.uri(table)}/{path} is damaged: {error}; restore it from a backup") from error
         if number != expected:
             raise CorpusError(
-                f"{corpus.uri(table)}/{FOLDER}/{expected:020d}.json is missing, so nobody knows what version "
-                f"{expected} was; restore it from a backup"
+                f"{corpus.uri(table)}/{FOLDER}/{expected:020d}.json is missing, so the contents of version "
+                f"{expected} are unknown; restore it from a backup"
             )
         yield _version(number, actions)
 
@@ -158,7 +158,7 @@ def _time(milliseconds: int) -> datetime:
 
 
 def leftovers(corpus: Corpus, table: str) -> list[pyarrow.fs.FileInfo]:
-    """Files in the folder of a table that no version of it names: a killed writer's, or somebody else's.
+    """Files in the folder of a table that belong to no version: left by killed writers, or put there by others.
 
     Raises:
         CorpusError: An entry of the log is missing or damaged.

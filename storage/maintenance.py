@@ -15,7 +15,7 @@ import pyarrow.fs
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from storage.corpus import NOTHING, SCHEMAS, SPEAKERS, Corpus, carrying, plain, replacing
+from storage.corpus import SCHEMAS, SPEAKERS, Corpus, carrying, plain, replacing
 from storage.deltalog import (
     FOLDER,
     STEP_OF,
@@ -29,6 +29,7 @@ from storage.deltalog import (
     versions,
 )
 from storage.rows import CorpusError
+from storage.validation import NOTHING
 from storage.verify import verify
 
 FORGOTTEN = -1

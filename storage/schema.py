@@ -1,19 +1,20 @@
-"""The Arrow schemas of a corpus: the one contract between the writer, the reader, the trainer and the docs.
+"""The Arrow schemas of a corpus: the contract between writer, readers and trainer.
 
 A corpus is a folder with three Delta tables:
 
-    utterances/   one row a kept utterance, audio included
-    rejects/      one row for each source or turn that was refused, and why
-    sources/      the ledger: one row a source, its outcome and what it cost
+    utterances/   one row per kept utterance, audio included
+    rejects/      one row per refused source or turn, with the reason
+    sources/      the ledger: one row per source, its outcome and its cost
 
-and, made from the utterances after each build and replaced as a whole, `speakers.parquet`: one row a speaker of an
-episode, and which person of the series that is. What people said of the clips is in `judgements.parquet`.
+and two Parquet files: `speakers.parquet`, one row per speaker of an episode with the person of the series it is, which
+is replaced after each build; and `judgements.parquet`, people's verdicts on clips.
 
-For every source, `turns_found == turns_kept + turns_rejected`, and the latter two are the numbers of its
-rows in `utterances` and of its turn-level rows (`start` not null) in `rejects`.
+For every source, `turns_found == turns_kept + turns_rejected`. The latter two are the number of its rows in
+`utterances`, and of its rows in `rejects` that are about a turn (`start` not null).
 """
 
 import pyarrow as pa
+from deltalake import Schema as DeltaSchema
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """The struct that Hugging Face `datasets` reads as an `Audio` feature: FLAC bytes and a file name."""
@@ -22,22 +23,22 @@ ATTRIBUTES = pa.struct(
     [
         ("pitch_hz", pa.float32()),  # median F0 over voiced frames
         ("pitch_range_st", pa.float32()),  # 5th to 95th percentile of F0, in semitones
-        ("pitch_slope_st", pa.float32()),  # semitones a second over the voiced frames, least squares
+        ("pitch_slope_st", pa.float32()),  # semitones per second over the voiced frames, least squares
         ("energy_db", pa.float32()),  # RMS level over speech frames, dBFS
         ("energy_range_db", pa.float32()),  # 10th to 95th percentile of the frame level
-        ("speaking_rate", pa.float32()),  # syllable nuclei a second, from the first to the last speech frame
+        ("speaking_rate", pa.float32()),  # syllable nuclei per second, from the first to the last speech frame
         ("pause_ratio", pa.float32()),  # share that is silent, from the first to the last speech frame
         ("voiced_ratio", pa.float32()),  # share of speech frames that are voiced
         ("spectral_tilt_db", pa.float32()),  # level below 1 kHz less level above: a tense or raised voice is low
         ("aperiodicity", pa.float32()),  # noise share of voiced frames in 3 bands up to 3 kHz: 0 clear .. 1 noisy
     ]
 )
-"""Acoustic attributes of an utterance; null where they cannot be measured (no voiced frame)."""
+"""Acoustic attributes of an utterance; null where one cannot be measured (no voiced frame)."""
 
 STYLE = pa.list_(pa.struct([("attribute", pa.string()), ("word", pa.string())]))
-"""Attribute -> the word of its bin; none for an attribute that is middling or was not measured.
+"""Attribute -> the word of its bin; without those in the middle bin or not measured.
 
-A list, not a map, which `datasets` cannot read.
+A list, because `datasets` cannot read maps.
 """
 
 UTTERANCE = pa.schema(
@@ -52,15 +53,15 @@ UTTERANCE = pa.schema(
         pa.field("end", pa.float64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
         pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}/S00": labels are per episode
-        pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null: kept as its speaker's only turn
+        pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null for a speaker's only turn
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),
-        pa.field("tagger_text", pa.string()),  # the emotion engine's own transcript; null when none listens
-        pa.field("emotion", pa.string()),  # null when the captioning engine does not hear emotion
+        pa.field("tagger_text", pa.string()),  # the emotion engine's transcript; null without such an engine
+        pa.field("emotion", pa.string()),  # null when the captioning engine has no emotion tagger
         pa.field("emotion_confidence", pa.float32()),
         pa.field("events", pa.list_(pa.string()), nullable=False),  # laughter, applause, ...
-        pa.field("quality", pa.float32()),  # DNSMOS P.835 OVRL, 1 .. 5; null when it was not measured
-        pa.field("overlap", pa.float32()),  # share of the turn in which another speaker is heard too, 0 .. 1
+        pa.field("quality", pa.float32()),  # DNSMOS P.835 OVRL, 1 .. 5; null when not measured
+        pa.field("overlap", pa.float32()),  # share of the turn in which another speaker talks too, 0 .. 1
         pa.field("attributes", ATTRIBUTES, nullable=False),
         pa.field("style", STYLE, nullable=False),
         pa.field("style_key", pa.string(), nullable=False),  # the style as one string: equal styles, equal keys
@@ -72,7 +73,7 @@ UTTERANCE = pa.schema(
         pa.field("separation_engine", pa.string(), nullable=False),  # "name@revision"
         pa.field("diarization_engine", pa.string(), nullable=False),
         pa.field("captioning_engine", pa.string(), nullable=False),
-        pa.field("recipe", pa.string(), nullable=False),  # digest of all that the row depends on
+        pa.field("recipe", pa.string(), nullable=False),  # digest of everything the row depends on
     ]
 )
 
@@ -84,7 +85,7 @@ REJECT = pa.schema(
         pa.field("url", pa.string(), nullable=False),
         pa.field("stage", pa.string(), nullable=False),  # download, decode, separation, diarization, ...
         pa.field("reason", pa.string(), nullable=False),  # a short code: "http_404", "too_short"
-        pa.field("detail", pa.string(), nullable=False),  # a sentence for a person
+        pa.field("detail", pa.string(), nullable=False),  # a sentence for people
         pa.field("start", pa.float64()),  # null when the whole source was refused
         pa.field("end", pa.float64()),
         pa.field("speaker", pa.string()),
@@ -101,7 +102,7 @@ SOURCE = pa.schema(
         pa.field("episode", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),  # "kept", "rejected" (final), "failed" (try again)
+        pa.field("status", pa.string(), nullable=False),  # "kept", "rejected" (final), "failed" (may be tried again)
         pa.field("recipe", pa.string(), nullable=False),
         pa.field("media_sha256", pa.string()),
         pa.field("duration", pa.float64()),  # seconds of audio decoded
@@ -121,7 +122,7 @@ SPEAKER = pa.schema(
         pa.field("episode", pa.string(), nullable=False),
         pa.field("clips", pa.int32(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
-        pa.field("similarity", pa.float32()),  # mean cosine to the person's other speakers; null for one alone
+        pa.field("similarity", pa.float32()),  # mean cosine to the person's other speakers; null when there are none
     ]
 )
 
@@ -129,12 +130,35 @@ JUDGEMENT = pa.schema(
     [
         pa.field("query", pa.string(), nullable=False),
         pa.field("utterance_id", pa.string(), nullable=False),
-        pa.field("recipe", pa.string(), nullable=False),  # of the clip: made by another one, it is another clip
-        pa.field("verdict", pa.string(), nullable=False),  # does it sound as the query says: "fits", "partly", "no"
+        pa.field("recipe", pa.string(), nullable=False),  # of the clip; another recipe makes another clip
+        pa.field("verdict", pa.string(), nullable=False),  # does the clip match the query: "fits", "partly", "no"
         pa.field("judge", pa.string(), nullable=False),  # a name
-        pa.field("model", pa.string(), nullable=False),  # folder of the model that the clip was found with
+        pa.field("model", pa.string(), nullable=False),  # folder of the model whose search returned the clip
         pa.field("corpus", pa.string(), nullable=False),
         pa.field("version", pa.int64(), nullable=False),  # of the utterances
         pa.field("date", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
+
+
+def schema_problem(found: pa.Schema, expected: pa.Schema) -> str | None:
+    """Why rows of one schema cannot be read as rows of another; None when they can. The order may differ."""
+    unknown = sorted(set(found.names) - set(expected.names))
+    missing = [name for name in expected.names if name not in found.names]
+    changed = [
+        f"{field.name} is {_described(found.field(field.name))}, not {_described(field)}"
+        for field in expected
+        if field.name in found.names and not _same_type(field, found.field(field.name))
+    ]
+    parts = [f"unknown {', '.join(unknown)}"] if unknown else []
+    parts += [f"missing {', '.join(missing)}"] if missing else []
+    return "; ".join([*parts, *changed, "build into a new location"]) if parts or changed else None
+
+
+def _described(field: pa.Field) -> str:
+    return f"{field.type}{' that may be null' if field.nullable else ''}"
+
+
+def _same_type(first: pa.Field, second: pa.Field) -> bool:
+    # Delta names the element of a list "element" and the entries of a map "key_value", Arrow otherwise.
+    return DeltaSchema.from_arrow(pa.schema([first])) == DeltaSchema.from_arrow(pa.schema([second]))

@@ -1,4 +1,4 @@
-"""The shards of a table, one by one: is each what the log says it is, and what rows does it hold?"""
+"""Reads the shards of a table one by one, and checks each against the log and the schema."""
 
 from collections.abc import Iterator
 from urllib.parse import unquote
@@ -8,19 +8,20 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from storage.corpus import plain, schema_problem
+from storage.corpus import plain
 from storage.deltalog import Shard
 from storage.rows import CorpusError, build_table
+from storage.schema import schema_problem
 
 _BATCH_ROWS = 64
 
 
 class DamagedShardError(Exception):
-    """A shard that can't be read as the log and the schema promise.
+    """A shard that does not match the log or the schema.
 
     Args:
-        code: What it is, in a word: "shard_missing", "shard_size", "shard_damaged", "shard_schema", "shard_rows".
-        detail: The same as a part of a sentence that begins with the shard's name.
+        code: "shard_missing", "shard_size", "shard_damaged", "shard_schema" or "shard_rows".
+        detail: The fault, as the end of a sentence about the shard.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -30,7 +31,7 @@ class DamagedShardError(Exception):
 
 
 def live_shards(table: DeltaTable) -> list[Shard]:
-    """The shards that make up the current version, in the order of their smallest source id."""
+    """The shards of a table's version, in the order of their smallest source id."""
     columns = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     shards = [
         Shard(
@@ -46,14 +47,17 @@ def live_shards(table: DeltaTable) -> list[Shard]:
 
 
 def read_shard(shard: Shard, files: pyarrow.fs.FileSystem, *, schema: pa.Schema, name: str) -> Iterator[pa.Table]:
-    """The rows of a shard as tables of a few rows with exactly the schema's columns.
+    """Yield the rows of a shard as small tables with exactly the schema's columns.
 
     Args:
-        name: What errors call the table.
+        shard: Its entry in the log.
+        files: The files of the table.
+        schema: The schema of the table.
+        name: The table's name in errors.
 
     Raises:
-        DamagedShardError: There is no such file; its size, its schema or its number of rows is another than
-            promised; or it can't be decoded, or holds a null or a number that the schema forbids.
+        DamagedShardError: There is no such file; its size, schema or number of rows is not the one in the log or the
+            schema; it cannot be decoded; or it has nulls or numbers that the schema forbids.
     """
     _check_size(shard, files)
     count = 0
@@ -68,14 +72,14 @@ def read_shard(shard: Shard, files: pyarrow.fs.FileSystem, *, schema: pa.Schema,
     except (OSError, pa.ArrowException) as error:
         raise DamagedShardError("shard_damaged", f"cannot be decoded: {plain(error)}") from error
     except CorpusError as error:
-        raise DamagedShardError("shard_damaged", f"holds what the schema forbids: {error}") from error
+        raise DamagedShardError("shard_damaged", f"has values that the schema forbids: {error}") from error
     if shard.rows not in (None, count):
-        raise DamagedShardError("shard_rows", f"holds {count} rows, {shard.rows} in the log")
+        raise DamagedShardError("shard_rows", f"has {count} rows, not {shard.rows} as in the log")
 
 
 def _check_size(shard: Shard, files: pyarrow.fs.FileSystem) -> None:
     (info,) = files.get_file_info([shard.name])
     if info.type == pyarrow.fs.FileType.NotFound:
-        raise DamagedShardError("shard_missing", "is gone")
+        raise DamagedShardError("shard_missing", "does not exist")
     if info.size != shard.size:
-        raise DamagedShardError("shard_size", f"has {info.size} bytes, {shard.size} in the log")
+        raise DamagedShardError("shard_size", f"has {info.size} bytes, not {shard.size} as in the log")

@@ -164,10 +164,10 @@ def test_a_failure_is_recorded_and_can_be_made_good(corpus, make_rows):
     ("change", "message"),
     [
         ({"turns_found": 9}, "turns_found of .* is 9, but 3 were kept and 2 rejected"),
-        ({"turns_kept": 4, "turns_found": 6}, "turns_kept of .* is 4, its rows are 3"),
-        ({"turns_rejected": 1, "turns_found": 4}, "turns_rejected of .* is 1, its rows are 2"),
+        ({"turns_kept": 4, "turns_found": 6}, "turns_kept of .* is 4, but it has 3 rows"),
+        ({"turns_rejected": 1, "turns_found": 4}, "turns_rejected of .* is 1, but it has 2 rows"),
         ({"status": "done"}, "status of .* is 'done', not one of kept, rejected, failed"),
-        ({"status": "rejected"}, "it can have no utterance"),
+        ({"status": "rejected"}, "it must have no utterances"),
         ({"source_id": "x' OR '1'='1"}, "source_id .* is not 8 to 64 lower-case hexadecimal digits"),
         ({"recipe": "recipe-2"}, "recipe 'recipe-1' is not that of the source"),
         ({"committed_at": None}, "committed_at is set by the commit"),
@@ -183,7 +183,7 @@ def test_what_does_not_add_up_is_refused_and_nothing_written(corpus, make_rows, 
 
 def test_a_source_that_was_not_kept_must_say_why(corpus, make_rows):
     rows = make_rows("e1", kept=0, rejected=0, status="failed")
-    with pytest.raises(CorpusError, match="needs a row in rejects that says why"):
+    with pytest.raises(CorpusError, match="at least one row in rejects that gives the reason"):
         corpus.commit_source(rows["source"])
 
 

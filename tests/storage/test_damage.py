@@ -12,9 +12,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 import storage.corpus
-from storage.corpus import TIMINGS, Corpus
+from storage.corpus import Corpus
 from storage.maintenance import repair
 from storage.rows import CorpusError
+from storage.validation import TIMINGS
 from storage.verify import verify
 
 EPISODES = [f"e{index}" for index in range(7)]
@@ -196,7 +197,7 @@ def test_a_log_with_a_hole_is_replaced_by_hand(whole, damaged, episodes, table, 
     spoil(entry(damaged, 6, table))
     (problem,) = verify(damaged).problems
     assert problem.code == "log_unreadable"
-    assert f"entry 6 is {'missing' if spoil is Path.unlink else 'not whole'}" in problem.message
+    assert f"entry 6 is {'missing' if spoil is Path.unlink else 'incomplete'}" in problem.message
     assert f"move the folder {damaged.uri(table)} away" in problem.message
     with pytest.raises(CorpusError, match="cannot read the table"):
         repair(damaged)
@@ -251,7 +252,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(small_disk, make_rows
     corpus.commit_source(**first)
     before = everything(corpus)
     filler = fill(small_disk, leave=2_000_000)
-    with pytest.raises(CorpusError, match=r"no room in .*: 4\.\d MB are needed, .* make room, then run again"):
+    with pytest.raises(CorpusError, match=r"no room in .*: 4\.\d MB are needed, .* free some space, then run again"):
         corpus.commit_source(**second)
     assert everything(corpus) == before
     assert verify(corpus).problems == []
@@ -286,6 +287,6 @@ def test_a_read_only_corpus_can_be_read_and_verified(small_disk, make_rows):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert everything(Corpus.open(corpus.location)) == before
     assert verify(corpus).problems == []
-    with pytest.raises(CorpusError, match=r"Read-only file system.*rights on the folder, then run again"):
+    with pytest.raises(CorpusError, match=r"Read-only file system.*permissions of the folder, then run again"):
         corpus.commit_source(**make_rows("e2"))
     assert everything(corpus) == before

@@ -8,10 +8,11 @@ import pytest
 
 import storage.corpus
 from storage import maintenance
-from storage.corpus import TIMINGS, Corpus
+from storage.corpus import Corpus
 from storage.export import export
 from storage.maintenance import forget, history, restore, vacuum
 from storage.rows import CorpusError
+from storage.validation import TIMINGS
 from storage.verify import verify
 
 

@@ -60,11 +60,17 @@ def test_no_corpus_is_an_error(tmp_path):
             "sum",
             "6 turns found, but 3 kept and 2",
         ),
-        ("utterances", "utterance_id like '%00001'", {}, "count", "turns_kept is 3 in the ledger, its rows are 2"),
-        ("rejects", "start = 100.0", {}, "count", "turns_rejected is 2 in the ledger, its rows are 1"),
-        ("rejects", "start is null", {}, "unexplained", "is rejected, but no row in rejects says why"),
-        ("sources", "status = 'kept'", {}, "orphan", "3 rows in utterances are of source .*, not in the ledger"),
-        ("rejects", "start = 100.0", {"recipe": "'recipe-9'"}, "recipe", "are of recipe recipe-9, not the ledger's"),
+        ("utterances", "utterance_id like '%00001'", {}, "count", "turns_kept is 3 in the ledger, but it has 2 rows"),
+        ("rejects", "start = 100.0", {}, "count", "turns_rejected is 2 in the ledger, but it has 1 rows"),
+        ("rejects", "start is null", {}, "unexplained", "is rejected, but no row in rejects gives the reason"),
+        (
+            "sources",
+            "status = 'kept'",
+            {},
+            "orphan",
+            "3 rows in utterances belong to source .* not in the ledger",
+        ),
+        ("rejects", "start = 100.0", {"recipe": "'recipe-9'"}, "recipe", "have recipe recipe-9, not the ledger's"),
         (
             "utterances",
             "utterance_id like '%00001'",
@@ -88,7 +94,7 @@ def test_no_corpus_is_an_error(tmp_path):
             "in the ledger is not the one that",
         ),
         ("utterances", "start = 2.0", {"end": "1.0"}, "times", "goes from 2 to 1 s"),
-        ("utterances", "start = 2.0", {"duration": "9.0"}, "times", "duration is 9"),
+        ("utterances", "start = 2.0", {"duration": "9.0"}, "times", "its duration is 9"),
         ("utterances", "start = 0.0", {"start": "-1.0"}, "range", "start of .*-00000 is -1, not 0 to inf"),
         (
             "utterances",
@@ -204,7 +210,7 @@ def test_a_shard_with_another_number_of_rows_is_found(corpus, make_rows):
     log.write_text(log.read_text().replace('\\"numRecords\\":3', '\\"numRecords\\":4'))
     (problem,) = verify(corpus).problems
     assert problem.code == "shard_rows"
-    assert "holds 3 rows, 4 in the log" in problem.message
+    assert "has 3 rows, not 4 as in the log" in problem.message
 
 
 def test_rows_without_a_token_are_told_apart(corpus, make_rows):
@@ -214,7 +220,7 @@ def test_rows_without_a_token_are_told_apart(corpus, make_rows):
         write_deltalake(corpus.uri(name), committed.dataset(name).to_table(), mode="append")
     report = verify(corpus)
     assert report.problems == []
-    assert report.notes == ["1 sources have no token, so nothing tells whether their rows were altered"]
+    assert report.notes == ["1 sources have no token, so alterations of their rows cannot be detected"]
 
 
 def test_files_that_no_version_names_are_noted(corpus, make_rows):
@@ -230,15 +236,15 @@ def test_files_that_no_version_names_are_noted(corpus, make_rows):
 def test_memory_holds_the_sources_of_one_shard(corpus, make_rows, monkeypatch):
     for index in range(8):
         corpus.commit_source(**make_rows(f"e{index}", kept=4, rejected=0))
-    from storage import verify as module
+    from storage import tallies as module
 
-    held, close = [], module._Contents.close
+    held, close = [], module.Contents.close
 
     def watch(self, name, *, before=None):
         close(self, name, before=before)
         held.append(sum(len(tally.digests) for tally in self.tallies["utterances"].values()))
 
-    monkeypatch.setattr(module._Contents, "close", watch)
+    monkeypatch.setattr(module.Contents, "close", watch)
     assert verify(corpus).problems == []
     assert max(held) <= 4
 

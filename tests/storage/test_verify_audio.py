@@ -24,11 +24,11 @@ def test_a_sound_clip_has_no_problem(subtype):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "has no sound"),
-        (b"", "has no sound"),
+        (None, "has no audio"),
+        (b"", "has no audio"),
         (b"fLaC", "cannot be decoded"),
-        (encoded()[:4000], "cannot be decoded|MD5 is another"),
-        (encoded()[:30] + b"another" + encoded()[37:], "MD5 is another"),
+        (encoded()[:4000], "cannot be decoded|MD5 differs"),
+        (encoded()[:30] + b"another" + encoded()[37:], "MD5 differs"),
         (encoded(kind="WAV"), "is WAV PCM_16"),
         (encoded(wave=np.stack([WAVE, WAVE], axis=1)), "with 2 channels, not mono"),
         (encoded(rate=16_000), "has 16000 Hz, sample_rate is 24000"),
