@@ -23,7 +23,7 @@ from fsclap.evaluation.metrics import clip_map10, one_vector_a_caption
 from fsclap.evaluation.protocol import difference, interval
 from fsclap.evaluation.results import Evaluation, Interval
 from fsclap.evaluation.run import evaluate_model
-from fsclap.model.settings import LossSettings, ModelSettings
+from fsclap.model.settings import LossResearch, LossSettings, ModelSettings
 from fsclap.training.loop import train
 from fsclap.training.settings import TrainSettings
 from storage.corpus import Corpus
@@ -45,8 +45,8 @@ STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
     "rerank": ({"rerank": True}, HARD_NEGATIVES),
     "base, speech tokens": ({**GLOBAL, "speech_tokens": True}, INFO_NCE),
     "FU+SE+HN, speech tokens": ({"speech_tokens": True}, HARD_NEGATIVES),
-    "Eq. 3": ({}, LossSettings(regularization="sample")),
-    "gradient through weights": ({}, LossSettings(detach_weights=False)),
+    "Eq. 3": ({}, LossSettings(research=LossResearch(regularization="sample"))),
+    "gradient through weights": ({}, LossSettings(research=LossResearch(detach_weights=False))),
 }
 """A row with one thing changed. rerank adds the matching head, whose figures are shown apart."""
 

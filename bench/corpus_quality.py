@@ -41,13 +41,13 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from bench import report
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
-from bench.flow import SAMPLES
+from bench.flow import EMBEDDED, SAMPLES
 from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer
+from fsclap.corpus.diarization.base import Diarizer
 from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import SeparationSettings, Separator, in_memory
+from fsclap.corpus.separation.base import Separator, in_memory
 from fsclap.corpus.turns import NOISE, Turn
 from samples.timeline import TrueTurn, at_ratio, speech_mask
 
@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="recordings of each half; default: all")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    separation, diarization = SeparationSettings(), DiarizationSettings()
+    separation, diarization = EMBEDDED.separation, EMBEDDED.diarization
     engines = Engines(load_separator(separation), load_diarizer(diarization), ConsistencySettings())
     try:
         figures = measure(options.data, options.samples, engines, limit=options.limit)

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from fsclap.audio import DecodeSettings, decode
+from fsclap.corpus.settings import BuildSettings
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples"
+EMBEDDED = BuildSettings().resolved()
+"""The defaults of a build, every engine named: those of the embedded profile."""
 
 
 @contextmanager

@@ -58,7 +58,7 @@ Stage = Callable[[list[np.ndarray], BuildSettings], Callable[[], Seconds]]
 
 
 def separation(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[[], Seconds]:
-    separator = load_separator(settings.separation)
+    separator = load_separator(settings.separation, settings.device)
 
     def run() -> Seconds:
         outputs = [np.zeros(episode.shape[1], np.float32) for episode in episodes]
@@ -68,7 +68,7 @@ def separation(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[
 
 
 def diarization(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[[], Seconds]:
-    diarizer: Any = load_diarizer(settings.diarization)
+    diarizer: Any = load_diarizer(settings.diarization, settings.device)
     recordings = [mono(episode) for episode in episodes]
     spent: Seconds = defaultdict(float)
     for method, name in DIARIZATION.items():
@@ -83,7 +83,7 @@ def diarization(episodes: list[np.ndarray], settings: BuildSettings) -> Callable
 
 
 def tagging(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[[], Seconds]:
-    tagger = load_tagger(settings.captioning)
+    tagger = load_tagger(settings.captioning, settings.device)
     assert tagger is not None
     clips = [clip for episode in episodes for clip in turns(mono(episode))]
     return lambda: timed("SenseVoice", lambda: tagger.tag(clips))

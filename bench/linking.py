@@ -25,15 +25,14 @@ import numpy as np
 from bench import report
 from bench.corpus_quality import DATA_HELP, Recording, dialogues
 from bench.dialogues import HALVES
+from bench.flow import EMBEDDED
 from bench.thresholds import embedded, waves
 from fsclap.clustering import mean_embeddings
 from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.diarization.whisper_resemblyzer import WhisperResemblyzer, split, turn_parts, turns
 from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
 from fsclap.corpus.linking import LinkingSettings, SpeakerCentroid, link
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.turns import Turn
 from samples.timeline import TrueTurn
 
@@ -69,7 +68,7 @@ class Cast:
 
 def casts(engine: WhisperResemblyzer, half: str, recordings: Sequence[Recording]) -> Iterator[Cast]:
     """The series of one half in each condition."""
-    for condition, recorded in waves(recordings, load_separator(SeparationSettings())):
+    for condition, recorded in waves(recordings, load_separator(EMBEDDED.separation)):
         yield cast(half, condition, recordings, [_turns(engine, wave) for wave in recorded])
 
 
@@ -151,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
     parser.add_argument("--limit", type=int, help="read the first N dialogues of each half only")
     options = parser.parse_args(arguments)
-    engine = embedded(load_diarizer(DiarizationSettings()))
+    engine = embedded(load_diarizer(EMBEDDED.diarization))
     series = [one for half in HALVES for one in casts(engine, half, dialogues(options.data / half, options.limit))]
     rows = [row for one in series for row in sweep(one)]
     print("\n".join(report.table(rows)))

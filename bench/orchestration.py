@@ -20,7 +20,7 @@ import httpx
 import soundfile
 
 from bench import report
-from bench.flow import build_tasks, prefect_server, sample_waves
+from bench.flow import EMBEDDED, build_tasks, prefect_server, sample_waves
 
 RATE = 24_000
 
@@ -93,12 +93,10 @@ def measure(episodes: int, seconds: float) -> dict[str, Any]:
 def warm_up() -> None:
     """Load the models, which is neither orchestration nor part of an episode."""
     from fsclap.corpus.diarization import load_diarizer
-    from fsclap.corpus.diarization.base import DiarizationSettings
     from fsclap.corpus.separation import load_separator
-    from fsclap.corpus.separation.base import SeparationSettings
 
-    load_separator(SeparationSettings())
-    load_diarizer(DiarizationSettings())
+    load_separator(EMBEDDED.separation)
+    load_diarizer(EMBEDDED.diarization)
 
 
 def instrument(bodies: Clock, downloads: Clock, api: Clock) -> None:

@@ -17,11 +17,12 @@ import soxr
 from bench import report
 from bench.corpus_quality import DATA_HELP, Recording, dialogues
 from bench.dialogues import SAMPLE_RATE, mix
+from bench.flow import EMBEDDED
 from fsclap.audio import sample_index
 from fsclap.corpus.filtering import load_scorer
 from fsclap.corpus.filtering.quality import Quality, QualitySettings, Scorer
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import SeparationSettings, Separator
+from fsclap.corpus.separation.base import Separator
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scorer = load_scorer(QualitySettings(engine="dnsmos"))
     assert scorer is not None
     recordings = dialogues(options.data / "test", options.limit)
-    rows = list(measure(scorer, recordings, load_separator(SeparationSettings()), each=options.turns))
+    rows = list(measure(scorer, recordings, load_separator(EMBEDDED.separation), each=options.turns))
     print("\n".join(report.table(rows)))
     report.write(options.json, {"engine": scorer.revision, "rows": [asdict(row) for row in rows]})
 

@@ -70,17 +70,20 @@ def write_files(
     return paths
 
 
-def run_round(files: Sequence[Path], settings: SeparationSettings, work: Path) -> Round:
+def run_round(files: Sequence[Path], settings: SeparationSettings, work: Path, device: str = "cpu") -> Round:
     """The command on the files, then ours."""
-    options = (
-        f"-n {MODEL} --two-stems vocals --shifts 0 --float32 --clip-mode none -d {settings.device or 'cpu'}".split()
-    )
+    options = f"-n {MODEL} --two-stems vocals --shifts 0 --float32 --clip-mode none -d {device}".split()
     folders = ["--repo", str(settings.demucs.weights.folder), "-o", str(work / "command")]
     command = [sys.executable, "-m", "demucs", *options, *folders]
     command_load = _seconds([*command, str(work / "no such file")])
     command_seconds = _seconds([*command, *map(str, files)])
-    order = {"settings": settings.model_dump(mode="json"), "files": [str(path) for path in files], "out": str(work)}
-    order["started"] = time.time()  # So that the start of the process and its imports count as loading.
+    order = {
+        "settings": settings.model_dump(mode="json"),
+        "device": device,
+        "files": [str(path) for path in files],
+        "out": str(work),
+        "started": time.time(),  # so that the start of the process and its imports count as loading
+    }
     ours_seconds = _seconds([sys.executable, "-m", "bench.separation", "--worker", json.dumps(order)])
     return Round(
         audio=sum(soundfile.info(path).duration for path in files),
@@ -107,7 +110,7 @@ def _difference(path: Path, work: Path) -> float:
 def work_on(order: dict) -> None:
     """Our side, in a process of its own: separates the files of a round, and says how long loading took."""
     settings = SeparationSettings.model_validate(order["settings"])
-    separator = load_separator(settings)
+    separator = load_separator(settings, order["device"])
     loaded = time.time() - order["started"]
     waves = [np.ascontiguousarray(soundfile.read(path, dtype="float32")[0].T) for path in order["files"]]
     outputs = [np.zeros(wave.shape[1], dtype=np.float32) for wave in waves]
@@ -134,14 +137,16 @@ def figures(rounds: Sequence[Round]) -> dict[str, float]:
     }
 
 
-def measure(files: Sequence[Path], settings: SeparationSettings, work: Path, *, rounds: int) -> dict[str, float]:
+def measure(
+    files: Sequence[Path], settings: SeparationSettings, work: Path, *, rounds: int, device: str
+) -> dict[str, float]:
     """Every figure of one set of files; rounds that were measured before are read."""
     work.mkdir(parents=True, exist_ok=True)
     measured = []
     for number in range(rounds):
         record = work / f"round-{number}.json"
         if not record.exists():
-            record.write_text(json.dumps(asdict(run_round(files[number::rounds], settings, work))))
+            record.write_text(json.dumps(asdict(run_round(files[number::rounds], settings, work, device))))
         measured.append(Round(**json.loads(record.read_text())))
         print(f"{work.name}: round {number + 1} of {rounds}: {measured[-1]}", file=sys.stderr, flush=True)
     return figures(measured)
@@ -177,7 +182,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_demucs(repo, model=MODEL, layout="repo", size="full")
     settings = SeparationSettings(
         engine="demucs",
-        device=options.device,
         batch=options.batch or (os.cpu_count() or 1 if options.device == "cpu" else 16),
         demucs=DemucsSettings(weights=WeightsSettings(name=MODEL, folder=repo), model=MODEL, half=options.half),
     )
@@ -189,11 +193,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         wanted = settings.model_copy(update={"speech_only": half_silent})
         prefix = "half_silent_" if half_silent else ""
-        values = measure(files, wanted, work, rounds=min(options.rounds, count))
+        values = measure(files, wanted, work, rounds=min(options.rounds, count), device=options.device)
         found |= {f"{prefix}{key}": value for key, value in values.items()}
     del found["half_silent_difference"]  # Two different things there.
     print("\n".join(report.name_values(found)))
-    content = {"settings": settings.model_dump(mode="json"), "files": options.files, "figures": found}
+    content = {
+        "settings": settings.model_dump(mode="json"),
+        "device": options.device,
+        "files": options.files,
+        "figures": found,
+    }
     report.write(options.json, content)
 
 

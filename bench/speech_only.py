@@ -32,6 +32,7 @@ import torch
 from bench import report
 from bench.corpus_quality import DATA_HELP, si_sdr
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
+from bench.flow import EMBEDDED
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.separation.base import FADE, MARGIN, SeparationSettings, Separator, maybe_speech, separate
 from samples.timeline import speech_mask
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--detector", action="store_true", help="speech_lost and separated alone: quick")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    separator = None if options.detector else load_separator(SeparationSettings())
+    separator = None if options.detector else load_separator(EMBEDDED.separation)
     try:
         figures = measure(options.data, separator, limit=options.limit)
     except FileNotFoundError as error:

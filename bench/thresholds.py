@@ -24,12 +24,13 @@ import soxr
 from bench import report
 from bench.corpus_quality import DATA_HELP, Recording, dialogues, diarization_errors
 from bench.dialogues import SAMPLE_RATE, STEM_SNR_DB, mix
+from bench.flow import EMBEDDED
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, WhisperResemblyzerSettings
 from fsclap.corpus.diarization.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
 from fsclap.corpus.filtering.consistency import mean_similarity
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import SeparationSettings, Separator, in_memory
+from fsclap.corpus.separation.base import Separator, in_memory
 from fsclap.corpus.turns import Turn
 from samples.timeline import TrueTurn
 
@@ -171,10 +172,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw of wrong clips")
     options = parser.parse_args(arguments)
     recordings = dialogues(options.data / "dev", options.limit)
-    engine = embedded(load_diarizer(DiarizationSettings()))
+    engine = embedded(load_diarizer(EMBEDDED.diarization))
     diarization: list[DiarizationRow] = []
     consistency: list[ConsistencyRow] = []
-    for condition, recorded in waves(recordings, load_separator(SeparationSettings())):
+    for condition, recorded in waves(recordings, load_separator(EMBEDDED.separation)):
         found = engine.voiced(recorded)
         diarization += sweep_diarization(condition, found, recordings)
         consistency += sweep_consistency(condition, found, recordings, seed=options.seed)
