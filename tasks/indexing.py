@@ -1,4 +1,4 @@
-"""The index, as the flow sees it: which model makes it, where it goes, what people get to see of it."""
+"""Index tasks: build the index of a corpus with the current model, and show it."""
 
 import logging
 from pathlib import Path
@@ -17,17 +17,18 @@ from tasks.events import announce_event
 log = logging.getLogger("fsclap.tasks")
 
 EVALUATED = "fsclap.evaluation.finished"
-"""The event that starts `index-corpus`; its payload is an `EvaluatedModel`, with the folder of the models."""
+"""Event that starts `index-corpus`; its payload is an `EvaluatedModel` plus `models`, their folder."""
 
 
 class Indexed(BaseModel):
-    """An index, as flows hand it on.
+    """An index, as flows pass it on.
 
     Attributes:
-        index: Its folder.
-        clips, captions: Vectors.
-        left_out: Clips that could not be heard.
-        current: Whether the model is the current one; otherwise it is the newest, since none was promoted yet.
+        index: Folder of the index.
+        clips, captions: Number of vectors.
+        left_out: Number of clips that could not be decoded.
+        current: True if the model is the current one; otherwise none was promoted yet, and it is
+            the newest.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +44,7 @@ class Indexed(BaseModel):
 
 
 def announce_evaluated(evaluated: EvaluatedModel) -> None:
-    """Emit the event that starts the index: the current model may be another now, and the corpus has a new version."""
+    """Emit the event that starts the index: the current model or the corpus may have changed."""
     announce_event(
         EVALUATED,
         name=evaluated.model,
@@ -54,17 +55,16 @@ def announce_evaluated(evaluated: EvaluatedModel) -> None:
 
 @task(task_run_name="embed {corpus}", cache_policy=NO_CACHE)  # the index knows what it holds
 def build_index(corpus: str, version: int | None, models: str, index: str | None) -> Indexed:
-    """Embed what the index does not hold yet, with the current model."""
-    from fsclap.retrieval import index as retrieval
+    """Embed what the index lacks, with the current model."""
+    from fsclap.retrieval import build
+    from fsclap.retrieval.index import index_folder
 
     store = ModelStore.open(models)
     name = store.to_search_with()
     if name is None:
-        raise ValueError(f"{models} has no finished model; train-fsclap makes one")
-    folder = Path(index) if index else retrieval.index_folder(corpus)
-    found = retrieval.build_index(
-        folder, store.folder(name), CorpusVersion.open(corpus, version), progress=False
-    ).record
+        raise ValueError(f"{models} has no finished model; run train-fsclap first")
+    folder = Path(index) if index else index_folder(corpus)
+    found = build.build_index(folder, store.folder(name), CorpusVersion.open(corpus, version), progress=False).record
     current = store.promoted()
     return Indexed(
         corpus=found.corpus,
@@ -80,16 +80,16 @@ def build_index(corpus: str, version: int | None, models: str, index: str | None
 
 @task(task_run_name="show the index {indexed.index}", cache_policy=NO_CACHE)
 def show_index(indexed: Indexed) -> None:
-    """What the index holds and how to ask it, as an artifact."""
+    """Show the contents of the index and the commands to search it, as an artifact."""
     lines = [
         f"# {escape_markdown(indexed.index)}",
         f"{indexed.clips:,} clips and {indexed.captions:,} captions of {escape_markdown(indexed.corpus)} version "
         f"{indexed.version}, embedded with {escape_markdown(indexed.model)}.",
     ]
     if not indexed.current:
-        lines.append("**No model was promoted yet**: this is the newest one. Do not trust what it finds.")
+        lines.append("**No model was promoted yet**: this is the newest one. Do not trust its results.")
     if indexed.left_out:
-        lines.append(f"{indexed.left_out:,} clips could not be heard; `index.json` names them.")
+        lines.append(f"{indexed.left_out:,} clips could not be decoded; `index.json` names them.")
     lines.append(
         f'```\nfsclap search "a weary voice, speaking slowly" --index {indexed.index}\n'
         f"fsclap app --index {indexed.index}\n```"

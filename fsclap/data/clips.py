@@ -1,19 +1,18 @@
-"""A corpus version on local disk, so that any clip is read at once, in any order and from any process.
+"""A corpus version on local disk, for fast reads of any clip, in any order and from any process.
 
-A Delta table is read in batches; a trainer wants clip 4711, then clip 12. `ClipStore.create` copies the rows, once,
-into an Arrow file that is mapped into memory, and looks at every clip on the way: what cannot be read is known before
-training starts.
+A Delta table is read in batches, while a trainer needs clip 4711, then clip 12. `ClipStore.create`
+copies the rows once into an Arrow file that is mapped into memory, and decodes every clip on the way:
+unreadable clips are known before training starts.
 """
 
-import fcntl
 import functools
 import hashlib
 import itertools
 import logging
-import os
-from collections.abc import Iterable, Iterator
+import re
+import shutil
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,17 @@ from tqdm import tqdm
 from fsclap import Hertz, Seconds
 from fsclap.audio import decode_flac, resample
 from fsclap.data.splits import TooSmall
-
 from fsclap.files import locked, written_aside
 
 log = logging.getLogger(__name__)
 
 FILE = "clips.arrow"
+KEPT_VERSIONS = 2
+"""Versions of a corpus whose clips are kept: the newest, and one that an evaluation may still read."""
 MIN_CLIP: Seconds = 0.1
-"""A shorter clip is refused: it has no style to describe, and an encoder's frame is up to 80 ms long."""
+"""Shorter clips are refused: they have no style to describe, and an encoder's frame is up to 80 ms."""
 MISSING: Seconds = 0.1
-"""A clip that ends so much earlier than its row says was cut off."""
+"""A clip that ends this much earlier than its row says was cut off."""
 _ROWS_AT_A_TIME = 256
 
 
@@ -43,8 +43,8 @@ class CorruptClip(ValueError):  # noqa: N818 (an outcome, as `Refused` is)
     """A clip that cannot be trained on.
 
     Attributes:
-        utterance_id: Which.
-        reason: Why, for a person.
+        utterance_id: Id of the clip.
+        reason: Why, in words.
     """
 
     def __init__(self, utterance_id: str, reason: str) -> None:
@@ -58,23 +58,26 @@ class CorruptClip(ValueError):  # noqa: N818 (an outcome, as `Refused` is)
 
 @dataclass(frozen=True)
 class ClipStore:
-    """The clips of one corpus version. Can be pickled: a process maps the file when it first reads from it."""
+    """The clips of one corpus version. Can be pickled: each process maps the file on its first read."""
 
     folder: Path
 
     @classmethod
     def create(cls, folder: Path, batches: Iterable[pa.RecordBatch], *, key: str, progress: bool = True) -> "ClipStore":
-        """Copy clips to `folder`, or use the copy that is there, when it has the same key.
+        """Copy clips to `folder`, or reuse an existing copy with the same key.
 
-        A copy appears whole or not at all. Of several processes that create one, the first does and the others wait.
+        A copy appears whole or not at all. If several processes create one, the first does and the
+        others wait.
 
         Args:
-            batches: Rows with `utterance_id`, `caption` and `audio` at least, in any sizes; not read when the copy
-                is there. A clip that cannot be trained on is copied, and marked in the column `defect`.
-            key: What the rows are: the location and version of the corpus.
+            folder: Folder of the copy.
+            batches: Rows with at least `utterance_id`, `caption` and `audio`; not read if the copy
+                exists. A clip that cannot be trained on is copied, and marked in the column `defect`.
+            key: Identity of the rows: the location and version of the corpus.
+            progress: Show a bar.
 
         Raises:
-            TooSmall: There is no row.
+            TooSmall: There are no rows.
             OSError: The disk is full.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,14 +90,45 @@ class ClipStore:
 
     @classmethod
     def open(cls, folder: Path) -> "ClipStore":
-        """Open what `create` made.
+        """Open a copy that `create` made.
 
         Raises:
-            FileNotFoundError: There is none, or it is not readable.
+            FileNotFoundError: There is none, or it is unreadable.
         """
         if _key_of(folder / FILE) is None:
-            raise FileNotFoundError(f"{folder} holds no clips; make them with ClipStore.create")
+            raise FileNotFoundError(f"{folder} has no clips; create them with ClipStore.create")
         return cls(folder)
+
+    @classmethod
+    def create_version(
+        cls,
+        folder: Path,
+        version: int,
+        batches: Iterable[pa.RecordBatch],
+        *,
+        key: str,
+        keep: int = KEPT_VERSIONS,
+        progress: bool = True,
+    ) -> "ClipStore":
+        """Create or open the clips of one version of a corpus, and remove old versions.
+
+        Args:
+            folder: Folder of all versions of the corpus; each gets a folder "v{version}".
+            version: Version of the rows.
+            batches: Rows, as `create` takes them.
+            key: Identity of the rows, as `create` takes it.
+            keep: Number of newest versions to keep; `version` is kept in any case.
+            progress: Show a bar.
+
+        Raises:
+            TooSmall: There are no rows.
+        """
+        clips = cls.create(folder / f"v{version}", batches, key=key, progress=progress)
+        versions = sorted((int(path.name[1:]) for path in folder.glob("v*") if path.name[1:].isdigit()), reverse=True)
+        for old in versions[keep:]:
+            if old != version:
+                shutil.rmtree(folder / f"v{old}", ignore_errors=True)
+        return clips
 
     @functools.cached_property
     def _rows(self) -> pa.Table:
@@ -108,12 +142,12 @@ class ClipStore:
 
     @property
     def key(self) -> str:
-        """The key it was created with."""
+        """Identity of the rows, as given to `create`."""
         return str(self._rows.schema.metadata[b"key"].decode())
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """All columns of the corpus but `audio`; also `audio_sha256`, and `defect`: why a clip is unusable, or null."""
+        """All columns of the corpus but `audio`, plus `audio_sha256`, and `defect`: why a clip is unusable."""
         return self._rows.drop_columns(["audio"])
 
     @functools.cached_property
@@ -122,7 +156,7 @@ class ClipStore:
         return {id_: row for row, id_ in enumerate(self._rows["utterance_id"].to_pylist())}
 
     def column(self, name: str, ids: Iterable[str]) -> list[Any]:
-        """The values of a column for these utterances, in their order.
+        """Return the values of a column for these utterances, in their order.
 
         Raises:
             KeyError: There is no such column or utterance.
@@ -130,36 +164,62 @@ class ClipStore:
         values = self.table[name].to_pylist()
         return [values[self.rows[id_]] for id_ in ids]
 
+    def languages(self, ids: Iterable[str]) -> list[str]:
+        """Return the language codes of these clips, sorted; empty if the corpus has no languages.
+
+        Utterances that are not in the store are ignored.
+        """
+        if "language" not in self.table.column_names:
+            return []
+        stored = [id_ for id_ in ids if id_ in self.rows]
+        return sorted({code for code in self.column("language", stored) if code and re.fullmatch("[a-z]{2,3}", code)})
+
     def defect(self, row: int) -> CorruptClip | None:
-        """Why a clip cannot be used; None when it can."""
+        """Return why a clip cannot be used; None if it can."""
         defect = self._rows["defect"][row].as_py()
         return CorruptClip(self._id(row), defect) if defect else None
 
     def audio(self, row: int) -> bytes:
-        """The FLAC file of a clip."""
+        """Return the FLAC file of a clip."""
         data: bytes = self._rows["audio"][row].as_py()
         return data
 
     def audio_sizes(self) -> np.ndarray:
-        """The number of bytes of each clip's file, (rows,)."""
+        """Return the size of each clip's file in bytes, (rows,)."""
         return np.asarray(pc.fill_null(pc.binary_length(self._rows["audio"]), 0).to_numpy())
 
     def wave(self, row: int, sample_rate: Hertz) -> np.ndarray:
-        """The sound of a clip, (samples,) float32 at `sample_rate`.
+        """Decode a clip to (samples,) float32 at `sample_rate`.
 
         Raises:
-            CorruptClip: It cannot be decoded, is shorter than MIN_CLIP, or has samples that are no numbers.
+            CorruptClip: It cannot be decoded, is shorter than MIN_CLIP, or has NaN or infinite samples.
         """
         if defect := self.defect(row):
             raise defect
         try:
-            wave, rate = _sound(self._rows["audio"][row].as_buffer(), None)
+            return decode_clip(self._rows["audio"][row].as_buffer(), sample_rate)
         except ValueError as error:
             raise CorruptClip(self._id(row), str(error)) from error
-        return resample(wave, rate, sample_rate)
 
     def _id(self, row: int) -> str:
         return str(self._rows["utterance_id"][row].as_py())
+
+
+def decode_clip(flac: Any, sample_rate: Hertz) -> np.ndarray:
+    """Decode a clip of a corpus for an encoder.
+
+    Args:
+        flac: The FLAC file, as bytes or a buffer.
+        sample_rate: Rate of the result, in hertz.
+
+    Returns:
+        (samples,) float32 at `sample_rate`.
+
+    Raises:
+        ValueError: The clip can't be decoded, is shorter than MIN_CLIP, or has samples that are not finite.
+    """
+    wave, rate = _sound(flac, None)
+    return resample(wave, rate, sample_rate)
 
 
 def _key_of(file: Path) -> str | None:
@@ -185,7 +245,7 @@ def _copy(file: Path, batches: Iterable[pa.RecordBatch], *, key: str, progress: 
 
 
 def _examined(batch: pa.RecordBatch, pool: ThreadPoolExecutor) -> pa.RecordBatch:
-    """The rows with the bytes of their audio, its digest, and what is wrong with them."""
+    """The rows with their audio as bytes, its digest, and why a clip is unusable."""
     audio = [row["bytes"] if row is not None else None for row in batch["audio"].to_pylist()]
     captions = batch["caption"].to_pylist()
     durations = batch["duration"].to_pylist() if "duration" in batch.schema.names else [None] * len(batch)
@@ -197,7 +257,7 @@ def _examined(batch: pa.RecordBatch, pool: ThreadPoolExecutor) -> pa.RecordBatch
         "audio_sha256": pa.array(digests, pa.string()),
         "defect": pa.array(defects, pa.string()),
     }
-    # Not the schema of the corpus: a column that it declares without nulls may have them in a broken row.
+    # Not the schema of the corpus: columns declared without nulls may have some in a broken row.
     return pa.RecordBatch.from_pydict(columns | added)
 
 
@@ -214,13 +274,12 @@ def _defect(caption: str | None, audio: bytes | None, duration: Seconds | None) 
 
 
 def _sound(data: Any, duration: Seconds | None) -> tuple[np.ndarray, Hertz]:
-    """Decode; a ValueError says why the sound is unusable."""
+    """Decode a FLAC file; a ValueError says why the sound is unusable."""
     wave, rate = decode_flac(data)
     if not np.isfinite(wave).all():
         raise ValueError(f"{int((~np.isfinite(wave)).sum())} of its samples are NaN or infinite")
     if len(wave) < MIN_CLIP * rate:
-        raise ValueError(f"it lasts {len(wave)} samples at {rate} Hz; {MIN_CLIP:g} s are the least")
+        raise ValueError(f"it has {len(wave)} samples at {rate} Hz, less than {MIN_CLIP:g} s")
     if duration is not None and len(wave) / rate < duration - MISSING:
         raise ValueError(f"its sound ends after {len(wave) / rate:.2f} of {duration:.2f} s")
     return wave, rate
-

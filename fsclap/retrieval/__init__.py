@@ -1,4 +1,4 @@
-"""Finding speech by describing it: an index over a corpus version, the search, its page, what is taken away."""
+"""Find speech by describing it: the index of a corpus version, search, the page, exports."""
 
 PORT = 8420
-"""Where the search page listens unless the command says otherwise."""
+"""Port of the search page, unless the command names another."""

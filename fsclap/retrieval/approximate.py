@@ -1,8 +1,8 @@
-"""Approximate search for an index of more than a million clips: FAISS's inverted file over 8-bit codes.
+"""Approximate search for more than a million clips: FAISS's inverted file over 8-bit codes.
 
-The lists nearest to the query are looked through by their codes, and the best candidates compared exactly. What is not
-in those lists is missed: on vectors that lie in clusters, as speech by its style does, next to nothing; on vectors
-without any structure most of it (docs/measurements.md).
+The lists nearest to the query are scanned by their codes, and the best candidates are scored
+exactly. Clips outside those lists are missed: almost none if the vectors form clusters, as those of
+speech styles do; most of them if the vectors have no structure (docs/measurements.md).
 """
 
 from pathlib import Path
@@ -11,36 +11,38 @@ import faiss
 import numpy as np
 
 ABOVE = 1_000_000
-"""Clips above which an index gets one; up to there the exact search is fast enough, and misses nothing."""
+"""Clips above which an index gets one; below, exact search is fast enough and misses nothing."""
 PROBES = 64
-"""Lists that are looked through for a query."""
-_A_LIST = 50
-"""Vectors to a list that the lists' centres are trained on: FAISS wants 39 at least."""
+"""Lists scanned per query."""
+
+# Vectors per list that the centres of the lists are trained on; FAISS needs at least 39.
+_TRAINED_PER_LIST = 50
 
 
 def build(vectors: np.ndarray, file: Path) -> None:
     """Write an approximate index of rows of unit norm, (rows, width) float32, to a file."""
-    lists = max(1, min(int(4 * np.sqrt(len(vectors))), len(vectors) // _A_LIST))
+    lists = max(1, min(int(4 * np.sqrt(len(vectors))), len(vectors) // _TRAINED_PER_LIST))
     index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    chosen = np.random.default_rng(0).permutation(len(vectors))[: lists * _A_LIST]
+    chosen = np.random.default_rng(0).permutation(len(vectors))[: lists * _TRAINED_PER_LIST]
     index.train(np.ascontiguousarray(vectors[np.sort(chosen)]))
-    for start in range(0, len(vectors), 65_536):  # the vectors are mapped: not all of them need be in memory
+    for start in range(0, len(vectors), 65_536):  # piece by piece: the vectors are mapped, and need not fit into memory
         index.add(np.ascontiguousarray(vectors[start : start + 65_536]))
     faiss.write_index(index, str(file))
 
 
 def load(file: Path) -> "faiss.Index":
-    """Open what `build` wrote, mapped into memory."""
+    """Open what `build` wrote, memory-mapped."""
     return faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
 
 
 def candidates(index: "faiss.Index", query: np.ndarray, count: int, among: np.ndarray | None = None) -> np.ndarray:
-    """Rows that are likely nearest to a query, in no order.
+    """Find rows that are probably nearest to a query, in no particular order.
 
     Args:
+        index: Index from `load`.
         query: (width,) float32.
-        count: Of rows, at most.
-        among: (rows,) of bool, the rows to look at; None: all.
+        count: Maximal number of rows.
+        among: (rows,) bool, the rows to consider; None: all.
     """
     selector = None
     if among is not None:

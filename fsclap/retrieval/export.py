@@ -1,4 +1,4 @@
-"""What was found, to be handed on: clips with their words and descriptions, as style prompts for a TTS."""
+"""Export search results: clips with their words and descriptions, as style prompts for a TTS."""
 
 import json
 import os
@@ -20,31 +20,33 @@ PROMPTS = "prompts.jsonl"
 PLAYLIST = "found.m3u8"
 _CLIPS_AT_A_TIME = 64
 _LONGEST_NAME = 120
+# By this metadata `datasets` recognizes the audio.
 _MARK = {"huggingface": json.dumps({"info": {"features": {"audio": {"_type": "Audio"}}}})}
-"""By which `datasets` knows the audio."""
 
 
 def export_hits(hits: Sequence[Hit], sound: Sound, destination: Path, *, query: str) -> Path:
-    """Write clips that were found, best first, in the form that the destination's suffix names.
+    """Write search results, best first, in the format that the destination's suffix names.
 
         found            a folder: 01-<utterance id>.flac ..., prompts.jsonl, found.m3u8
         found.zip        the same, in one file
-        found.m3u[8]     a playlist, with the clips and prompts.jsonl in the folder found/ beside it
-        found.parquet    a row a clip: all that the corpus says of it, rank, score and sound
+        found.m3u[8]     a playlist; the clips and prompts.jsonl are in the folder found/
+        found.parquet    one row per clip: its corpus row, rank, score and sound
 
-    A line of prompts.jsonl has what zero-shot TTS wants of a prompt, the sound and its words, and how it was found.
+    A line of prompts.jsonl has what zero-shot TTS needs of a prompt, its sound and words, and
+    how the search ranked it.
 
     Args:
-        sound: Where the clips are heard.
-        destination: A path that does not exist yet. It appears whole or not at all.
-        query: What was asked, for the record.
+        hits: Results of a search.
+        sound: Reads the clips of the corpus.
+        destination: A path that does not exist yet. It appears complete or not at all.
+        query: The query, for the record.
 
     Returns:
         The destination.
 
     Raises:
-        SearchError: The destination exists, has another suffix, or its folder does not exist; there is no clip; or a
-            clip cannot be had.
+        SearchError: The destination exists, has another suffix, or its folder does not exist;
+            there are no results; or the corpus lacks a clip.
     """
     writers: dict[str, Callable[[Sequence[Hit], Sound, Path, str], None]] = {
         "": _folder, ".zip": _zip, ".m3u": _playlist, ".m3u8": _playlist, ".parquet": _parquet,
@@ -52,13 +54,13 @@ def export_hits(hits: Sequence[Hit], sound: Sound, destination: Path, *, query: 
     write = writers.get(destination.suffix.lower())
     if write is None:
         raise SearchError(
-            f"{destination}: what is found can be written to a folder (no suffix), .zip, .m3u, .m3u8 or .parquet, "
+            f"{destination}: clips can be exported to a folder (no suffix), .zip, .m3u, .m3u8 or .parquet, "
             f"not to {destination.suffix}"
         )
     if not hits:
-        raise SearchError(f"nothing was found, so there is nothing to write to {destination}")
+        raise SearchError(f"there are no clips to export to {destination}")
     if not destination.parent.is_dir():
-        raise SearchError(f"{destination.parent} does not exist: make it, or name another folder")
+        raise SearchError(f"{destination.parent} does not exist: create it, or name another folder")
     _require_new(destination)
     write(hits, sound, destination, query)
     return destination
@@ -91,7 +93,7 @@ def _playlist(hits: Sequence[Hit], sound: Sound, destination: Path, query: str) 
         folder.mkdir()
         for name, content in _files(hits, sound, query):
             (folder / name).write_bytes(content)
-        # "./", for a folder whose name begins with # would be a comment.
+        # With "./", because a line that begins with # would be a comment.
         aside.write_text(_m3u(hits, query, prefix=f"./{clips.name}/"), encoding="utf-8")
 
 
@@ -99,33 +101,33 @@ def _parquet(hits: Sequence[Hit], sound: Sound, destination: Path, query: str) -
     rows = [hit.row | {"rank": hit.rank, "score": hit.score, "match": hit.match, "query": query} for hit in hits]
     audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     schema = pa.Table.from_pylist(rows).schema.append(pa.field("audio", audio)).with_metadata(_MARK)
-    heard = ({"audio": {"path": name, "bytes": flac}} for name, flac in _heard(hits, sound))
+    clips = ({"audio": {"path": name, "bytes": flac}} for name, flac in _clips(hits, sound))
     with _aside(destination) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         for start in range(0, len(rows), _CLIPS_AT_A_TIME):
-            part = [row | next(heard) for row in rows[start : start + _CLIPS_AT_A_TIME]]
+            part = [row | next(clips) for row in rows[start : start + _CLIPS_AT_A_TIME]]
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
 
 
 def _files(hits: Sequence[Hit], sound: Sound, query: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each clip's file, and of the one that says what they are."""
+    """Yield name and content of each clip's file, then of prompts.jsonl."""
     prompts = []
-    for hit, (name, flac) in zip(hits, _heard(hits, sound), strict=True):
+    for hit, (name, flac) in zip(hits, _clips(hits, sound), strict=True):
         yield name, flac
         prompts.append(json.dumps(_prompt(hit, name, query), ensure_ascii=False) + "\n")
     yield PROMPTS, "".join(prompts).encode()
 
 
 def _prompt(hit: Hit, name: str, query: str) -> dict[str, Any]:
-    described = ("text", "caption", "emotion", "speaker", "language", "duration")
-    placed = ("utterance_id", "url", "start", "end")
+    described_by = ("text", "caption", "emotion", "speaker", "language", "duration")
+    origin = ("utterance_id", "url", "start", "end")
     return {
         "audio": name,
-        **{column: hit.row.get(column) for column in described},
+        **{column: hit.row.get(column) for column in described_by},
         "query": query,
         "rank": hit.rank,
         "score": hit.score,
         "match": hit.match,
-        **{column: hit.row.get(column) for column in placed},
+        **{column: hit.row.get(column) for column in origin},
     }
 
 
@@ -141,26 +143,31 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _heard(hits: Sequence[Hit], sound: Sound) -> Iterator[tuple[str, bytes]]:
-    """File name and FLAC file of each clip, in the order of the hits."""
+def _clips(hits: Sequence[Hit], sound: Sound) -> Iterator[tuple[str, bytes]]:
+    """Yield file name and FLAC file of each clip, in the order of the hits."""
     for start in range(0, len(hits), _CLIPS_AT_A_TIME):
-        some = hits[start : start + _CLIPS_AT_A_TIME]
-        flacs = dict(sound([hit.utterance_id for hit in some]))
-        for number, hit in enumerate(some, start=start + 1):
+        batch = hits[start : start + _CLIPS_AT_A_TIME]
+        flacs = dict(sound([hit.utterance_id for hit in batch]))
+        for number, hit in enumerate(batch, start=start + 1):
             if hit.utterance_id not in flacs:
-                raise SearchError(f"the corpus has no sound of {hit.utterance_id}; build the index again")
+                raise SearchError(
+                    f"the corpus has no sound for {hit.utterance_id}; build the index again: fsclap index build"
+                )
             yield _name(number, len(hits), hit), flacs[hit.utterance_id]
 
 
 def _name(number: int, count: int, hit: Hit) -> str:
-    """Unique by its number; of the id, what every file system takes."""
-    kept = re.sub(r"[^A-Za-z0-9._-]", "_", hit.utterance_id)[:_LONGEST_NAME]
-    return f"{number:0{max(2, len(str(count)))}d}-{kept}.flac"
+    """Numbered, so unique; the id is reduced to portable file-name characters."""
+    portable = re.sub(r"[^A-Za-z0-9._-]", "_", hit.utterance_id)[:_LONGEST_NAME]
+    return f"{number:0{max(2, len(str(count)))}d}-{portable}.flac"
 
 
 @contextmanager
 def _aside(destination: Path) -> Iterator[Path]:
-    """A path beside a destination, for a file or a folder, which takes its place when all went well."""
+    """Yield a path for a new file or folder, renamed to the destination if the block succeeds.
+
+    Unlike `fsclap.files.written_aside`, it also serves folders, and never replaces anything.
+    """
     path = destination.with_name(f".{destination.name}.{os.getpid()}.part")
     try:
         yield path

@@ -1,4 +1,4 @@
-"""Which clips a search looks at: conditions on any column of the corpus."""
+"""Filters: conditions on any column of the corpus that a clip must meet."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.retrieval.index import SearchError
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
-"""As they read; ~: the column's text has this in it, in any case. For a list, one of its items."""
+"""~: contains the value, ignoring case. A list meets a condition if one of its items does."""
 _FORM = re.compile(r"\s*(?P<column>[A-Za-z_][\w.]*)\s*(?P<operator>!=|<=|>=|=|<|>|~)\s*(?P<value>.*?)\s*", re.DOTALL)
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "=": pc.equal,
@@ -25,11 +25,11 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 
 
 class Condition(BaseModel):
-    """One condition; a clip of which the column is null does not meet it, whatever it asks.
+    """One condition. A clip whose column is null never meets it.
 
     Attributes:
-        column: Name in the corpus, with a dot for a part of it: "attributes.pitch_hz".
-        value: As text; it is read as what the column holds.
+        column: Column of the corpus, or part of one after a dot: "attributes.pitch_hz".
+        value: Value as text; converted to the type of the column.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,34 +40,36 @@ class Condition(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Read "emotion=sad", "duration >= 2.5", "text ~ never".
+        """Parse "emotion=sad", "duration >= 2.5" or "text ~ never".
 
         Raises:
-            SearchError: It has another form.
+            SearchError: The text has another form.
         """
-        found = _FORM.fullmatch(text)
-        if found is None:
+        match = _FORM.fullmatch(text)
+        if match is None:
             operators = " ".join(get_args(Operator))
-            raise SearchError(f"{text!r} is no condition: write COLUMN OPERATOR VALUE, with one of {operators}")
-        return cls.model_validate(found.groupdict())
+            raise SearchError(
+                f"{text!r} is not a condition: write COLUMN OPERATOR VALUE, with one of the operators {operators}"
+            )
+        return cls.model_validate(match.groupdict())
 
 
 def columns(rows: pa.Table) -> list[str]:
-    """The columns that a condition can name."""
-    found: list[str] = []
+    """List the columns that a condition can name."""
+    names: list[str] = []
     for field in rows.schema:
         if pa.types.is_struct(field.type):
-            found += [f"{field.name}.{part.name}" for part in field.type]
+            names += [f"{field.name}.{part.name}" for part in field.type]
         elif _is_plain(field.type) or (pa.types.is_list(field.type) and _is_plain(field.type.value_type)):
-            found.append(field.name)
-    return found
+            names.append(field.name)
+    return names
 
 
 def mask(rows: pa.Table, conditions: Sequence[Condition]) -> np.ndarray | None:
-    """Which rows meet all conditions, (rows,) of bool; None when there is no condition.
+    """Select the rows that meet all conditions, (rows,) bool; None when there is no condition.
 
     Raises:
-        SearchError: There is no such column, or it can't be compared with the value.
+        SearchError: A column does not exist, or can't be compared with the value.
     """
     if not conditions:
         return None
@@ -79,20 +81,20 @@ def mask(rows: pa.Table, conditions: Sequence[Condition]) -> np.ndarray | None:
 
 def _met(rows: pa.Table, condition: Condition) -> np.ndarray:
     if condition.column not in columns(rows):
-        raise SearchError(f"there is no column {condition.column!r}; there are: {', '.join(columns(rows))}")
+        raise SearchError(f"there is no column {condition.column!r}; the columns are: {', '.join(columns(rows))}")
     name, _, part = condition.column.partition(".")
     values = rows[name].combine_chunks()
     if part:
         values = pc.struct_field(values, part)
     if not pa.types.is_list(values.type):
         return _compared(values, condition)
-    # The clips of which an item of the list meets it; for != those of which none is equal.
+    # A list meets a condition if one of its items does, but != only if no item is equal.
     unequal = condition.operator == "!="
-    asked = condition.model_copy(update={"operator": "="}) if unequal else condition
+    per_item = condition.model_copy(update={"operator": "="}) if unequal else condition
     parents = pc.list_parent_indices(values).to_numpy(zero_copy_only=False)
-    found = np.zeros(len(values), dtype=bool)
-    found[parents[_compared(pc.list_flatten(values), asked)]] = True
-    return ~found if unequal else found
+    met = np.zeros(len(values), dtype=bool)
+    met[parents[_compared(pc.list_flatten(values), per_item)]] = True
+    return ~met if unequal else met
 
 
 def _compared(values: pa.Array, condition: Condition) -> np.ndarray:
@@ -101,10 +103,12 @@ def _compared(values: pa.Array, condition: Condition) -> np.ndarray:
         met = pc.match_substring(text, condition.value, ignore_case=True)
     else:
         try:
-            wanted = pa.scalar(condition.value).cast(values.type)
+            value = pa.scalar(condition.value).cast(values.type)
         except pa.ArrowException as error:
-            raise SearchError(f"{condition.column} holds {values.type}: {condition.value!r} is none") from error
-        met = _COMPARE[condition.operator](values, wanted)
+            raise SearchError(
+                f"{condition.column} can't be compared with {condition.value!r}: its type is {values.type}"
+            ) from error
+        met = _COMPARE[condition.operator](values, value)
     return np.asarray(pc.fill_null(met, False).to_numpy(zero_copy_only=False))
 
 

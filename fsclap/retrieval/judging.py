@@ -1,4 +1,4 @@
-"""People judge: does a clip fit a description? Which pairs they are asked about, and what is kept of their answers."""
+"""Judging: people say whether a clip fits a description; this chooses the pairs."""
 
 import datetime
 import hashlib
@@ -11,38 +11,40 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
+from fsclap.data.captions import caption_key
 from fsclap.data.splits import Split
 from fsclap.retrieval import playback
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.search import Searcher, nearest
 
-Verdict = Literal["fits", "partly", "no"]
+Fit = Literal["fits", "partly", "no"]
+"""A judge's verdict on one pair of description and clip."""
 BEST, RANDOM = 10, 5
-"""Clips that a query is judged with: the best by the model, and others, without which everything might seem to fit."""
+"""Clips to judge per query: the best by the model, and random ones, lest everything seem to fit."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 
 
-class Heard(BaseModel):
-    """What a judge sends."""
+class NewJudgement(BaseModel):
+    """A judgement as the page sends it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     query: Text
     utterance_id: str
-    verdict: Verdict
+    verdict: Fit
     judge: Name
 
 
-class Judgement(Heard):
-    """What is kept of it.
+class Judgement(NewJudgement):
+    """A judgement as it is kept.
 
     Attributes:
-        recipe: Of the clip: made by another one, it is another clip.
-        judge: A name that the judge chose.
+        recipe: Recipe of the clip: the same utterance made with another recipe is another clip.
+        judge: Name that the judge chose.
         model: Folder of the model that chose the clips.
-        corpus, version: Where the clip is.
+        corpus, version: Corpus version of the clip.
         date: ISO date and time.
     """
 
@@ -54,18 +56,18 @@ class Judgement(Heard):
 
 
 class JudgementLog(Protocol):
-    """Where judgements are kept, as rows with the fields of `Judgement`: `storage.judgements.Judgements`."""
+    """A store of rows with the fields of `Judgement`: `storage.judgements.Judgements`."""
 
     def add(self, row: Mapping[str, Any], /) -> None: ...
     def rows(self) -> Iterable[Mapping[str, Any]]: ...
 
 
 class Judging:
-    """The pairs of query and clip that are judged: those of the model's test part, or of all clips without one.
+    """Pairs of query and clip to judge, from the model's test part; from all clips if it has none.
 
     Attributes:
         part: "test" or "all".
-        queries: The distinct captions of the part, in an order that is the same for all judges.
+        queries: Distinct captions of the part, in the same order for all judges.
 
     Raises:
         SearchError: The model's split.json is damaged.
@@ -79,11 +81,11 @@ class Judging:
         self.part: Literal["test", "all"] = "test" if among.any() else "all"
         self._among = among if among.any() else np.ones(len(self._ids), dtype=bool)
         captions = searcher.index.rows["caption"].to_pylist()
-        distinct = {captions[row].strip() for row in np.flatnonzero(self._among)} - {""}
-        self.queries = sorted(distinct, key=_digest)
+        distinct = {caption_key(captions[row]): captions[row].strip() for row in np.flatnonzero(self._among)[::-1]}
+        self.queries = sorted((caption for caption in distinct.values() if caption), key=_digest)
 
     def pool(self, query: str) -> list[str]:
-        """The utterance ids that a query is judged with, in an order that says nothing of the model's."""
+        """Choose the utterance ids to judge with a query, in an order unrelated to the model's."""
         vector = self._searcher.model.embed_text([query])[0].cpu().numpy()
         rows, _ = nearest(self._searcher.index.vectors, vector, BEST, self._among)
         rng = np.random.default_rng(int.from_bytes(_digest(query)))
@@ -91,19 +93,21 @@ class Judging:
         return [str(id_) for id_ in self._ids[rng.permutation(np.concatenate([rows, others]))]]
 
     def next(self, judge: str, query: str | None, start: int) -> dict[str, Any]:
-        """A query and its clips that this judge has not judged.
+        """Return a query with the clips that this judge has not judged yet.
 
         Args:
-            query: The judge's own; None: the first from `queries[start]` on with which there is something left to do.
+            judge: Name of the judge.
+            query: A query of the judge's choice; None: the first with clips left to judge.
+            start: Number of the first of `queries` to consider.
         """
-        done = self._judged(judge)
-        asked = enumerate(self.queries[start:], start=start) if query is None else [(None, query)]
-        for number, text in asked:
-            heard = done.get(text, set())
-            if query is None and len(heard) >= min(BEST + RANDOM, self._among.sum()):
-                continue  # without asking the model
+        judged = self._judged(judge)
+        candidates = enumerate(self.queries[start:], start=start) if query is None else [(None, query)]
+        for number, text in candidates:
+            done = judged.get(text, set())
+            if query is None and len(done) >= min(BEST + RANDOM, self._among.sum()):
+                continue  # saves embedding the query
             pool = self.pool(text)
-            left = [id_ for id_ in pool if id_ not in heard]
+            left = [id_ for id_ in pool if id_ not in done]
             if left or query is not None:
                 return {
                     "part": self.part,
@@ -115,12 +119,16 @@ class Judging:
                 }
         return {"part": self.part, "queries": len(self.queries), "number": None, "query": None, "clips": [], "pool": 0}
 
-    def add(self, heard: Heard) -> None:
-        """Keep a judgement."""
-        row = playback.known(self._searcher, heard.utterance_id)
+    def add(self, new: NewJudgement) -> None:
+        """Keep a judgement.
+
+        Raises:
+            HTTPException: 404; the index has no such clip.
+        """
+        row = playback.row_of(self._searcher, new.utterance_id)
         record = self._searcher.index.record
         judgement = Judgement(
-            **heard.model_dump(),
+            **new.model_dump(),
             recipe=row["recipe"],
             model=record.model,
             corpus=record.corpus,
@@ -131,7 +139,7 @@ class Judging:
             self._log.add(judgement.model_dump())
 
     def _judged(self, judge: str) -> dict[str, set[str]]:
-        """Query -> the clips that this judge has judged with it."""
+        """Map each query to the clips that this judge has judged with it."""
         done: dict[str, set[str]] = {}
         for row in self._log.rows():
             if row["judge"] == judge:
@@ -151,9 +159,9 @@ def routes(judging: Judging) -> APIRouter:
         return judging.next(judge, query, start)
 
     @router.post("/judgements", status_code=201)
-    def add(heard: Heard) -> dict[str, str]:
-        judging.add(heard)
-        return {"kept": heard.verdict}
+    def add(new: NewJudgement) -> dict[str, str]:
+        judging.add(new)
+        return {"kept": new.verdict}
 
     return router
 

@@ -1,9 +1,9 @@
-"""A map of the clips: near each other is what sounds alike to the model. Made once an index, in a process of its own.
+"""A map of the clips: clips that sound alike to the model lie close together.
 
     python -m fsclap.retrieval.map data/corpus-index
 
-makes it ahead of time; else the page does when somebody first opens it. `{folder}/{build}/map.npy` is (clips, 2)
-float32 in [0, 1].
+makes it ahead of time. Otherwise the page makes it, in a process of its own, when somebody first
+opens it. It is kept for each build: `{folder}/{build}/map.npy`, (clips, 2) float32 in [0, 1].
 """
 
 import os
@@ -21,24 +21,25 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from fsclap.evaluation.plots import umap_2d
 from fsclap.files import locked, written_aside
 from fsclap.retrieval.filters import columns
 from fsclap.retrieval.index import Index, SearchError
 
 MOST = 20_000
-"""Clips of a map; of more, a random sample."""
+"""Clips on a map; a larger corpus gets a random sample."""
 NAMED = 6
-"""Values of a column that get a colour of their own; colours that everybody can tell apart are no more."""
+"""Values of a column that get a colour of their own: everybody can tell this many colours apart."""
 CATEGORIES = ("emotion", "series", "speaker", "language")
 
 
 def make_map(index: Index) -> None:
-    """Compute the map of an index, unless it is there. Of several processes one works and the others wait."""
+    """Compute the map of an index, unless it exists. Of several processes, one works."""
     file = _file(index)
     with locked(file.parent):
         if file.is_file():
             return
+        from fsclap.evaluation.plots import umap_2d  # here, because the page needs no plots
+
         places, _ = umap_2d(np.asarray(index.vectors[sample(index)]), seed=0)
         places -= places.min(axis=0)
         places /= places.max() or 1.0
@@ -47,13 +48,13 @@ def make_map(index: Index) -> None:
 
 
 def sample(index: Index) -> np.ndarray:
-    """The rows that are on the map, (places,), ascending; the same ones each time."""
+    """Choose the rows on the map, (places,), ascending; the same ones each time."""
     count = len(index.rows)
     return np.sort(np.random.default_rng(0).permutation(count)[:MOST])
 
 
 class CorpusMap:
-    """The map of an index, made when it is first asked for."""
+    """The map of an index, made on first use."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
@@ -62,13 +63,13 @@ class CorpusMap:
         self._messages: IO[bytes] | None = None
 
     def places(self) -> np.ndarray | None:
-        """(places, 2) float32 in [0, 1], of the rows that `sample` gives; None while it is being made.
+        """Read the map, (places, 2) float32 in [0, 1], of the rows of `sample`; None while it is made.
 
         Raises:
-            SearchError: There are too few clips, or making it failed; the next call tries again.
+            SearchError: There are too few clips, or making the map failed; the next call retries.
         """
         if len(self.index.rows) < 2:
-            raise SearchError("one clip is no map: build the index of a larger corpus")
+            raise SearchError("a map needs at least two clips: build an index of a larger corpus")
         with self._lock:
             if _file(self.index).is_file():
                 return np.asarray(np.load(_file(self.index)))
@@ -78,12 +79,12 @@ class CorpusMap:
                 self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._messages)
             elif self._process.poll() is not None:
                 raise SearchError(
-                    f"the map could not be made: {self._ended()}; fsclap index build makes the index anew"
+                    f"the map could not be made: {self._ended()}. Build the index again: fsclap index build"
                 )
             return None
 
     def stop(self) -> None:
-        """End a computation that is under way."""
+        """Stop a computation that is running."""
         with self._lock:
             if self._process is not None:
                 self._process.kill()
@@ -105,17 +106,17 @@ def routes(map_: CorpusMap) -> APIRouter:
     @router.get("")
     def places() -> Response:
         try:
-            found = map_.places()
+            points = map_.places()
         except SearchError as error:
             raise HTTPException(503, str(error)) from error
-        if found is None:
+        if points is None:
             return JSONResponse({"state": "making"}, 202)
         return JSONResponse(
             {
                 "of": len(rows),
                 "ids": rows["utterance_id"].take(pa.array(sample(map_.index))).to_pylist(),
-                "x": found[:, 0].astype(float).round(4).tolist(),
-                "y": found[:, 1].astype(float).round(4).tolist(),
+                "x": points[:, 0].astype(float).round(4).tolist(),
+                "y": points[:, 1].astype(float).round(4).tolist(),
                 "columns": colours,
             }
         )
@@ -123,9 +124,9 @@ def routes(map_: CorpusMap) -> APIRouter:
     @router.get("/values")
     def values(column: str) -> dict[str, Any]:
         if column not in colours:
-            raise SearchError(f"the map is not coloured by {column!r}; it is by: {', '.join(colours)}")
-        held = _column(rows, column).take(pa.array(sample(map_.index)))
-        return _named(held) if column in CATEGORIES else _measured(held)
+            raise SearchError(f"the map can't be coloured by {column!r}, only by: {', '.join(colours)}")
+        on_map = _column(rows, column).take(pa.array(sample(map_.index)))
+        return _named(on_map) if column in CATEGORIES else _measured(on_map)
 
     return router
 
@@ -135,7 +136,7 @@ def _file(index: Index) -> Path:
 
 
 def _colours(rows: pa.Table) -> list[str]:
-    """The columns that tell clips apart by colour."""
+    """List the columns that the map can be coloured by."""
     measures = [name for name in columns(rows) if name == "duration" or name.startswith("attributes.")]
     named = [name for name in CATEGORIES if name in rows.schema.names]
     return [name for name in named + measures if _column(rows, name).null_count < len(rows)]
@@ -143,12 +144,12 @@ def _colours(rows: pa.Table) -> list[str]:
 
 def _column(rows: pa.Table, name: str) -> pa.Array:
     whole, _, part = name.partition(".")
-    held = rows[whole].combine_chunks()
-    return pc.struct_field(held, part) if part else held
+    values = rows[whole].combine_chunks()
+    return pc.struct_field(values, part) if part else values
 
 
 def _named(values: pa.Array) -> dict[str, Any]:
-    """For each clip the number of its name; -1: it has none."""
+    """Rank the names by frequency, and give each clip the number of its name; -1: it has none."""
     counts = values.drop_null().value_counts().to_pylist()
     names = [count["values"] for count in sorted(counts, key=lambda count: (-count["counts"], count["values"]))]
     numbers = {name: min(number, NAMED) for number, name in enumerate(names)}
@@ -158,13 +159,13 @@ def _named(values: pa.Array) -> dict[str, Any]:
 
 
 def _measured(values: pa.Array) -> dict[str, Any]:
-    """Each clip's number, or null; and the range of colours, which a few extremes do not stretch."""
+    """Return each clip's number, or null, and the range of colours, without a few extremes."""
     numbers = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    there = numbers[np.isfinite(numbers)]
-    low, high = np.percentile(there, [2, 98]).tolist() if len(there) else (0.0, 0.0)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = np.percentile(finite, [2, 98]).tolist() if len(finite) else (0.0, 0.0)
     return {"values": [round(n, 4) if np.isfinite(n) else None for n in numbers.tolist()], "low": low, "high": high}
 
 
 if __name__ == "__main__":
-    os.nice(10)  # the page goes on answering meanwhile
+    os.nice(10)  # so that the page keeps answering meanwhile
     make_map(Index.open(sys.argv[1]))

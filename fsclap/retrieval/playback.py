@@ -1,4 +1,4 @@
-"""The sound of clips for a browser: whole or in ranges, and the outline of its waveform."""
+"""Serve the sound of clips to a browser, whole or in ranges, and the outline of its waveform."""
 
 import hashlib
 import re
@@ -18,7 +18,7 @@ from fsclap.retrieval.search import Searcher, Sound
 PEAKS = 96
 """Bars of a waveform."""
 KEPT = 64
-"""Clips whose FLAC files stay in memory, some 10 MB: a browser asks for one clip several times in a row."""
+"""FLAC files that stay in memory, about 10 MB: a browser requests one several times in a row."""
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -28,7 +28,7 @@ def routes(searcher: Searcher, sound: Sound) -> APIRouter:
 
     @lru_cache(KEPT)
     def flac(utterance_id: str) -> bytes:
-        known(searcher, utterance_id)
+        row_of(searcher, utterance_id)
         return dict(sound([utterance_id]))[utterance_id]
 
     def etag(utterance_id: str) -> str:
@@ -39,10 +39,10 @@ def routes(searcher: Searcher, sound: Sound) -> APIRouter:
         data, tag = flac(utterance_id), etag(utterance_id)
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"ETag": tag})
-        asked = request.headers.get("range")
+        wanted = request.headers.get("range")
         if request.headers.get("if-range", tag) != tag:
-            asked = None
-        return ranged(data, asked, media_type="audio/flac", headers={"ETag": tag})
+            wanted = None
+        return ranged(data, wanted, media_type="audio/flac", headers={"ETag": tag})
 
     @router.get("/peaks")
     def outline(utterance_id: str, request: Request) -> Response:
@@ -52,14 +52,14 @@ def routes(searcher: Searcher, sound: Sound) -> APIRouter:
         try:
             wave, rate = decode_flac(flac(utterance_id))
         except ValueError as error:
-            raise SearchError(f"clip {utterance_id} can't be heard: {error}") from error
+            raise SearchError(f"clip {utterance_id} can't be decoded: {error}") from error
         return JSONResponse({"duration": len(wave) / rate, "peaks": peaks(wave, PEAKS)}, headers={"ETag": tag})
 
     return router
 
 
-def known(searcher: Searcher, utterance_id: str) -> dict[str, Any]:
-    """What the corpus says of a clip.
+def row_of(searcher: Searcher, utterance_id: str) -> dict[str, Any]:
+    """Look up the corpus row of a clip.
 
     Raises:
         HTTPException: 404; the index has no such clip.
@@ -71,25 +71,35 @@ def known(searcher: Searcher, utterance_id: str) -> dict[str, Any]:
 
 
 def peaks(wave: np.ndarray, count: int) -> list[float]:
-    """The highest absolute sample of each of `count` equal stretches of (samples,), 0 to 1, the loudest being 1."""
+    """Reduce a wave, (samples,), to the peaks of `count` stretches, the highest scaled to 1."""
     stretches: Sequence[np.ndarray] = np.array_split(np.abs(wave), count)
     heights = np.array([stretch.max() if len(stretch) else 0.0 for stretch in stretches])
     return [round(float(height), 3) for height in heights / (heights.max() or 1.0)]
 
 
-def ranged(data: bytes, asked: str | None, *, media_type: str, headers: dict[str, str]) -> Response:
-    """Bytes, or the part that a Range header asks for; several parts are answered with the whole, as HTTP allows."""
+def ranged(data: bytes, wanted: str | None, *, media_type: str, headers: dict[str, str]) -> Response:
+    """Answer with the part of `data` that a Range header names, with all of it for several parts.
+
+    Args:
+        data: The whole file.
+        wanted: The Range header; None or unreadable: all of `data`.
+        media_type: Content type of the answer.
+        headers: Further headers of the answer.
+
+    Raises:
+        HTTPException: 416; the range lies outside `data`.
+    """
     headers = {"Accept-Ranges": "bytes", **headers}
-    found = _RANGE.fullmatch(asked.strip()) if asked is not None else None
-    if found is None or found.groups() == ("", ""):
+    match = _RANGE.fullmatch(wanted.strip()) if wanted is not None else None
+    if match is None or match.groups() == ("", ""):
         return Response(data, media_type=media_type, headers=headers)
-    first, last = found.groups()
+    first, last = match.groups()
     if first:
         start, end = int(first), min(int(last or len(data)), len(data) - 1)
     else:
-        start, end = max(0, len(data) - int(last)), len(data) - 1  # the last so many bytes
+        start, end = max(0, len(data) - int(last)), len(data) - 1  # a suffix: so many bytes from the end
     if not 0 <= start <= end:
         headers["Content-Range"] = f"bytes */{len(data)}"
-        raise HTTPException(416, f"the clip has {len(data)} bytes, not {asked}", headers=headers)
+        raise HTTPException(416, f"the clip has {len(data)} bytes; {wanted} lies outside", headers=headers)
     headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
     return Response(data[start : end + 1], 206, media_type=media_type, headers=headers)

@@ -1,6 +1,7 @@
-"""Search: text to clips, a clip to clips like it, a clip to descriptions."""
+"""Search: text to clips, a clip to similar clips, a clip to descriptions."""
 
 import functools
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,31 +10,39 @@ from typing import Any
 import numpy as np
 import torch
 
-from fsclap import Hertz
-from fsclap.audio import decode_flac, resample
-from fsclap.data.clips import MIN_CLIP
+from fsclap import Hertz, Seconds
+from fsclap.audio import DecodeSettings, decode, resample
+from fsclap.data.clips import MIN_CLIP, decode_clip
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import pad
+from fsclap.refusal import Refused
 from fsclap.retrieval import approximate
 from fsclap.retrieval.filters import Condition, mask
 from fsclap.retrieval.index import Index, SearchError, model_digest
 
 Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
-"""Utterance ids -> each with its FLAC file, in any order: `storage.versions.CorpusVersion.audio`."""
+"""Utterance ids -> (id, FLAC file) in any order: `storage.versions.CorpusVersion.audio`."""
 
+MAX_RECORDING: Seconds = 60.0
+"""A longer recording can't be searched with."""
+MAX_RECORDING_BYTES = 20_000_000
+"""A larger file can't be searched with: a minute of sound, or a short video."""
 FEW = 0.1
-"""Share of the clips below which those that meet the conditions are compared alone; above, all are: less to copy."""
+"""Below this share of clips that meet the conditions, only those are scored; else all are."""
+
+# Short, so that a hostile upload can't occupy the page for long.
+_DECODE_TIMEOUT: Seconds = 30.0
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A clip that was found.
+    """A search result.
 
     Attributes:
         rank: From 1.
-        score: Cosine of the query and the clip, -1 to 1.
-        match: Logit of the matching head that the clip is described by the query; None without re-ranking.
-        row: What the corpus says of the clip.
+        score: Cosine similarity of query and clip, -1 to 1.
+        match: Logit of the matching head for this query and clip; None without re-ranking.
+        row: The clip's row in the corpus, without its audio.
     """
 
     rank: int
@@ -52,14 +61,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Description:
-    """A caption that fits a clip, with the cosine of both."""
+    """A caption that fits a clip, with their cosine similarity, -1 to 1."""
 
     caption: str
     score: float
 
 
 class Searcher:
-    """An index with the model that made it.
+    """An index with the model that built it.
 
         searcher = Searcher.open("data/corpus-index")
         for hit in searcher.search("a weary voice, speaking slowly"):
@@ -68,7 +77,7 @@ class Searcher:
     Safe to use from several threads.
 
     Args:
-        sound: Where clips are heard; needed only for re-ranking.
+        sound: Reads the clips of the corpus; needed only for re-ranking.
     """
 
     def __init__(self, index: Index, model: FSCLAP, sound: Sound | None = None) -> None:
@@ -81,10 +90,13 @@ class Searcher:
         """Open an index and its model.
 
         Args:
-            model: Folder of the model, if it isn't where it was when the index was built.
+            folder: Folder of the index.
+            model: Folder of the model, if it was moved since the index was built.
+            sound: Reads the clips of the corpus; needed only for re-ranking.
+            device: "cpu", "cuda", or "auto" for a GPU if there is one.
 
         Raises:
-            SearchError: There is no index, or the model in that folder is not the one that it was built with.
+            SearchError: There is no index, or that model is not the one that built it.
         """
         index = Index.open(folder)
         place = Path(model or index.record.model)
@@ -96,15 +108,18 @@ class Searcher:
         return cls(index, load_model(place, device), sound)
 
     def search(self, query: str, *, top: int = 10, where: Sequence[Condition] = (), rerank: int = 0) -> list[Hit]:
-        """The clips that a description fits best.
+        """Find the clips that fit a description best.
 
         Args:
-            where: What they must meet, all of it.
-            rerank: So many of the best are scored again by the matching head, together with the query, and come first
-                in its order; 0: none.
+            query: Description of the speech, in English.
+            top: Number of clips to find.
+            where: Conditions that a clip must meet, all of them.
+            rerank: Number of best clips that the matching head scores again; they come first, in
+                its order.
 
         Raises:
-            SearchError: The query is empty; a condition can't be read; the model has no matching head.
+            SearchError: The query is empty, a condition can't be read, or the model has no
+                matching head.
         """
         if not query.strip():
             raise SearchError("the query is empty: describe how the speech should sound")
@@ -115,7 +130,7 @@ class Searcher:
         return self._reranked(query, hits, rerank)[:top] if rerank else hits
 
     def like_clip(self, utterance_id: str, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
-        """The clips that sound like one of the corpus, without itself.
+        """Find the clips that sound like a clip of the corpus, which is left out.
 
         Raises:
             SearchError: The index has no such clip.
@@ -127,21 +142,21 @@ class Searcher:
     def like_sound(
         self, wave: np.ndarray, sample_rate: Hertz, *, top: int = 10, where: Sequence[Condition] = ()
     ) -> list[Hit]:
-        """The clips that sound like a wave, (samples,) float32.
+        """Find the clips that sound like a wave, (samples,) float32.
 
         Raises:
-            SearchError: It is too short, or has samples that are no numbers.
+            SearchError: The wave is too short, or has samples that are not finite.
         """
         return self.like_vector(self.embedded(wave, sample_rate), top=top, where=where)
 
     def like_vector(self, vector: np.ndarray, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
-        """The clips nearest to a vector, (embedding,) of unit norm: of a description or of a sound.
+        """Find the clips nearest to the vector of a text or a sound, (embedding,) of unit norm.
 
         Raises:
             SearchError: A condition can't be read.
         """
         among = mask(self.index.rows, where)
-        # A few clips that meet the conditions are compared faster than they are found in the lists.
+        # A few clips that meet the conditions are faster to score than to look up in the lists.
         if self._approximate is not None and (among is None or among.mean() >= FEW):
             likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
             order, scores = nearest(self.index.vectors[likely], vector, top)
@@ -154,32 +169,54 @@ class Searcher:
         ]
 
     def describe(self, vector: np.ndarray, *, top: int = 10) -> list[Description]:
-        """The captions of the corpus that fit a clip best, given the clip's vector (`vector`, `embedded`)."""
+        """Find the captions that fit a clip best, given its vector (`vector` or `embedded`)."""
         scores = self.index.caption_vectors @ vector
         return [Description(str(self.index.captions[row].as_py()), float(scores[row])) for row in best(scores, top)]
 
     def vector(self, utterance_id: str) -> np.ndarray:
-        """(embedding,) of a clip of the index.
+        """Look up the vector of a clip of the index, (embedding,).
 
         Raises:
-            SearchError: It has no such clip.
+            SearchError: The index has no such clip.
         """
         return np.asarray(self.index.vectors[self._number(utterance_id)])
 
     def embedded(self, wave: np.ndarray, sample_rate: Hertz) -> np.ndarray:
-        """(embedding,) of a wave, (samples,) float32.
+        """Embed a wave, (samples,) float32, as (embedding,).
 
         Raises:
-            SearchError: It is too short, or has samples that are no numbers.
+            SearchError: The wave is too short, or has samples that are not finite.
         """
         if wave.ndim != 1 or len(wave) < MIN_CLIP * sample_rate or not np.isfinite(wave).all():
-            raise SearchError(f"the clip must be mono, sound, and last {MIN_CLIP:g} s at least")
+            raise SearchError(f"the clip must be mono, have finite samples and last at least {MIN_CLIP:g} s")
         return (
             self.model.embed_audio([resample(wave, sample_rate, self.model.audio_encoder.sample_rate)])[0].cpu().numpy()
         )
 
+    def wave_of(self, file: Path) -> tuple[np.ndarray, Hertz]:
+        """Decode a recording to search with: any file with sound, whose first audio track is used.
+
+        Returns:
+            (samples,) float32, mono, and its rate in hertz: the one that the model takes.
+
+        Raises:
+            SearchError: The file has more than MAX_RECORDING_BYTES, lasts less than MIN_CLIP or
+                more than MAX_RECORDING, is silent, or can't be decoded.
+            OSError: The file can't be read.
+        """
+        if (size := file.stat().st_size) > MAX_RECORDING_BYTES:
+            raise SearchError(too_large(file.name, size))
+        rate = self.model.audio_encoder.sample_rate
+        settings = DecodeSettings(min_duration=MIN_CLIP, max_duration=MAX_RECORDING, timeout=_DECODE_TIMEOUT)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                wave = decode(file, Path(folder) / "wave", sample_rate=rate, settings=settings)
+            except Refused as refused:
+                raise SearchError(_refusal(file.name, refused)) from refused
+            return wave.mean(axis=0), rate
+
     def row(self, utterance_id: str) -> dict[str, Any]:
-        """What the corpus says of a clip.
+        """Look up the corpus row of a clip, without its audio.
 
         Raises:
             SearchError: The index has no such clip.
@@ -207,30 +244,31 @@ class Searcher:
 
     def _reranked(self, query: str, hits: list[Hit], count: int) -> list[Hit]:
         if self._sound is None:
-            raise SearchError("re-ranking listens to the clips: open the searcher with the sound of the corpus")
+            raise SearchError("re-ranking needs the clips: open the searcher with the sound of the corpus")
         head, rest = hits[:count], hits[count:]
         features = {}
         for id_, flac in self._sound([hit.utterance_id for hit in head]):
-            wave, rate = decode_flac(flac)
-            features[id_] = self.model.audio_features(resample(wave, rate, self.model.audio_encoder.sample_rate))
+            wave = decode_clip(flac, self.model.audio_encoder.sample_rate)
+            features[id_] = self.model.audio_features(wave)
         text = self.model.text_encoder.features([query])[0]
         with torch.inference_mode():
             audio = pad([features[hit.utterance_id] for hit in head]).to(self.model.device)
             logits = self.model.match(audio, pad([text] * len(head)).to(self.model.device)).cpu().numpy()
         order = best(logits, len(head))
-        found = [(head[at], float(logits[at])) for at in order] + [(hit, None) for hit in rest]
-        return [Hit(rank, hit.score, match, hit.row) for rank, (hit, match) in enumerate(found, start=1)]
+        ranked = [(head[at], float(logits[at])) for at in order] + [(hit, None) for hit in rest]
+        return [Hit(rank, hit.score, match, hit.row) for rank, (hit, match) in enumerate(ranked, start=1)]
 
 
 def nearest(
     vectors: np.ndarray, query: np.ndarray, top: int, among: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact search: the rows with the largest inner product, best first, and those products.
+    """Search exactly: the rows with the largest inner product, best first, and those products.
 
     Args:
         vectors: (rows, width).
         query: (width,).
-        among: (rows,) of bool, the rows to look at; None: all.
+        top: Number of rows to find.
+        among: (rows,) bool, the rows to consider; None: all.
     """
     if among is None:
         scores = vectors @ query
@@ -243,7 +281,7 @@ def nearest(
 
 
 def best(scores: np.ndarray, top: int) -> np.ndarray:
-    """Positions of the highest scores, the highest first; of equal ones the first."""
+    """Rank scores: the positions of the highest, in descending order; ties in order of position."""
     top = max(1, top)
     if top < len(scores):
         lowest = np.partition(scores, len(scores) - top)[len(scores) - top]
@@ -251,3 +289,17 @@ def best(scores: np.ndarray, top: int) -> np.ndarray:
     else:
         candidates = np.arange(len(scores))
     return candidates[np.argsort(-scores[candidates], kind="stable")][:top]
+
+
+def too_large(name: str, size: int) -> str:
+    """Word the refusal of a file of `size` bytes, more than MAX_RECORDING_BYTES."""
+    limit = MAX_RECORDING_BYTES / 1e6
+    return f"{name} has {size / 1e6:.1f} MB; the limit is {limit:.0f} MB. Cut it, or use only its sound."
+
+
+def _refusal(name: str, refused: Refused) -> str:
+    if refused.reason == "too_long":
+        return f"{name} is too long: a recording to search with lasts at most {MAX_RECORDING:g} s. Cut it first."
+    if refused.reason == "too_short":
+        return f"{name} is too short: a recording to search with lasts at least {MIN_CLIP:g} s."
+    return refused.detail

@@ -96,11 +96,11 @@ EVALUATION = [
     Moment("evaluation", "tasks.events:announce_event", "before", argument="fsclap.evaluation.finished"),
 ]
 INDEX = [
-    Moment("index", "fsclap.retrieval.index:build_index", "before"),
-    Moment("index", "fsclap.retrieval.index:_Filling.put", "after"),
-    Moment("index", "fsclap.retrieval.index:_Filling.finish", "after"),
-    Moment("index", "fsclap.retrieval.index:_write", "after"),
-    Moment("index", "fsclap.retrieval.index:build_index", "after"),
+    Moment("index", "fsclap.retrieval.build:build_index", "before"),
+    Moment("index", "fsclap.retrieval.build:_Filling.put", "after"),
+    Moment("index", "fsclap.retrieval.build:_Filling.finish", "after"),
+    Moment("index", "fsclap.retrieval.build:_write", "after"),
+    Moment("index", "fsclap.retrieval.build:build_index", "after"),
 ]
 MOMENTS = [*BUILD, *TRAINING, *EVALUATION, *INDEX]
 STAGES = (*dict.fromkeys(moment.stage for moment in MOMENTS), "any")

@@ -15,17 +15,11 @@ from fsclap.retrieval.index import Index
 from fsclap.retrieval.search import Searcher
 from storage.versions import CorpusVersion
 from tests.browser.chromium import MISSING, find, launch
-from tests.fsclap.retrieval.conftest import (  # noqa: F401 (fixtures)
-    corpus_folder,
-    index_folder,
-    model_folder,
-    one_thread,
-    searcher,
-    version,
-    waves,
-)
 from tests.fsclap.retrieval.serving import served
 from tests.fsclap.retrieval.test_judging import InMemory
+from tests.fsclap.training.conftest import one_thread
+
+__all__ = ["one_thread"]
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 COLUMNS = 8
@@ -47,9 +41,9 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def mapped(
-    index_folder: Path,  # noqa: F811
-    searcher: Searcher,  # noqa: F811
-    version: CorpusVersion,  # noqa: F811
+    index_folder: Path,
+    searcher: Searcher,
+    version: CorpusVersion,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Searcher:
     """A searcher of which the map is there: a grid, row by row."""
@@ -68,7 +62,7 @@ def log() -> InMemory:
 
 
 @pytest.fixture(scope="module")
-def address(mapped: Searcher, version: CorpusVersion, log: InMemory) -> Iterator[str]:  # noqa: F811
+def address(mapped: Searcher, version: CorpusVersion, log: InMemory) -> Iterator[str]:
     with served(make_app(mapped, version.audio, log)) as address:
         yield address
 

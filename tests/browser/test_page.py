@@ -12,7 +12,7 @@ from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.search import Searcher
 from storage.versions import CorpusVersion
 from tests.browser.conftest import COLUMNS, opened
-from tests.fsclap.retrieval.conftest import HOSTILE
+from tests.fsclap.retrieval.fixtures import HOSTILE
 from tests.fsclap.retrieval.serving import served
 from tests.fsclap.retrieval.test_judging import InMemory
 

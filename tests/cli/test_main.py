@@ -68,7 +68,7 @@ def test_weights_that_are_here_are_shown_with_size_and_licence(
 
 def test_a_hub_without_a_name_is_a_wrong_call(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "fetch", "--hub", "huggingface"]) == 2
-    assert "go with the name of a model" in capsys.readouterr().err
+    assert "need the name of a model" in capsys.readouterr().err
 
 
 def test_all_that_fails_is_told_and_the_rest_is_tried(library: Path) -> None:
@@ -94,7 +94,9 @@ def corpus(tmp_path: Path) -> Corpus:
     return corpus
 
 
-WAITING = "import logging, sys; from fsclap import cli; logging.basicConfig(level=logging.INFO); sys.exit(cli.main())"
+WAITING = (
+    "import logging, sys; from cli import main as cli; logging.basicConfig(level=logging.INFO); sys.exit(cli.main())"
+)
 Shown = pytest.CaptureFixture[str]
 SECOND = rows_of("e2", kept=2)["source"]["source_id"]
 
@@ -107,9 +109,9 @@ def lose_a_shard(corpus: Corpus) -> str:
 
 def test_a_whole_corpus_is_said_to_be_whole(corpus: Corpus, capsys: Shown) -> None:
     assert cli.main(["corpus", "verify", corpus.location]) == 0
-    assert capsys.readouterr().out == "2 sources, 3 utterances, 6 shards: whole\n"
+    assert capsys.readouterr().out == "2 sources, 3 utterances, 6 shards: intact\n"
     assert cli.main(["corpus", "verify", corpus.location, "--no-audio"]) == 0
-    assert "their sound was not decoded" in capsys.readouterr().out
+    assert "the sound was not decoded" in capsys.readouterr().out
 
 
 def test_a_damaged_corpus_is_repaired_by_what_verify_names(corpus: Corpus, capsys: Shown) -> None:
@@ -117,7 +119,7 @@ def test_a_damaged_corpus_is_repaired_by_what_verify_names(corpus: Corpus, capsy
     assert cli.main(["corpus", "verify", corpus.location]) == 1
     problem, summary = capsys.readouterr().out.splitlines()
     assert problem.startswith("shard_missing: ")
-    assert problem.endswith(f"{shard} is gone; build again: {SECOND}")
+    assert problem.endswith(f"{shard} is missing; build again: {SECOND}")
     assert f"`fsclap corpus repair {corpus.location}`" in summary
     assert cli.main(["corpus", "repair", corpus.location]) == 0
     assert SECOND in capsys.readouterr().out
@@ -140,7 +142,7 @@ def test_what_verify_finds_can_be_read_by_a_program(corpus: Corpus, capsys: Show
 def test_sources_are_taken_out_by_name(corpus: Corpus, capsys: Shown) -> None:
     assert cli.main(["corpus", "forget", corpus.location, SECOND, "abcd"]) == 0
     shown = capsys.readouterr()
-    assert "1 sources taken out" in shown.out
+    assert "1 sources removed" in shown.out
     assert f"not in {corpus.location}: abcd" in shown.err
     assert SECOND not in corpus.ledger()
 
@@ -152,7 +154,7 @@ def test_the_history_can_be_gone_back_in(corpus: Corpus, capsys: Shown) -> None:
         ("1", "3", "+series-a/e1"), ("2", "5", "+series-a/e2"), ("3", "3", "~series-a/e1"),
     ]  # fmt: skip
     assert cli.main(["corpus", "restore", corpus.location, "2"]) == 0
-    assert capsys.readouterr().out == "Version 4 holds what version 2 held.\n"
+    assert capsys.readouterr().out == "Version 4 has the content of version 2.\n"
     assert corpus.utterances(columns=["utterance_id"]).num_rows == 5
     assert cli.main(["corpus", "verify", corpus.location]) == 0
     assert cli.main(["corpus", "restore", corpus.location, "9"]) == 1
@@ -163,7 +165,7 @@ def test_a_vacuum_says_what_it_removes(corpus: Corpus, capsys: Shown) -> None:
     replaced = next(shard for shard in corpus.shards(version=2) if shard not in corpus.shards())
     path = corpus.folder / "utterances" / replaced
     assert cli.main(["corpus", "vacuum", corpus.location]) == 0
-    assert capsys.readouterr().out == "0 files, 0.0 MB, removed\n", "thirty days are kept by default"
+    assert capsys.readouterr().out == "0 files, 0.0 MB, deleted\n", "thirty days are kept by default"
     assert cli.main(["corpus", "vacuum", corpus.location, "--keep-days", "0"]) == 2
     assert "stop all workers, then add --force" in capsys.readouterr().err
     forced = ["corpus", "vacuum", corpus.location, "--keep-days", "0", "--force"]

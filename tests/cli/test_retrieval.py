@@ -2,21 +2,26 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from fastapi.testclient import TestClient
 
 from cli import main as cli
 from fsclap.audio import decode_flac
-from fsclap.retrieval.search import Searcher
+from fsclap.retrieval.app import make_app
+from fsclap.retrieval.search import MAX_RECORDING_BYTES, Searcher
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
-from tests.fsclap.retrieval.conftest import commit, make_model
+from tests.fsclap.retrieval.fixtures import commit, make_model
 
 Shown = pytest.CaptureFixture[str]
 QUERY = "a weary voice, speaking slowly"
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str | Path) -> int:
@@ -91,6 +96,77 @@ def test_a_recording_finds_the_clip_that_it_is(
     assert captions == [description.caption for description in searcher.describe(searcher.vector(id_), top=2)]
     assert run("describe", "--like", id_, "--index", index_folder, "--top", "2") == 0
     assert capsys.readouterr().out.count("\n") == 2
+
+
+def recording(file: Path, seconds: float) -> Path:
+    noise = np.random.default_rng(0).normal(scale=0.1, size=round(seconds * 8000))
+    soundfile.write(file, noise, 8000, format="WAV")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answer"),
+    [
+        (0.05, "is too short: a recording to search with lasts at least 0.1 s"),
+        (0.2, None),
+        (59.9, None),
+        (60.1, "is too long: a recording to search with lasts at most 60 s"),
+        ("text", "in no media format that is read"),
+        ("nothing", "has 0 bytes"),
+        ("silence", "silence_dbfs"),
+        ("large", "has 20.0 MB; the limit is 20 MB"),
+    ],
+)
+def test_the_command_and_the_page_accept_the_same_recordings(
+    seconds: float | str,
+    answer: str | None,
+    index_folder: Path,
+    searcher: Searcher,
+    version: CorpusVersion,
+    tmp_path: Path,
+    capsys: Shown,
+) -> None:
+    file = tmp_path / "mine.wav"
+    if isinstance(seconds, float):
+        recording(file, seconds)
+    elif seconds == "silence":
+        soundfile.write(file, np.zeros(8000), 8000)
+    else:
+        file.write_bytes({"text": b"words " * 50, "nothing": b"", "large": bytes(MAX_RECORDING_BYTES + 1)}[seconds])
+    client = TestClient(make_app(searcher, version.audio, None), base_url="http://127.0.0.1")
+    headers = {"Content-Type": "application/octet-stream"}
+    page = client.post("/api/sound?top=3", content=file.read_bytes(), headers=headers).json()
+    status = run("search", "--clip", file, "--index", index_folder, "--top", "3", "--json")
+    shown = capsys.readouterr()
+    if answer is None:
+        assert status == 0
+        found = [(row["utterance_id"], pytest.approx(row["score"], abs=1e-5)) for row in json.loads(shown.out)]
+        assert [(clip["utterance_id"], clip["score"]) for clip in page["clips"]] == found
+    else:
+        assert status == 1
+        assert answer in page["error"]
+        assert shown.err.splitlines()[-1].replace(file.name, "The file") == page["error"]
+
+
+def test_a_search_loads_neither_plots_nor_training(index_folder: Path) -> None:
+    code = (
+        "import sys; from cli.main import main; status = main(sys.argv[1:]); "
+        "print(*sys.modules, file=sys.stderr); sys.exit(status)"
+    )
+    command = [sys.executable, "-c", code, "search", QUERY, "--index", str(index_folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "fsclap.retrieval.search" in loaded
+    unused = (
+        "matplotlib",
+        "fsclap.training",
+        "fsclap.evaluation",
+        "fsclap.retrieval.app",
+        "fastapi",
+        "umap",
+        "prefect",
+    )
+    assert loaded.isdisjoint(unused)
 
 
 def test_what_is_found_can_be_taken_away(index_folder: Path, tmp_path: Path, capsys: Shown) -> None:

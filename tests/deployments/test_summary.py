@@ -10,14 +10,11 @@ import soundfile
 from deployments import local
 from deployments.local import unfinished
 from deployments.summary import answers, evaluation_of, model_rows
-from fsclap.evaluation.report import headline
 from fsclap.evaluation.results import Evaluation
+from fsclap.evaluation.words import headline
 from fsclap.retrieval.search import Searcher
 from storage.versions import CorpusVersion
 from tests.fsclap.evaluation import examples
-from tests.fsclap.retrieval.conftest import corpus_folder, index_folder, model_folder, searcher, version, waves
-
-__all__ = ["corpus_folder", "index_folder", "model_folder", "searcher", "version", "waves"]
 
 
 def saved(models: Path, name: str, evaluation: Evaluation, *, age: int = 0) -> Path:

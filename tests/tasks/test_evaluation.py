@@ -14,10 +14,8 @@ from storage.judgements import Judgements
 from storage.rows import CorpusError
 from storage.versions import CorpusVersion
 from tasks.evaluation import evaluate_model
-from tests.fsclap.retrieval.conftest import commit, make_model, waves
+from tests.fsclap.retrieval.fixtures import commit, make_model
 from tests.fsclap.training.test_model_card import record
-
-__all__ = ["waves"]  # a fixture of the retrieval tests
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def model(corpus: Path, tmp_path: Path) -> Path:
     folder = make_model(tmp_path / "models" / "m", CorpusVersion.open(str(corpus)))
     split = Split.load(folder / "split.json")
     split.model_copy(update={"nearest": {"validation": None, "test": 0.5}}).save(folder / "split.json")
-    record().save(folder / "training.json")
+    record(languages=["en"]).save(folder / "training.json")
     epoch = {"step": 1, "epoch": 1, "epoch_loss": 1.0, "validation": 0.1}
     lines = [{"step": 1, "epoch": 1, "loss": 1.0, "lr": 0.001}, epoch]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -70,7 +68,7 @@ def test_judgements_come_into_an_evaluation_and_into_the_next_one(corpus: Path, 
     assert second.model_copy(update={"judged": None}) == first
     card = ModelCard.load(model / "README.md")
     assert "nDCG@10" in card.text
-    assert card.data.language == ["en"], "the training clips of this split are of one series"
+    assert card.data.language == ["en"]
     assert {result.metric_args["pool"] for result in card.data.eval_results} == {first.clips}
 
 

@@ -10,11 +10,12 @@ from fastapi.testclient import TestClient
 from bench.users import measure
 from fsclap.audio import decode_flac
 from fsclap.model import embedded
-from fsclap.retrieval.app import LARGEST, STATIC, allowed_hosts, make_app, shown
+from fsclap.retrieval.app import STATIC, make_app, shown
 from fsclap.retrieval.filters import Condition
+from fsclap.retrieval.guard import allowed_hosts
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.playback import peaks, ranged
-from fsclap.retrieval.search import Searcher
+from fsclap.retrieval.search import MAX_RECORDING_BYTES, Searcher
 from storage.versions import CorpusVersion
 from tests.fsclap.retrieval.serving import served
 
@@ -79,9 +80,9 @@ def test_conditions_narrow_a_search(client: TestClient, searcher: Searcher) -> N
     ("parameters", "said"),
     [
         ({"query": "  "}, "the query is empty"),
-        ({"query": QUERY, "where": "loudly"}, "is no condition"),
+        ({"query": QUERY, "where": "loudly"}, "is not a condition"),
         ({"query": QUERY, "where": "colour = red"}, "there is no column 'colour'"),
-        ({"query": QUERY, "where": "duration > long"}, "'long' is none"),
+        ({"query": QUERY, "where": "duration > long"}, "can't be compared with 'long'"),
         ({"query": QUERY, "top": "1000"}, "top: "),
         ({"query": "x" * 1001}, "query: "),
     ],
@@ -124,7 +125,7 @@ def test_a_recording_of_a_minute_and_a_second_is_refused(client: TestClient) -> 
     answer = client.post("/api/sound", content=sound.getvalue(), headers=BINARY)
     assert (answer.status_code, answer.json()) == (
         400,
-        {"error": "The recording may last at most 60 s; send another stretch."},
+        {"error": "The file is too long: a recording to search with lasts at most 60 s. Cut it first."},
     )
 
 
@@ -141,9 +142,9 @@ def test_a_recording_is_not_taken_without_type_or_length_or_beyond_the_limit(cli
 
     assert client.post("/api/sound", content=b"abc", headers={"Content-Type": "text/plain"}).status_code == 415
     assert client.post("/api/sound", content=pieces(), headers=BINARY).status_code == 411
-    large = client.post("/api/sound", content=b"\0" * (LARGEST + 1), headers=BINARY)
+    large = client.post("/api/sound", content=b"\0" * (MAX_RECORDING_BYTES + 1), headers=BINARY)
     assert large.status_code == 413
-    assert "20 MB are the most" in large.json()["error"]
+    assert "the limit is 20 MB" in large.json()["error"]
 
 
 def test_the_sound_of_a_clip(client: TestClient, version: CorpusVersion, clip: str) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fsclap.retrieval import approximate
+from fsclap.retrieval.build import build_index
 from fsclap.retrieval.filters import Condition
-from fsclap.retrieval.index import Index, build_index
+from fsclap.retrieval.index import Index
 from fsclap.retrieval.search import Searcher, nearest
 from storage.versions import CorpusVersion
 

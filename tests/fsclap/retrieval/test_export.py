@@ -153,7 +153,7 @@ def test_an_export_that_fails_leaves_nothing(
     gone = replace(hits[3], row=hits[3].row | {"utterance_id": f"{hits[3].row['source_id']}-99999"})
     with pytest.raises(CorpusError, match="has no utterance"):
         export_hits([*hits[:3], gone], version.audio, tmp_path / name, query=QUERY)
-    with pytest.raises(SearchError, match=f"no sound of {hits[1].utterance_id}"):
+    with pytest.raises(SearchError, match=f"no sound for {hits[1].utterance_id}"):
         export_hits(hits[:3], lambda ids: version.audio(ids[:1]), tmp_path / name, query=QUERY)
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_an_export_that_fails_leaves_nothing(
 def test_what_cannot_be_written_is_said(hits: list[Hit], version: CorpusVersion, tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"a folder \(no suffix\), .zip, .m3u, .m3u8 or .parquet, not to .rar"):
         export_hits(hits, version.audio, tmp_path / "found.rar", query=QUERY)
-    with pytest.raises(SearchError, match="nothing was found"):
+    with pytest.raises(SearchError, match="no clips to export"):
         export_hits([], version.audio, tmp_path / "found", query=QUERY)
     with pytest.raises(SearchError, match="nowhere does not exist"):
         export_hits(hits, version.audio, tmp_path / "nowhere" / "found.zip", query=QUERY)

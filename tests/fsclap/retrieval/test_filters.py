@@ -57,7 +57,8 @@ def test_all_conditions_must_hold() -> None:
 
 @pytest.mark.parametrize(
     ("condition", "said"),
-    [("emotion", "no condition"), ("= sad", "no condition"), ("", "no condition"), ("mood=sad", "attributes.pitch_hz"),
+    [("emotion", "not a condition"), ("= sad", "not a condition"), ("", "not a condition"),
+     ("mood=sad", "attributes.pitch_hz"),
      ("attributes=1", "no column"), ("style=low", "no column"), ("duration>long", "double"),
      ("sample_rate=1.5", "int32")],
 )  # fmt: skip

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from fsclap.audio import decode_flac, resample
-from fsclap.retrieval.index import Index, SearchError, build_index, model_digest
+from fsclap.retrieval.build import build_index
+from fsclap.retrieval.index import Index, SearchError, model_digest
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
-from tests.fsclap.retrieval.conftest import CLIPS, commit, make_model
+from tests.fsclap.retrieval.fixtures import CLIPS, commit, make_model
 
 
 class Listened(CorpusVersion):
@@ -108,7 +109,7 @@ def test_another_model_embeds_everything(own_corpus: Path, model_folder: Path, t
 def test_a_build_that_was_killed_goes_on_where_it_was(
     own_corpus: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fsclap.retrieval.index._CLIPS_AT_A_TIME", 6)
+    monkeypatch.setattr("fsclap.retrieval.build._CLIPS_AT_A_TIME", 6)
 
     class Killed(CorpusVersion):
         def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:

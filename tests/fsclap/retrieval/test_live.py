@@ -1,4 +1,4 @@
-"""A page that runs while its index is built anew."""
+"""A page that runs while its index is rebuilt."""
 
 import logging
 import shutil
@@ -10,13 +10,14 @@ import pytest
 from fastapi import FastAPI
 
 from fsclap.retrieval.app import make_app
-from fsclap.retrieval.index import RECORD, build_index
+from fsclap.retrieval.build import build_index
+from fsclap.retrieval.index import RECORD
 from fsclap.retrieval.live import live_app
 from fsclap.retrieval.search import Searcher
 from harness.faults.stand import until
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
-from tests.fsclap.retrieval.conftest import commit
+from tests.fsclap.retrieval.fixtures import commit
 from tests.fsclap.retrieval.serving import served
 
 
@@ -66,11 +67,11 @@ def test_a_page_stays_with_its_index_when_the_new_one_can_not_be_used(
     with served(page(index, corpus)) as address, httpx.Client(base_url=address) as client:
         record = (index / RECORD).read_text()
         (index / RECORD).write_text("{")
-        until(lambda: "goes on with what it has" in caplog.text, patience=60, what="the record is refused")
+        until(lambda: "still shows the old index" in caplog.text, patience=60, what="the record is refused")
         assert "damaged" in caplog.text
         assert client.get("/api/search", params={"query": "a voice"}).json()["clips"]
         (index / RECORD).write_text(record.replace('"clips": 40', '"clips": 39'))
-        until(lambda: caplog.text.count("goes on with what it has") >= 2, patience=60, what="and so is the next")
+        until(lambda: caplog.text.count("still shows the old index") >= 2, patience=60, what="and so is the next")
         assert client.get("/api/corpus").json()["clips"] == 40
 
 

@@ -38,7 +38,7 @@ def test_a_map_lies_in_the_unit_square_and_is_made_once(index: Index, monkeypatc
     assert places.shape == (10, 2)
     assert places.min(axis=0) == pytest.approx([0, 0])
     assert places.max() == pytest.approx(1)
-    monkeypatch.setattr(corpus_map, "umap_2d", None)  # would fail if it was called
+    monkeypatch.setattr("fsclap.evaluation.plots.umap_2d", None)  # would fail if it was called
     make_map(small)
     assert not list(file_of(small).parent.glob(".map*"))
 
@@ -70,7 +70,7 @@ def test_what_colours_say(index: Index, version: CorpusVersion, searcher: Search
     assert "attributes.pitch_slope_st" not in answer["columns"]  # null in all clips
     wrong = client.get("/api/map/values", params={"column": "text"})
     assert wrong.status_code == 400
-    assert "not coloured by 'text'" in wrong.json()["error"]
+    assert "can't be coloured by 'text'" in wrong.json()["error"]
 
 
 def test_of_many_names_the_rarest_share_a_colour() -> None:
@@ -83,7 +83,7 @@ def test_of_many_names_the_rarest_share_a_colour() -> None:
 
 def test_one_clip_is_no_map(index: Index) -> None:
     alone = replace(index, vectors=index.vectors[:1], rows=index.rows.slice(0, 1))
-    with pytest.raises(SearchError, match="one clip"):
+    with pytest.raises(SearchError, match="at least two clips"):
         CorpusMap(alone).places()
 
 

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fsclap.audio import decode_flac
+from fsclap.retrieval.build import build_index
 from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.search import Searcher, best, nearest
 from storage.versions import CorpusVersion
-from tests.fsclap.retrieval.conftest import make_model
+from tests.fsclap.retrieval.fixtures import make_model
 
 QUERY = "a weary voice, speaking slowly"
 
@@ -111,8 +112,6 @@ def test_re_ranking_wants_a_matching_head(searcher: Searcher) -> None:
 
 
 def test_the_matching_head_orders_the_best(version: CorpusVersion, tmp_path: Path) -> None:
-    from fsclap.retrieval.index import build_index
-
     model = make_model(tmp_path / "model", version, rerank=True)
     index = build_index(tmp_path / "index", model, version, device="cpu", progress=False)
     searcher = Searcher.open(index.folder, sound=version.audio, device="cpu")

@@ -1,0 +1,209 @@
+"""Commands that maintain a corpus: `fsclap corpus ...`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.errors import Run, command
+
+if TYPE_CHECKING:
+    from storage.corpus import Corpus
+    from storage.maintenance import Change
+
+_SHOWN_SOURCES = 6
+
+
+def add_commands(commands: Any) -> None:
+    """Add `corpus` to the subparsers of `fsclap`."""
+    corpus = commands.add_parser("corpus", help="check, repair and export a corpus").add_subparsers(required=True)
+    _add_verify(corpus)
+    _add(corpus, "repair", _repair, help="remove what verify finds damaged; the next build makes it again")
+    forget = _add(corpus, "forget", _forget, help="remove sources; the next build makes them again")
+    forget.add_argument("source", nargs="+", help="source id, as in the ledger and in the output of verify")
+    _add(corpus, "history", _history, help="list the versions of the utterances and what each of them changed")
+    restore = _add(corpus, "restore", _restore, help="go back to an earlier version; the ones in between are kept")
+    restore.add_argument("version", type=int, help="number of the version, as in the output of history")
+    _add_vacuum(corpus)
+    _add_export(corpus)
+
+
+def _add_verify(commands: Any) -> None:
+    help_ = "check that every committed row exists exactly once, unchanged, with sound that can be decoded"
+    verify = _add(commands, "verify", _verify, help=help_)
+    verify.add_argument("--no-audio", dest="audio", action="store_false", help="do not decode the clips: faster")
+    verify.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+
+
+def _add_vacuum(commands: Any) -> None:
+    vacuum = _add(
+        commands,
+        "vacuum",
+        _vacuum,
+        help="delete files that no recent version needs",
+        description="Delete shards that were replaced, and files that killed writers left, once they are older than "
+        "--keep-days. Versions from before that can't be read, trained on or restored any more.",
+    )
+    vacuum.add_argument("--keep-days", type=float, default=30, metavar="N", help="default: %(default)s")
+    vacuum.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
+    vacuum.add_argument("--force", action="store_true", help="allow less than a day; stop all workers first")
+
+
+def _add_export(commands: Any) -> None:
+    export = _add(commands, "export", _export, help="copy the current version into a clean folder")
+    export.add_argument("destination", type=Path, help="folder to create")
+    export.add_argument(
+        "--format",
+        choices=("parquet", "webdataset", "shar"),
+        default="parquet",
+        help="parquet: tables with the card (default); webdataset: tar shards of FLAC and JSON; shar: for lhotse",
+    )
+
+
+def _add(commands: Any, name: str, run: Run, **texts: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, **texts)
+    parser.add_argument("corpus", help="folder of the corpus")
+    parser.set_defaults(run=command(run, _errors))
+    return parser
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from storage.rows import CorpusError
+
+    return (CorpusError,)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.verify import verify
+
+    report = verify(Corpus.at(options.corpus), audio=options.audio)
+    if options.json:
+        print(json.dumps(asdict(report), indent=1))
+        return 1 if report.problems else 0
+    for problem in report.problems:
+        print(f"{problem.code}: {problem.message}; build again: {', '.join(problem.sources) or 'none'}")
+    for note in report.notes:
+        print(f"note: {note}")
+    print(f"{report.sources} sources, {report.utterances} utterances, {report.shards} shards: ", end="")
+    if not report.problems:
+        print("intact" if options.audio else "intact; the sound was not decoded")
+        return 0
+    print(
+        f"{len(report.problems)} problems, {len(report.damaged_sources())} sources to build again. "
+        f"`fsclap corpus repair {options.corpus}` removes what is damaged; the next build, or refresh-corpus, makes "
+        "it again from the work files."
+    )
+    return 1
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.deltalog import require_corpus
+    from storage.maintenance import repair
+
+    corpus = Corpus.at(options.corpus)
+    require_corpus(corpus)
+    with corpus.lock():
+        done = repair(corpus)
+    print("\n".join(done) or "Nothing was damaged.")
+    return 0
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.maintenance import forget
+
+    corpus = Corpus.open(options.corpus)
+    with corpus.lock():
+        removed = forget(corpus, options.source)
+    unknown = sorted(set(options.source) - set(removed))
+    print(f"{len(removed)} sources removed; the next build, or refresh-corpus, makes them again.")
+    if unknown:
+        print(f"not in {options.corpus}: {', '.join(unknown)}", file=sys.stderr)
+    return 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.maintenance import history
+
+    corpus = Corpus.open(options.corpus)
+    names = {source_id: f"{row['series']}/{row['episode']}" for source_id, row in corpus.ledger().items()}
+    for change in history(corpus):
+        print(_change_line(change, names))
+    return 0
+
+
+def _change_line(change: "Change", names: dict[str, str]) -> str:
+    changes = (("+", change.added), ("~", change.replaced), ("-", change.removed))
+    sources = [f"{sign}{names.get(source_id, source_id)}" for sign, ids in changes for source_id in ids]
+    more = f" and {len(sources) - _SHOWN_SOURCES} more" if len(sources) > _SHOWN_SOURCES else ""
+    gone = "" if change.readable else " (its shards are gone)"
+    return (
+        f"{change.number:6d}  {change.time:%F %T}  {change.rows:8d} rows  {change.operation}{gone}  "
+        f"{', '.join(sources[:_SHOWN_SOURCES])}{more}"
+    )
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.maintenance import restore
+
+    corpus = Corpus.open(options.corpus)
+    with corpus.lock():
+        removed = restore(corpus, options.version)
+    print(f"Version {corpus.version()} has the content of version {options.version}.")
+    if removed:
+        print(f"Removed, because half committed then or damaged since: {', '.join(removed)}")
+    return 0
+
+
+def _vacuum(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.maintenance import vacuum
+
+    if options.keep_days < 1 and not options.force:
+        print(
+            "--keep-days below 1 could delete what a worker is writing now; stop all workers, then add --force",
+            file=sys.stderr,
+        )
+        return 2
+    corpus = Corpus.open(options.corpus)
+    with corpus.lock():
+        removed = vacuum(corpus, keep=timedelta(days=options.keep_days), dry_run=options.dry_run)
+    print("".join(f"{file.size:12d}  {file.path}\n" for file in removed), end="")
+    size = sum(file.size for file in removed)
+    print(f"{len(removed)} files, {size / 1e6:.1f} MB, {'to be deleted' if options.dry_run else 'deleted'}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.interop import export_shar, export_webdataset
+
+    writers: dict[str, Callable[[Corpus, Path], list[Path]]] = {
+        "parquet": _export_parquet, "webdataset": export_webdataset, "shar": export_shar,
+    }  # fmt: skip
+    print("\n".join(map(str, writers[options.format](Corpus.open(options.corpus), options.destination))))
+    return 0
+
+
+def _export_parquet(corpus: "Corpus", destination: Path) -> list[Path]:
+    from fsclap.corpus.filtering.consistency import effective_threshold
+    from fsclap.corpus.settings import BuildSettings
+    from storage.build_record import read_build
+    from storage.export import export
+
+    settings = BuildSettings.model_validate((read_build(corpus) or {}).get("settings", {})).resolved()
+    return export(
+        corpus,
+        destination,
+        title=f"Emotional speech: {Path(corpus.location).name}",
+        settings=settings.model_dump(mode="json"),
+        threshold=effective_threshold(settings.consistency, settings.engine("diarization")),
+    )

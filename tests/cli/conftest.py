@@ -1,0 +1,3 @@
+from tests.fsclap.training.conftest import one_thread
+
+__all__ = ["one_thread"]  # vectors are compared to the last bit
