@@ -1,4 +1,4 @@
-// A clip as a card: how it sounds, what is said, what was measured, where it comes from.
+// A clip as a card: its caption, words, measurements and source.
 
 import { clock, el } from "./dom.js";
 import { clipDeck } from "./player.js";
@@ -16,7 +16,7 @@ const MEASURES = {
   spectral_tilt_db: ["Spectral tilt", (v) => `${v.toFixed(1)} dB`],
   aperiodicity: ["Breath and noise", percent],
   quality: ["Sound quality", (v) => `${v.toFixed(1)} of 5`],
-  overlap: ["Another voice", percent],
+  overlap: ["Overlapping speech", percent],
 };
 
 export const readable = (name) => {
@@ -25,7 +25,7 @@ export const readable = (name) => {
   return words.charAt(0).toUpperCase() + words.slice(1);
 };
 
-/** A card. `level` is that of its heading; `deck` is the element's player. */
+/** A card with a heading of this level; its property `deck` is the player. */
 export function card(clip, level = 2) {
   const deck = clipDeck(clip.utterance_id, clip.caption, clip.duration);
   const element = el("article", { class: "card", "aria-label": clip.caption },
@@ -42,20 +42,20 @@ export function card(clip, level = 2) {
 
 function score(value) {
   if (value === undefined) return null;
-  return el("p", { class: "score", title: "Cosine of the query and the clip, -1 to 1" },
+  return el("p", { class: "score", title: "Cosine similarity of query and clip, -1 to 1" },
     el("span", { class: "of" }, "similarity "), value.toFixed(3));
 }
 
 function words(clip) {
-  const found = (clip.style ?? []).map(({ attribute, word }) => [readable(attribute), word]);
+  const list = (clip.style ?? []).map(({ attribute, word }) => [readable(attribute), word]);
   if (clip.emotion) {
     const sure = clip.emotion_confidence === null ? "" : ` (${percent(clip.emotion_confidence)})`;
-    found.unshift(["Emotion", clip.emotion + sure]);
+    list.unshift(["Emotion", clip.emotion + sure]);
   }
-  for (const event of clip.events ?? []) found.push(["Event", event]);
-  if (!found.length) return null;
+  for (const event of clip.events ?? []) list.push(["Event", event]);
+  if (!list.length) return null;
   return el("ul", { class: "words", "aria-label": "How it sounds" },
-    ...found.map(([name, word]) => el("li", {}, el("span", { class: "of" }, name), " ", word)));
+    ...list.map(([name, word]) => el("li", {}, el("span", { class: "of" }, name), " ", word)));
 }
 
 function origin(clip) {

@@ -1,4 +1,4 @@
-// Elements, requests, and how times read. Whatever the corpus holds becomes text, never markup.
+// Elements, requests and number formats. Content of the corpus becomes text, never markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -23,21 +23,21 @@ function filled(element, attributes, children) {
 
 export class ApiError extends Error {}
 
-/** JSON from the server; an ApiError says what is wrong in words for the reader. */
+/** Fetch JSON from the server; an ApiError has a message for the user. */
 export async function api(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server does not answer. Look whether fsclap app is still running, then try again.");
+    throw new ApiError("The server does not answer. Check that fsclap app is still running, then try again.");
   }
   const body = await response.json().catch(() => null);
   if (!response.ok) throw new ApiError(body?.error ?? `The server answered ${response.status} ${response.statusText}.`);
   return Object.assign(body, { status: response.status });
 }
 
-/** What went wrong, in an element with role="alert", with a way to try again. */
+/** Show an error in an element with role="alert", with a button to try again. */
 export function showProblem(place, error, again = null) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) console.error(error);

@@ -1,4 +1,4 @@
-// Judging: one description, one clip at a time, and nothing that says what the model or the corpus thinks of it.
+// Judging: one description, one clip at a time, and no hint of what the model or the corpus says about it.
 
 import { api, byId, showProblem } from "./dom.js";
 import { clipDeck, stop } from "./player.js";
@@ -7,11 +7,11 @@ const KEYS = { 1: "fits", 2: "partly", 3: "no" };
 const buttons = [...document.querySelectorAll("[data-verdict]")];
 let allowed = false;
 let judge = "";
-let round = null; // what the server gave: query, clips, ...
-let own = null; // the judge's own query
-let at = 0; // in round.clips
+let round = null; // the server's answer: query, clips, ...
+let customQuery = null; // the query that the judge entered
+let at = 0; // position in round.clips
 let deck = null;
-let heard = false;
+let audible = false; // the current clip has begun to sound
 let sending = false;
 let shown = false;
 
@@ -20,7 +20,7 @@ export function setUp(about) {
   byId("judge-start").addEventListener("submit", (event) => {
     event.preventDefault();
     judge = byId("judge-name").value.trim();
-    own = byId("judge-query").value.trim() || null;
+    customQuery = byId("judge-query").value.trim() || null;
     localStorage.setItem("judge", judge);
     next(0);
   });
@@ -35,7 +35,7 @@ export function show() {
   shown = true;
   if (!allowed) {
     byId("judge-start").hidden = true;
-    say("Judging is switched off: this page was started without a place to keep judgements.");
+    say("Judging is switched off: this page has nowhere to store judgements.");
   } else if (round?.clips.length) pair();
   else begin();
 }
@@ -48,7 +48,7 @@ function begin(message = "") {
   stop();
   round = null;
   byId("judge-name").value = localStorage.getItem("judge") ?? "";
-  byId("judge-about").textContent = "You hear clips one at a time and say how well each fits a description. Clips are in no order, and some are there by chance.";
+  byId("judge-about").textContent = "You hear one clip at a time and say how well it fits a description. The clips are in random order, and some were chosen at random.";
   byId("judge-start").hidden = false;
   byId("judge-pair").hidden = true;
   byId("judge-problem").replaceChildren();
@@ -60,7 +60,7 @@ async function next(start) {
   say("Choosing clips …");
   byId("judge-problem").replaceChildren();
   const parameters = new URLSearchParams({ judge, start });
-  if (own) parameters.set("query", own);
+  if (customQuery) parameters.set("query", customQuery);
   try {
     round = await api(`/api/judging?${parameters}`);
   } catch (error) {
@@ -69,21 +69,21 @@ async function next(start) {
     return;
   }
   if (!round.clips.length) {
-    begin(own ? "You have judged all clips of this description. Give another one." : "Nothing is left to judge. Thank you.");
+    begin(customQuery ? "You have judged all clips for this description. Enter another one." : "There is nothing left to judge. Thank you.");
     return;
   }
   at = 0;
-  say(round.part === "all" ? "The model has no test part (split.json), so clips of the whole corpus are judged." : "");
+  say(round.part === "all" ? "The model has no test split (split.json), so the clips are from the whole corpus." : "");
   byId("judge-start").hidden = true;
   byId("judge-pair").hidden = false;
   pair();
 }
 
 function pair() {
-  heard = false;
+  audible = false;
   const clip = round.clips[at];
   deck = clipDeck(clip, "the clip", null, () => {
-    heard = true;
+    audible = true;
     ready();
   });
   byId("judge-deck").replaceChildren(deck.element);
@@ -93,24 +93,24 @@ function pair() {
   byId("judge-progress").textContent = `Clip ${done + 1} of ${round.pool}, ${which}`;
   byId("judge-back").disabled = at === 0;
   ready();
-  deck.button.focus(); // so that Space plays, and does not judge the next clip with the last button
+  deck.button.focus(); // so that Space plays, instead of pressing the last button for the next clip
   deck.play();
 }
 
 function ready() {
-  for (const button of buttons) button.disabled = !heard || sending;
+  for (const button of buttons) button.disabled = !audible || sending;
 }
 
 function step(by) {
   byId("judge-problem").replaceChildren();
   at += by;
   if (at < round.clips.length) pair();
-  else if (own) begin("You have been through the clips of this description. Give another one, or start again for what you skipped.");
+  else if (customQuery) begin("That was the last clip for this description. Enter another one, or start again to judge the clips you skipped.");
   else next(round.number + 1);
 }
 
 async function decide(verdict) {
-  if (!heard || sending) return;
+  if (!audible || sending) return;
   sending = true;
   ready();
   const judgement = { query: round.query, utterance_id: round.clips[at], verdict, judge };
@@ -131,7 +131,7 @@ function key(event) {
   if (event.target.closest("input, select, textarea")) return;
   if (event.key in KEYS) {
     event.preventDefault();
-    if (heard) decide(KEYS[event.key]);
+    if (audible) decide(KEYS[event.key]);
     else say("Listen to the clip first.");
   } else if (event.key === " " && !event.target.closest("button, a, summary")) {
     event.preventDefault();

@@ -1,23 +1,24 @@
-// The map: a canvas of points, of which one is chosen, by pointer or by keys, and heard.
+// The map: a canvas of points; a click or the keyboard chooses one and plays its clip.
 
 import { api, byId, counted, el, showProblem, svg } from "./dom.js";
 import { card, readable } from "./card.js";
 
-// Colours that are told apart with any kind of colour vision (Okabe and Ito), each with a shape of its own as well.
+// Distinguishable with any kind of colour vision (Okabe and Ito); each colour has a shape as well.
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
 const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "wedge"];
 const NONE = "#8b9199";
 const SCALE = ["#00224e", "#2b446e", "#575c6d", "#7d7c78", "#a59c74", "#d2c060", "#fee838"]; // cividis
 const LEVELS = 24;
 const PADDING = 26;
-const STRETCH = 1.6; // of one axis against the other, which have no meaning of their own
+const STRETCH = 1.6; // limit of one axis against the other; the axes have no meaning
 const POLL = 1000; // ms
+const NEAR = "Clips that sound alike to the model are close together.";
 
 const plane = byId("plane");
 const context = plane.getContext("2d");
 let data = null; // {ids, x, y, columns, of}
-let paints = []; // a number a point, into `sprites`
-let looks = []; // [colour, shape] by that number
+let paints = []; // for each point, a position in `looks` and `sprites`
+let looks = []; // [colour, shape]
 let sprites = [];
 let view = { zoom: 1, x: 0, y: 0 };
 let chosen = -1;
@@ -65,7 +66,7 @@ async function load() {
   try {
     const answer = await api("/api/map");
     if (answer.status === 202) {
-      say("Making the map. It takes up to a minute the first time, and longer for many clips; then it is kept.");
+      say("Making the map. This takes up to a minute, longer for many clips, and happens only once.");
       byId("map").setAttribute("aria-busy", "true");
       if (shown) poll = setTimeout(load, POLL);
       return;
@@ -84,13 +85,13 @@ async function load() {
 function ready() {
   const sampled = data.ids.length < data.of;
   byId("map-note").textContent = sampled
-    ? `A random sample of ${counted(data.ids.length, "clip", "clips")} of ${data.of.toLocaleString("en")}; near each other is what sounds alike to the model`
-    : `${counted(data.ids.length, "clip", "clips")}; near each other is what sounds alike to the model`;
+    ? `A random sample of ${counted(data.ids.length, "clip", "clips")} from ${data.of.toLocaleString("en")}. ${NEAR}`
+    : `${counted(data.ids.length, "clip", "clips")}. ${NEAR}`;
   plane.setAttribute("aria-label", `Map of ${counted(data.ids.length, "clip", "clips")}`);
   say("");
   byId("map-body").hidden = false;
-  if (chosen < 0) byId("chosen").replaceChildren(el("p", { class: "hint empty" }, "The clip that you choose appears here."));
-  else choose(chosen, false); // the player of before was stopped
+  if (chosen < 0) byId("chosen").replaceChildren(el("p", { class: "hint empty" }, "Choose a point to see its clip here."));
+  else choose(chosen, false); // its player was stopped
   draw();
 }
 
@@ -118,7 +119,7 @@ function byName({ names, codes, others }) {
   looks = names.map((_, at) => (others && at === names.length - 1 ? [NONE, "circle"] : [COLOURS[at], SHAPES[at]]));
   looks.push([NONE, "ring"]);
   paints = codes.map((code) => (code < 0 ? looks.length - 1 : code));
-  const labels = codes.includes(-1) ? [...names, "not known"] : names;
+  const labels = codes.includes(-1) ? [...names, "unknown"] : names;
   const keys = codes.includes(-1) ? looks : looks.slice(0, -1);
   byId("legend").replaceChildren(el("ul", { "aria-label": "Colours" }, ...labels.map((label, at) => el("li", {}, symbol(keys[at]), label))));
 }
@@ -141,7 +142,7 @@ function mixed(share) {
   return `rgb(${mix.join(",")})`;
 }
 
-// Drawing. Each look is drawn once, small and aside, and stamped for every point: 20,000 take some milliseconds.
+// Drawing. Each look is drawn once and copied for every point: 20,000 points take a few milliseconds.
 
 const radius = () => (data.ids.length > 5000 ? 2.5 : data.ids.length > 800 ? 4 : 6.5);
 const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -228,7 +229,7 @@ function drawNow() {
   }
 }
 
-/** (point) => its [x, y] on the canvas in CSS pixels. At zoom 1 the map fits; one axis may be stretched to fill it. */
+/** Return point => [x, y] in CSS pixels. At zoom 1 the map fits; one axis may be stretched to fill the canvas. */
 function projection() {
   const { clientWidth: width, clientHeight: height } = plane;
   data.spanX ??= Math.max(...chunked(data.x, Math.max)) || 1;
@@ -259,7 +260,7 @@ function pan(x, y) {
   draw();
 }
 
-// Pointers: one drags, two pinch, one that stays where it is chooses.
+// Pointers: one drags, two pinch, one that does not move chooses.
 
 const place = (event) => {
   const box = plane.getBoundingClientRect();
@@ -281,9 +282,9 @@ function move(event) {
     if (!moved && far < 5) return;
     pan(now[0] - before[0], now[1] - before[1]);
   } else {
-    const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
-    const spread = (at) => Math.hypot(at[0] - other[0], at[1] - other[1]) || 1;
-    zoom(spread(now) / spread(before), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
+    const [fixed] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
+    const spread = (at) => Math.hypot(at[0] - fixed[0], at[1] - fixed[1]) || 1;
+    zoom(spread(now) / spread(before), [(now[0] + fixed[0]) / 2, (now[1] + fixed[1]) / 2]);
   }
   moved = true;
   pointers.set(event.pointerId, now);
@@ -300,7 +301,7 @@ function up(event) {
   if (distance < (event.pointerType === "touch" ? 40 : 24)) choose(nearest, true);
 }
 
-/** The point for which `distance` is least, and that. */
+/** Return the point with the least `distance`, and that distance. */
 function closest(distance) {
   let best = -1;
   let least = Infinity;
@@ -324,7 +325,7 @@ function key(event) {
   event.preventDefault();
 }
 
-/** To the nearest point in a direction; the first time, to the one nearest to the middle. */
+/** Go to the nearest point in a direction; the first time, to the one nearest to the middle. */
 function walk([dx, dy]) {
   const project = projection();
   const middle = [plane.clientWidth / 2, plane.clientHeight / 2];
@@ -351,7 +352,7 @@ async function choose(at, play) {
     showProblem(byId("chosen"), error, () => choose(at, play));
     return;
   }
-  if (chosen !== at) return; // another one meanwhile
+  if (chosen !== at) return; // another point was chosen meanwhile
   const element = card(clip);
   byId("chosen").replaceChildren(element);
   byId("map-said").textContent = clip.caption;

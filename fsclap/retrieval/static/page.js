@@ -1,4 +1,4 @@
-// Which view is shown: three addresses, one page.
+// The three views of the page, one per address.
 
 import { api, byId, counted, showProblem } from "./dom.js";
 import { stop } from "./player.js";

@@ -1,4 +1,4 @@
-// One audio element for the whole page, and decks: a play button, a waveform to seek in, the time.
+// One audio element for the whole page, and decks: play button, waveform to seek in, time.
 
 import { api, byId, el, svg } from "./dom.js";
 
@@ -11,27 +11,27 @@ let current = null;
 for (const event of ["play", "pause", "ended", "timeupdate", "seeked", "durationchange"]) {
   audio.addEventListener(event, () => current?.show());
 }
-audio.addEventListener("playing", () => current?.heard());
+audio.addEventListener("playing", () => current?.audible());
 audio.addEventListener("error", () => {
   if (current && audio.getAttribute("src")) current.fail("This clip can't be played.");
 });
 audio.addEventListener("play", follow);
 
 function follow() {
-  // timeupdate comes four times a second; the mark on a short clip should not jump.
+  // timeupdate fires only four times a second, so the mark would jump on a short clip.
   current?.show();
   if (!audio.paused) requestAnimationFrame(follow);
 }
 
-const seen = new IntersectionObserver((entries) => {
+const observer = new IntersectionObserver((entries) => {
   for (const entry of entries) {
     if (!entry.isIntersecting) continue;
-    seen.unobserve(entry.target);
+    observer.unobserve(entry.target);
     entry.target.deck.outline();
   }
 }, { rootMargin: "200px" });
 
-/** Silence, when what plays is no longer shown. */
+/** Stop playing, because the clip is no longer shown. */
 export function stop() {
   audio.pause();
   audio.removeAttribute("src");
@@ -40,13 +40,13 @@ export function stop() {
 
 export class Deck {
   /**
-   * @param name what is played, for those who do not see it
+   * @param name name of the clip, for assistive technology
    * @param sources {audio, peaks}: addresses; without peaks there is no waveform
-   * @param duration in seconds, until the audio tells
-   * @param onheard called when sound begins to come out
+   * @param duration in seconds, until the audio has loaded
+   * @param onaudible called when the sound begins
    */
-  constructor(name, sources, duration, onheard = () => {}) {
-    Object.assign(this, { name, sources, duration: duration ?? 0, onheard });
+  constructor(name, sources, duration, onaudible = () => {}) {
+    Object.assign(this, { name, sources, duration: duration ?? 0, onaudible });
     this.icon = svg("path", { d: PLAY });
     this.button = el("button", { type: "button", class: "play", "aria-label": `Play: ${name}`, onclick: () => this.toggle() },
       svg("svg", { viewBox: "0 0 22 22", "aria-hidden": "true" }, this.icon));
@@ -60,7 +60,7 @@ export class Deck {
     this.element = el("div", { class: "deck" }, this.button, this.wave, this.time, this.problem);
     this.wave.deck = this;
     this.show();
-    if (sources.peaks) seen.observe(this.wave);
+    if (sources.peaks) observer.observe(this.wave);
   }
 
   get active() {
@@ -72,7 +72,7 @@ export class Deck {
     else this.play();
   }
 
-  /** Settles once it plays, or the browser has refused to play unasked. */
+  /** Resolves once it plays, or once the browser has refused to play without a click. */
   async play() {
     this.load();
     try {
@@ -128,9 +128,9 @@ export class Deck {
     this.time.textContent = this.active && at > 0 ? `${at.toFixed(1)} / ${this.duration.toFixed(1)} s` : `${this.duration.toFixed(1)} s`;
   }
 
-  heard() {
+  audible() {
     this.problem.textContent = "";
-    this.onheard();
+    this.onaudible();
   }
 
   fail(message) {
@@ -149,10 +149,10 @@ export class Deck {
   }
 }
 
-/** The deck of a clip of the corpus. */
-export function clipDeck(id, name, duration, onheard) {
+/** Make the deck of a clip of the corpus. */
+export function clipDeck(id, name, duration, onaudible) {
   const base = `/api/clips/${encodeURIComponent(id)}`;
-  return new Deck(name, { audio: `${base}/audio`, peaks: `${base}/peaks` }, duration, onheard);
+  return new Deck(name, { audio: `${base}/audio`, peaks: `${base}/peaks` }, duration, onaudible);
 }
 
 function bars(peaks, kind) {

@@ -1,4 +1,4 @@
-// Search: the address holds the question, so that it can be shared and the back button works.
+// Search: the address holds the query, so that it can be shared and the back button works.
 
 import { ApiError, api, byId, counted, el, showProblem } from "./dom.js";
 import { card } from "./card.js";
@@ -9,8 +9,8 @@ const MOST = 100;
 const form = byId("search-form");
 const controls = {}; // name in the address -> input or select
 let about = null;
-let running = null; // AbortController of the search under way
-let recording = null; // the uploaded file that the results are like
+let running = null; // AbortController of the current search
+let recording = null; // the uploaded file that is searched with
 let go = null;
 
 /** @param navigate (address) => void */
@@ -27,14 +27,14 @@ export function setUp(corpus, navigate) {
   });
   byId("file").addEventListener("change", (event) => {
     const [file] = event.target.files;
-    event.target.value = ""; // so that choosing the same file again is a change
+    event.target.value = ""; // so that choosing the same file again triggers a change
     if (file) listen(file);
   });
   byId("more").addEventListener("click", more);
   setUpDrop();
 }
 
-/** Show what the address asks for. */
+/** Show the results for the address. */
 export function show(parameters) {
   byId("query").value = parameters.get("query") ?? "";
   for (const [name, control] of Object.entries(controls)) control.value = parameters.get(name) ?? "";
@@ -42,8 +42,8 @@ export function show(parameters) {
   const top = Math.min(MOST, Number(parameters.get("top")) || STEP);
   const like = parameters.get("like");
   const query = parameters.get("query");
-  if (like) find(`/api/clips/${encodeURIComponent(like)}/like?${asked(top)}`, top);
-  else if (query) find(`/api/search?${asked(top)}&query=${encodeURIComponent(query)}`, top);
+  if (like) find(`/api/clips/${encodeURIComponent(like)}/like?${filterParameters(top)}`, top);
+  else if (query) find(`/api/search?${filterParameters(top)}&query=${encodeURIComponent(query)}`, top);
   else if (recording) listen(recording, top);
   else welcome();
 }
@@ -52,19 +52,19 @@ function welcome() {
   running?.abort();
   clear();
   byId("examples").hidden = false;
-  say(`${counted(about.clips, "clip", "clips")} to search in. Describe a voice, choose an example, or drop a recording here.`);
+  say(`${counted(about.clips, "clip", "clips")} to search. Describe a voice, choose an example, or drop a recording here.`);
 }
 
-/** Go to the address of a question with the filters as they are. */
-function ask(question) {
+/** Go to the address of a query with the current filters. */
+function ask(query) {
   const parameters = new URLSearchParams();
-  for (const [name, value] of Object.entries(question)) if (value) parameters.set(name, value);
+  for (const [name, value] of Object.entries(query)) if (value) parameters.set(name, value);
   for (const [name, control] of Object.entries(controls)) if (control.value.trim()) parameters.set(name, control.value.trim());
-  if (question.query) recording = null;
+  if (query.query) recording = null;
   go(`/?${parameters}`);
 }
 
-/** Ask again after a filter was changed. */
+/** Search again after a filter was changed. */
 function refine() {
   const now = new URLSearchParams(location.search);
   const like = now.get("like");
@@ -84,23 +84,23 @@ function more() {
   go(`/?${parameters}`);
 }
 
-function asked(top) {
+function filterParameters(top) {
   const parameters = new URLSearchParams({ top });
   for (const condition of conditions()) parameters.append("where", condition);
   return parameters;
 }
 
 function conditions() {
-  const found = [];
+  const texts = [];
   for (const facet of about.facets) {
     const value = controls[facet.column].value.trim();
-    // A name that the corpus has is meant as it is; of any other, the clips that have it in theirs.
+    // A value of the corpus must match exactly; any other text must be contained.
     const exact = facet.values.some((known) => known.value === value);
-    if (value) found.push(`${facet.column} ${exact ? "=" : "~"} ${value}`);
+    if (value) texts.push(`${facet.column} ${exact ? "=" : "~"} ${value}`);
   }
-  if (controls.min?.value) found.push(`duration >= ${controls.min.value}`);
-  if (controls.max?.value) found.push(`duration <= ${controls.max.value}`);
-  return found.concat(controls.where.value.split(";").map((text) => text.trim()).filter(Boolean));
+  if (controls.min?.value) texts.push(`duration >= ${controls.min.value}`);
+  if (controls.max?.value) texts.push(`duration <= ${controls.max.value}`);
+  return texts.concat(controls.where.value.split(";").map((text) => text.trim()).filter(Boolean));
 }
 
 async function find(address, top) {
@@ -108,7 +108,7 @@ async function find(address, top) {
     say("Searching …");
     const { clip, clips } = await api(address, { signal });
     if (clip) byId("asked").replaceChildren(el("h2", { class: "over" }, "Clips like this one"), card(clip, 3));
-    list(clips, top, clip ? "like it" : "found");
+    list(clips, top, clip);
   });
 }
 
@@ -122,28 +122,28 @@ async function listen(file, top = STEP) {
   }
   await answer(async (signal) => {
     if (file.size > about.largest) {
-      throw new ApiError(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; ${about.largest / 1e6} MB are the most. Cut it, or take its sound alone.`);
+      throw new ApiError(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${about.largest / 1e6} MB. Cut it, or use only its sound.`);
     }
-    say(`Listening to ${file.name} …`);
+    say(`Analysing ${file.name} …`);
     const headers = { "Content-Type": "application/octet-stream" };
-    const found = await api(`/api/sound?${asked(top)}`, { method: "POST", body: file, headers, signal });
-    byId("asked").replaceChildren(uploaded(file, found));
-    list(found.clips, top, "like it");
+    const response = await api(`/api/sound?${filterParameters(top)}`, { method: "POST", body: file, headers, signal });
+    byId("asked").replaceChildren(uploaded(file, response));
+    list(response.clips, top, true);
   });
 }
 
-function uploaded(file, found) {
+function uploaded(file, { captions, duration }) {
   const address = URL.createObjectURL(file);
-  const deck = new Deck(file.name, { audio: address }, found.duration);
+  const deck = new Deck(file.name, { audio: address }, duration);
   deck.element.classList.add("plain");
   return el("section", { class: "card upload", "aria-label": "Your recording" },
     el("h2", { class: "caption" }, file.name), deck.element,
-    el("p", { class: "over" }, "Captions that fit it best"),
-    el("ol", { class: "captions" }, ...found.captions.map(({ caption, score }) =>
+    el("p", { class: "over" }, "Captions that fit best"),
+    el("ol", { class: "captions" }, ...captions.map(({ caption, score }) =>
       el("li", {}, el("span", {}, caption), el("span", { class: "score" }, score.toFixed(3))))));
 }
 
-/** Run a search: of several, the last one is shown. */
+/** Run a search and show its results, unless a later search has started. */
 async function answer(search) {
   running?.abort();
   running = new AbortController();
@@ -161,14 +161,15 @@ async function answer(search) {
   if (!signal.aborted) byId("search").removeAttribute("aria-busy");
 }
 
-function list(clips, top, found) {
+function list(clips, top, similar) {
   byId("results").replaceChildren(...clips.map((clip) => el("li", {}, card(clip))));
   byId("more").hidden = clips.length < top || top >= MOST;
-  if (clips.length) say(`${counted(clips.length, "clip", "clips")} ${found}, the best first`);
+  const [one, many] = similar ? ["similar clip", "similar clips"] : ["clip", "clips"];
+  if (clips.length) say(`${counted(clips.length, one, many)}, best first`);
   else {
     say("No clip meets these conditions.");
     byId("asked").append(el("div", { class: "notice" },
-      el("p", {}, "Take a condition away, or make it wider."),
+      el("p", {}, "Remove a condition, or loosen it."),
       el("button", { type: "button", class: "button", onclick: withoutFilters }, "Remove all filters")));
   }
 }
@@ -205,14 +206,14 @@ function fields() {
       });
       return controls[name];
     };
-    parts.push(el("div", { class: "field", role: "group", "aria-label": "Duration in seconds" }, el("span", { class: "label" }, "Duration, s"),
+    parts.push(el("div", { class: "field", role: "group", "aria-label": "Duration in seconds" }, el("span", { class: "label" }, "Duration (s)"),
       el("div", { class: "span" }, limit("min", "Shortest duration in seconds", min), " to ", limit("max", "Longest duration in seconds", max))));
   }
   controls.where = el("input", {
     id: "where", placeholder: "attributes.pitch_hz < 150", autocomplete: "off", spellcheck: "false", onchange: refine, "aria-describedby": "where-hint",
   });
   parts.push(el("div", { class: "field" }, el("label", { for: "where" }, "Condition"), controls.where,
-    el("p", { id: "where-hint", class: "hint" }, "COLUMN OPERATOR VALUE, several with ; between. Operators: = != < <= > >= and ~ (contains)."),
+    el("p", { id: "where-hint", class: "hint" }, "COLUMN OPERATOR VALUE; separate several with a semicolon. Operators: = != < <= > >= and ~ (contains)."),
     el("details", { class: "columns" }, el("summary", {}, "Columns"),
       el("p", {}, about.columns.join(", ")))));
   parts.push(el("button", { type: "button", class: "link", onclick: withoutFilters }, "Remove all filters"));
