@@ -37,7 +37,8 @@ def _defaults_for_none(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _none_for_defaults(group: BaseModel) -> BaseModel | None:
+def _none_for_defaults(group: BaseModel) -> Any:
+    # Annotated as Any: pydantic would write a group that is annotated as BaseModel with BaseModel's fields, none.
     return None if group == type(group)() else group
 
 

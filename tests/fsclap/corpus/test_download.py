@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsclap.corpus.addresses import redact
-from fsclap.corpus.download import DownloadSettings, Episode, clean_text, fetch, list_episodes
+from fsclap.corpus.download import DownloadLimits, DownloadSettings, Episode, clean_text, fetch, list_episodes
 from fsclap.refusal import Refused, Unavailable
 from tests.flows.pages import (
     ENTRIES,
@@ -21,7 +21,7 @@ from tests.flows.pages import (
     serve,
 )
 
-SETTINGS = DownloadSettings(connection_retries=0, socket_timeout=5, private_addresses=True)
+SETTINGS = DownloadSettings(limits=DownloadLimits(connection_retries=0, socket_timeout=5), private_addresses=True)
 SAMPLES = Path(__file__).parents[3] / "samples"
 
 
@@ -32,6 +32,10 @@ def media() -> Path:
 
 def episode(locator: str) -> Episode:
     return Episode("0" * 16, locator, "series", "e01", "title")
+
+
+def limited(settings: DownloadSettings, **limits: float) -> DownloadSettings:
+    return settings.model_copy(update={"limits": settings.limits.model_copy(update=limits)})
 
 
 def test_a_feed_lists_its_episodes_in_order_with_titles_and_series(media: Path) -> None:
@@ -83,7 +87,7 @@ def test_what_a_server_does_wrong_is_explained(name: str, reason: str, kind: typ
 
 def test_a_stream_without_end_is_cut_at_the_size_limit(tmp_path: Path) -> None:
     with serve({}) as (address, _), pytest.raises(Refused) as raised:
-        fetch(episode(f"{address}/endless.mp4"), tmp_path, SETTINGS.model_copy(update={"max_megabytes": 2}))
+        fetch(episode(f"{address}/endless.mp4"), tmp_path, limited(SETTINGS, max_megabytes=2))
     assert raised.value.reason == "too_large"
 
 
@@ -181,7 +185,9 @@ def test_a_colon_in_the_name_of_a_file_makes_no_address_of_it(tmp_path: Path, mo
 
 # A stranger's pages -----------------------------------------------------------------------------------
 
-STRICT = DownloadSettings(connection_retries=0, socket_timeout=30, timeout=60, max_megabytes=40, max_episodes=200)
+STRICT = DownloadSettings(
+    limits=DownloadLimits(connection_retries=0, socket_timeout=30, timeout=60, max_megabytes=40, max_episodes=200)
+)
 
 
 @dataclass
@@ -285,7 +291,7 @@ def test_what_a_page_may_try(name: str, reason: str, strangers: Strangers, tmp_p
 
 @pytest.mark.parametrize("name", ["slow.mp4", "stammering.mp4", "dash-endless.mpd"])
 def test_time_ends_whatever_trickles_in(name: str, strangers: Strangers, tmp_path: Path) -> None:
-    refused = strangers.attempt(name, tmp_path, STRICT.model_copy(update={"timeout": 6}))
+    refused = strangers.attempt(name, tmp_path, limited(STRICT, timeout=6))
     assert refused.reason in {"download_timeout", "page_too_large"}
     assert refused.reason == "download_timeout" or name == "dash-endless.mpd"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fsclap import sandbox
-from fsclap.corpus.download import FETCHER, DownloadSettings, list_episodes
+from fsclap.corpus.download import FETCHER, DownloadLimits, DownloadSettings, list_episodes
 from fsclap.corpus.fetcher import _require_fetchable
 from fsclap.refusal import Refused
 from tests.flows.pages import serve
@@ -103,7 +103,10 @@ def test_plugins_that_lie_about_are_not_loaded(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(sandbox, "PASSED", (*sandbox.PASSED, "XDG_CONFIG_HOME"))
     with serve({}) as (address, _), pytest.raises(Refused, match="not_media"):
-        list_episodes(f"{address}/page.html", DownloadSettings(private_addresses=True, connection_retries=0))
+        list_episodes(
+            f"{address}/page.html",
+            DownloadSettings(private_addresses=True, limits=DownloadLimits(connection_retries=0)),
+        )
     assert not (tmp_path / "loaded").exists()
     subprocess.run([sys.executable, "-c", "import yt_dlp; yt_dlp.YoutubeDL({'quiet': True})"], check=True)
     assert (tmp_path / "loaded").exists(), "the plugin is none, so this test shows nothing"

@@ -245,7 +245,7 @@ def test_the_engine_is_loaded_once_and_only_when_asked_for(folder: Path) -> None
     assert load_tagger(CaptioningSettings(**settings.model_dump())) is tagger
     assert (tagger.name, tagger.sample_rate) == ("sensevoice", 16_000)
     assert tagger.revision.startswith("SenseVoiceSmall-")
-    assert load_tagger(CaptioningSettings()) is load_tagger(CaptioningSettings(engine="acoustic")) is None
+    assert load_tagger(CaptioningSettings(engine="acoustic")) is None
     load_tagger.cache_clear()
 
 
@@ -253,7 +253,7 @@ def test_a_machine_without_the_device_is_refused(folder: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has the device")
     settings = SenseVoiceSettings(weights=WeightsSettings(name="iic/SenseVoiceSmall", folder=folder))
-    with pytest.raises(DeviceError, match=r"captioning\.device=cuda"):
+    with pytest.raises(DeviceError, match="device=cuda"):
         SenseVoiceTagger(settings, device="cuda")
 
 

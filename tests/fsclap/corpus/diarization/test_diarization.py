@@ -17,6 +17,7 @@ from fsclap.corpus.diarization.whisper_resemblyzer import RATE, WhisperResemblyz
 from fsclap.corpus.turns import Turn
 from fsclap.devices import DeviceError
 
+SETTINGS = DiarizationSettings(engine="whisper-resemblyzer")
 SAMPLES = Path(__file__).parents[4] / "samples"
 ENGLISH, ENGLISH_SECONDS = "crossed-lines/e04.mp4", 29.7
 CZECH, CZECH_SECONDS = "dve-ryby/e01.mp4", (23.5, 44.0)
@@ -51,7 +52,7 @@ def czech(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def engine() -> WhisperResemblyzer:
-    loaded = load_diarizer(DiarizationSettings())
+    loaded = load_diarizer(SETTINGS)
     assert isinstance(loaded, WhisperResemblyzer)
     return loaded
 
@@ -232,7 +233,7 @@ def test_what_is_no_speech_has_no_words(engine: WhisperResemblyzer) -> None:
 
 
 def test_the_engine_is_loaded_once() -> None:
-    assert load_diarizer(DiarizationSettings()) is load_diarizer(DiarizationSettings())
+    assert load_diarizer(SETTINGS) is load_diarizer(SETTINGS)
 
 
 def test_missing_weights_say_how_to_get_them() -> None:
@@ -245,15 +246,18 @@ def test_missing_weights_say_how_to_get_them() -> None:
 def test_the_embedded_engine_knows_english_only() -> None:
     with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
         DiarizationSettings(engine="whisper-resemblyzer", language="zh")
-    with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
-        load_diarizer(DiarizationSettings(language="zh"))
     assert DiarizationSettings(engine="funasr", language="zh").language == "zh"
     with pytest.raises(ValueError, match="language"):
         DiarizationSettings(engine="funasr", language="Chinese")
 
 
+def test_settings_that_name_no_engine_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"diarization\.engine is None: name an engine"):
+        load_diarizer(DiarizationSettings())
+
+
 def test_a_device_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    with pytest.raises(DeviceError, match=r"diarization\.device=cuda:1"):
-        load_diarizer(DiarizationSettings(device="cuda:1"))
+    with pytest.raises(DeviceError, match="device=cuda:1"):
+        load_diarizer(SETTINGS, "cuda:1")

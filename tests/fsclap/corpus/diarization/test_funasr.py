@@ -417,8 +417,8 @@ def test_the_revision_changes_with_any_of_the_weights(engine: FunASRDiarizer, co
 def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    with pytest.raises(DeviceError, match=r"diarization\.device=cuda"):
-        FunASRDiarizer(settings(folder, device="cuda"))
+    with pytest.raises(DeviceError, match="device=cuda"):
+        FunASRDiarizer(settings(folder), device="cuda")
 
 
 class Payload:

