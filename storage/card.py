@@ -1,6 +1,6 @@
-"""The card of a corpus: what is in it, what was left out and why, and how it sounds.
+"""The card of a corpus: its contents, what was refused and why, and example clips.
 
-The card depends on the tables and the arguments alone: the same corpus gets the same card.
+The card depends only on the tables and the arguments: equal corpora get equal cards.
 """
 
 import base64
@@ -21,8 +21,8 @@ from storage.files import written_aside
 from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
-LICENCE = "The rights stay with the owners of the source media"
-_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+LICENCE = "The rights remain with the owners of the source media"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _EXAMPLES = 6
 _CLIP_SECONDS = (1.5, 8.0)
 _CAPTIONS = {
@@ -32,7 +32,7 @@ _CAPTIONS = {
     "prosody": "Pitch, energy and speaking rate",
     "emotions": "Emotions",
     "retention": "Share of the turns kept against the similarity threshold",
-    "rejects": "What was refused, by stage and reason",
+    "rejects": "Refusals by stage and reason",
     "cost": "Compute and real-time factor by stage",
 }
 
@@ -55,20 +55,23 @@ def write_card(
     folder: Path | None = None,
     data_files: Mapping[str, Sequence[str]] | None = None,
 ) -> CardPaths:
-    """Write README.md (a Hugging Face dataset card), card.html (one file, with sound) and plots/*.png.
+    """Write README.md (a Hugging Face dataset card), card.html (one file, with audio) and plots/*.png.
 
     Args:
-        corpus: What the card is about.
-        title: Any text; it is escaped, as all text of the corpus is.
-        settings: The settings of the build to show; nested ones are shown as "outer.inner".
-        threshold: The similarity in use, on the scale of the rows; None when turns were not filtered by it.
-        folder: Where to write. The corpus's own folder by default, which must be a local one.
-        data_files: The Parquet files of "utterances" and "rejects" relative to `folder`. By default the
-            shards of the current version by name: the folder of a live table also holds shards that were
-            replaced, or that a killed writer never committed, and `datasets` must not read those.
+        corpus: The corpus to describe.
+        title: Any text. Like all text of the corpus, it is escaped.
+        settings: The settings of the build; nested ones are shown as "outer.inner".
+        threshold: The similarity threshold in use, on the scale of the rows; None without that filter.
+        folder: The folder to write to; by default that of the corpus, which must be local then.
+        data_files: The Parquet files of "utterances" and "rejects" relative to `folder`. By default the shards of the
+            current version by name: the folder also has shards that were replaced or never committed, and `datasets`
+            must not read those.
+
+    Returns:
+        The files written.
 
     Raises:
-        CorpusError: No folder is named and the corpus lives in an object store.
+        CorpusError: No folder is given and the corpus is in an object store.
     """
     from storage.plots import draw  # matplotlib takes a second, and every flow imports this module
 
@@ -97,13 +100,13 @@ def write_card(
 
 
 def escape_markdown(value: Any) -> str:
-    """Any value as one line of Markdown that shows it literally, in a table cell too.
+    """One line of Markdown that shows a value literally, also in a table cell.
 
-    What would steer a terminal or turn the direction of the text around it is shown as U+FFFD.
+    Characters that control a terminal or the direction of text are shown as U+FFFD.
     """
-    flat = _STEERING.sub("\N{REPLACEMENT CHARACTER}", " ".join(html.escape(str(value), quote=False).split()))
+    flat = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(html.escape(str(value), quote=False).split()))
     escaped = re.sub(r"([\\`*_{}\[\]()#+!|~$<>-])", r"\\\1", flat)
-    return re.sub(r"^(\d+)\.", r"\1\\.", escaped)  # or it would begin a list
+    return re.sub(r"^(\d+)\.", r"\1\\.", escaped)  # "1." would begin a list
 
 
 def _environment(*, escaped: bool) -> jinja2.Environment:
@@ -139,7 +142,7 @@ def _page(view: Mapping[str, Any], plots: Mapping[str, Path], examples: list[dic
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as an address that a page can show or play, `kind` being their media type."""
+    """A data: URI of bytes with a media type, `kind`, for an image or a clip within a page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -182,7 +185,7 @@ def _front_matter(title: str, *, files: Mapping[str, Sequence[str]], statistics:
 
 
 def _feature(kind: pa.DataType, *, rate: int | None) -> dict[str, Any]:
-    """An Arrow type as `datasets` writes its features in a card."""
+    """An Arrow type in the notation of `datasets` cards."""
     if kind.equals(AUDIO):
         return {"dtype": {"audio": {} if rate is None else {"sampling_rate": rate}}}
     if pa.types.is_struct(kind):
@@ -199,7 +202,7 @@ def _size_category(rows: int) -> str:
     return next((name for bound, name in bounds if rows < bound), "1M<n<10M" if rows < 10**7 else "n>10M")
 
 
-# What the page says
+# Contents of the page
 
 
 def _hours(hours: float) -> str:
@@ -211,7 +214,7 @@ def _tiles(statistics: Statistics) -> list[tuple[str, str]]:
     return [
         (f"{totals.turns_kept:,}", "utterances"),
         (_hours(totals.hours_out), "of speech kept"),
-        (_hours(totals.hours_in), "of recordings read"),
+        (_hours(totals.hours_in), "of recordings processed"),
         (f"{totals.speakers:,}", "speakers"),
         (f"{sum(totals.sources.values()):,}", "episodes"),
         (_percent(totals.turns_kept, totals.turns_found), "of the turns kept"),
@@ -228,19 +231,19 @@ def _summary(statistics: Statistics) -> list[tuple[str, str]]:
     rows = [(f"episodes {status}", f"{count:,}") for status, count in totals.sources.items()]
     return [
         *rows,
-        ("recordings read", _hours(totals.hours_in)),
+        ("recordings processed", _hours(totals.hours_in)),
         ("speech kept", _hours(totals.hours_out)),
         ("turns found", f"{totals.turns_found:,}"),
         ("turns kept", f"{totals.turns_kept:,} ({_percent(totals.turns_kept, totals.turns_found)})"),
         ("turns rejected", f"{totals.turns_rejected:,}"),
         ("speakers (labels are per episode)", f"{totals.speakers:,}"),
         (
-            "persons (speakers.parquet says who is who)",
+            "persons (see speakers.parquet)",
             f"{statistics.persons:,}" if statistics.persons else "not linked",
         ),
         ("different captions", f"{captions:,}"),
-        ("clips whose caption no other has", f"{unique:,} ({_percent(unique, totals.turns_kept)})"),
-        ("most clips with one caption", f"{max(groups, default=0):,}"),
+        ("clips with a unique caption", f"{unique:,} ({_percent(unique, totals.turns_kept)})"),
+        ("most clips with the same caption", f"{max(groups, default=0):,}"),
         ("different styles", f"{statistics.styles:,}"),
         ("languages", _listed(statistics.languages)),
     ]
@@ -267,38 +270,25 @@ def _flat(settings: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[st
 
 
 def _examples(corpus: Corpus, statistics: Statistics) -> list[dict[str, Any]]:
-    """A few utterances to hear: one a speaker, the largest speakers first, each most like its speaker."""
+    """A few example clips: one per speaker, the largest speakers first, each the most similar to its speaker."""
     chosen = _choose(corpus, statistics)
     dataset = corpus.dataset(version=statistics.version)
-    wanted = pyarrow.dataset.field("utterance_id").isin(pa.array(chosen, pa.string()))
+    is_chosen = pyarrow.dataset.field("utterance_id").isin(pa.array(chosen, pa.string()))
     columns = ["utterance_id", "caption", "text", "speaker", "duration", "audio"]
-    rows = {row["utterance_id"]: row for row in dataset.to_table(columns=columns, filter=wanted).to_pylist()}
+    rows = {row["utterance_id"]: row for row in dataset.to_table(columns=columns, filter=is_chosen).to_pylist()}
     return [
-        {**rows[utterance_id], "sound": data_uri(rows[utterance_id]["audio"]["bytes"], "audio/flac")}
+        {**rows[utterance_id], "audio": data_uri(rows[utterance_id]["audio"]["bytes"], "audio/flac")}
         for utterance_id in chosen
     ]
 
 
 def _choose(corpus: Corpus, statistics: Statistics) -> list[str]:
     columns = ["utterance_id", "speaker", "duration", "similarity"]
-    by_speaker: dict[str, list[dict[str, Any]]] = {}
-    for row in corpus.utterances(version=statistics.version, columns=columns).to_pylist():
-        by_speaker.setdefault(row["speaker"], []).append(row)
-    shortest, longest = _CLIP_SECONDS
-    for rows in by_speaker.values():
-        rows.sort(
-            key=lambda row: (
-                not shortest <= row["duration"] <= longest,
-                row["similarity"] is None,  # its speaker's only turn
-                -(row["similarity"] or 0.0),
-                row["utterance_id"],
-            )
-        )
-    rounds = max(map(len, by_speaker.values()), default=0)
-    order = [
-        by_speaker[group.name][turn]["utterance_id"]
-        for turn in range(min(rounds, _EXAMPLES))
-        for group in statistics.speakers
-        if turn < len(by_speaker[group.name])
-    ]
-    return order[:_EXAMPLES]
+    clips = corpus.utterances(version=statistics.version, columns=columns).to_pandas()
+    clips["too_short_or_long"] = ~clips["duration"].between(*_CLIP_SECONDS)
+    clips = clips.sort_values(
+        ["too_short_or_long", "similarity", "utterance_id"], ascending=[True, False, True], na_position="last"
+    )
+    clips["turn"] = clips.groupby("speaker").cumcount()
+    clips["rank"] = clips["speaker"].map({group.name: rank for rank, group in enumerate(statistics.speakers)})
+    return clips.sort_values(["turn", "rank"])["utterance_id"].head(_EXAMPLES).tolist()

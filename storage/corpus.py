@@ -23,6 +23,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
@@ -376,7 +377,7 @@ def plain(error: BaseException) -> str:
 
 
 def _sum(column: pa.ChunkedArray) -> Any:
-    return sum(value for value in column.to_pylist() if value is not None)
+    return pc.sum(column, min_count=0).as_py()
 
 
 def missing_message(location: str, missing: Sequence[str]) -> str:

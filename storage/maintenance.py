@@ -1,11 +1,11 @@
-"""Looking after a corpus: take out what is damaged, go back to an earlier version, free the disk.
+"""Maintenance of a corpus: repair damage, remove sources, restore an earlier version, free disk space.
 
-To be done while no worker writes to the corpus: the caller holds `Corpus.lock`, which keeps out the workers
-of this machine.
+No worker may write to the corpus meanwhile: the caller holds `Corpus.lock`, which keeps out the workers of this
+machine.
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,20 +33,20 @@ from storage.validation import NOTHING
 from storage.verify import verify
 
 FORGOTTEN = -1
-"""The token of a source in the ledger that is to be built again: no row has it."""
+"""The ledger's token of a source to build again; no row has this token."""
 
+# Table -> the token that means "source absent". Ledger first, so a reader who trusts it never sees half a source.
 _ABSENT = {"sources": FORGOTTEN, "utterances": NOTHING, "rejects": NOTHING}
-"""By table, the token of a source that is not there. The ledger comes first: who trusts it never sees half a source."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One version of the utterances, and what it changed.
+    """A version of the utterances and its changes.
 
     Attributes:
         added, replaced, removed: Source ids.
-        rows: Utterances in this version.
-        readable: Whether all its shards are still there.
+        rows: Number of utterances in this version.
+        readable: Whether all its shards still exist.
     """
 
     number: int
@@ -61,43 +61,43 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A file that `vacuum` removed, or would remove, and its bytes."""
+    """A file that `vacuum` removed or would remove; its size is in bytes."""
 
     path: Path
     size: int
 
 
-# Taking out
+# Removing and repairing
 
 
 def forget(corpus: Corpus, source_ids: Iterable[str]) -> list[str]:
-    """Take all that the corpus holds of some sources out of it, so that the next build makes them again.
+    """Remove sources with all their rows, so that the next build makes them again.
 
-    May be repeated after it was interrupted. Earlier versions still have the sources.
+    Can be repeated after an interruption. Earlier versions still have the sources.
 
     Returns:
-        The sources that were there, sorted.
+        The removed sources, sorted; without those that the corpus did not have.
 
     Raises:
         CorpusError: A table cannot be read or written to.
     """
-    wanted = set(source_ids)
-    taken: set[str] = set()
+    requested = set(source_ids)
+    removed: set[str] = set()
     operation = uuid.uuid4().hex
     for name, token in _ABSENT.items():
-        present = _present(corpus, name, wanted)
+        present = _present(corpus, name, requested)
         if present:
-            _put_nothing(corpus, name, dict.fromkeys(present, token), operation=operation)
-        taken |= present
-    return sorted(taken)
+            _remove_rows(corpus, name, dict.fromkeys(present, token), operation=operation)
+        removed |= present
+    return sorted(removed)
 
 
 def _present(corpus: Corpus, name: str, source_ids: set[str]) -> set[str]:
-    """The sources of which a table has rows, or a token of rows that it should have."""
+    """Those of the sources of which a table has rows, or a token of rows that it should have."""
     table = corpus.delta(name)
     tokens = {source_id: table.transaction_version(source_id) for source_id in source_ids}
-    held = {source_id for source_id, token in tokens.items() if token not in (None, _ABSENT[name])}
-    return held | (_sources(corpus, name) & source_ids)
+    committed = {source_id for source_id, token in tokens.items() if token not in (None, _ABSENT[name])}
+    return committed | (_sources(corpus, name) & source_ids)
 
 
 def _sources(corpus: Corpus, name: str, *, version: int | None = None) -> set[str]:
@@ -106,32 +106,32 @@ def _sources(corpus: Corpus, name: str, *, version: int | None = None) -> set[st
     except (OSError, pa.ArrowException) as error:
         raise CorpusError(
             f"the rows of {corpus.uri(name)} cannot be read: {plain(error)}; `fsclap corpus repair {corpus.location}` "
-            "takes the damaged shards out first"
+            "removes the damaged shards first"
         ) from error
 
 
-def _put_nothing(corpus: Corpus, name: str, tokens: Mapping[str, int], *, operation: str) -> None:
+def _remove_rows(corpus: Corpus, name: str, tokens: Mapping[str, int], *, operation: str) -> None:
     commit = carrying(tokens, **{STEP_OF: operation})
     try:
         write_deltalake(corpus.delta(name), SCHEMAS[name].empty_table(), commit_properties=commit, **replacing(tokens))
     except (DeltaError, OSError) as error:
-        raise CorpusError(f"cannot write to {corpus.uri(name)}: {plain(error)}; nothing was taken out of it") from error
+        raise CorpusError(f"cannot write to {corpus.uri(name)}: {plain(error)}; nothing was removed from it") from error
 
 
 def repair(corpus: Corpus) -> list[str]:
-    """Take out whatever `verify` finds damaged, so that the next build makes it again; the rest stays.
+    """Remove the sources that `verify` reports as damaged, so that the next build makes them again.
 
     Damaged files are renamed to "*.damaged", not deleted; `vacuum` removes them.
 
     Returns:
-        What was done, one sentence each; nothing for a sound corpus.
+        The steps taken, one sentence each; none for a sound corpus.
 
     Raises:
-        CorpusError: There is no corpus, it is in an object store, or something is damaged that can't be mended
-            here. The message says what to do.
+        CorpusError: There is no corpus, it is in an object store, or the damage cannot be repaired here. The message
+            gives the remedy.
     """
     require_corpus(corpus)
-    done = [step for name in SCHEMAS for step in _mend_log(corpus, name)]
+    done = [step for name in SCHEMAS for step in _repair_log(corpus, name)]
     corpus = Corpus.open(corpus.location, create=True)
     done += _set_speakers_aside(corpus)
     report = verify(corpus)
@@ -139,24 +139,24 @@ def repair(corpus: Corpus) -> list[str]:
     for name, shard in shards:
         done += _set_aside(corpus.folder / name / shard)
     for name in {name for name, _ in shards}:
-        corpus.delta(name).repair()  # takes shards that are gone out of the log
+        corpus.delta(name).repair()  # removes missing shards from the log
     forgotten = forget(corpus, report.damaged_sources())
     if forgotten:
-        done.append(f"taken out, for the next build to make again: {', '.join(forgotten)}")
+        done.append(f"removed, for the next build to make again: {', '.join(forgotten)}")
     return done
 
 
-def _mend_log(corpus: Corpus, name: str) -> Iterator[str]:
+def _repair_log(corpus: Corpus, name: str) -> Iterator[str]:
     folder, files = corpus.folder / name, filesystem(corpus, name)
     while (paths := entries(files)) and max(paths) in damaged_entries(files):
         yield from _set_aside(folder / paths[max(paths)])
     if not paths:
-        yield f"table {folder} made anew, empty"
+        yield f"created an empty table {folder}"
         return
     try:
         corpus.delta(name)
     except CorpusError:
-        if damaged_entries(files):  # the checkpoints are all there is of what the missing entries said
+        if damaged_entries(files):  # only the checkpoints have the contents of the missing entries
             raise
         for path in [*(folder / FOLDER).glob("*.checkpoint*.parquet"), folder / FOLDER / "_last_checkpoint"]:
             yield from _set_aside(path)
@@ -185,7 +185,7 @@ def history(corpus: Corpus) -> list[Change]:
         CorpusError: An entry of the log is missing or damaged.
     """
     files = filesystem(corpus, "utterances")
-    there = {info.path for info in files.get_file_info(pyarrow.fs.FileSelector("", recursive=True))}
+    existing = {info.path for info in files.get_file_info(pyarrow.fs.FileSelector("", recursive=True))}
     live: dict[str, Shard] = {}
     changes = []
     for version in versions(corpus, "utterances"):
@@ -203,7 +203,7 @@ def history(corpus: Corpus) -> list[Change]:
                 replaced=tuple(sorted(after & before)),
                 removed=tuple(sorted(before - after)),
                 rows=sum(shard.rows or 0 for shard in live.values()),
-                readable=live.keys() <= there,
+                readable=live.keys() <= existing,
             )
         )
     return changes
@@ -214,23 +214,24 @@ def _label(shard: Shard) -> str:
 
 
 def restore(corpus: Corpus, version: int) -> list[str]:
-    """Bring the three tables back to what they were when the utterances were at a version.
+    """Restore the three tables to their state at a version of the utterances.
 
-    That makes a new version; the ones in between stay. A source that was being committed at that moment, or was
-    damaged since, is taken out. The next build adds what is missing again.
+    This makes a new version; those in between stay. A source that was being committed at that moment, or was damaged
+    since, is removed. The next build adds the missing sources again.
 
     Args:
-        version: Of the utterances, as in `history`.
+        corpus: A corpus that no worker is writing to.
+        version: Version of the utterances, as in `history`.
 
     Returns:
-        The sources that were taken out, sorted.
+        The removed sources, sorted.
 
     Raises:
         CorpusError: There is no such version, a vacuum has removed its shards, or a table cannot be written to.
     """
     targets = _moment(corpus, version)
     for name, target in targets.items():
-        _check_readable(corpus, name, target, wanted=version)
+        _check_readable(corpus, name, target, restoring=version)
     operation = uuid.uuid4().hex
     for name, target in targets.items():
         _restore_table(corpus, name, target, operation=operation)
@@ -238,11 +239,11 @@ def restore(corpus: Corpus, version: int) -> list[str]:
 
 
 def _moment(corpus: Corpus, version: int) -> dict[str, int]:
-    """The versions of the three tables that belong together.
+    """The versions of the three tables that belong to a version of the utterances.
 
-    A source is written to the rejects, then to the utterances, then to the ledger: what the ledger gets before the next
-    version of the utterances is the end of that source, and sources without utterances. `forget` and `restore` write in
-    another order, so their steps are known by a mark.
+    A source is written to the rejects, then to the utterances, then to the ledger. So the commits to the ledger before
+    the next version of the utterances complete that source, or are of sources without utterances. `forget` and
+    `restore` write in another order; the id of the operation identifies their steps.
     """
     logs = {name: list(versions(corpus, name)) for name in SCHEMAS}
     if not 0 <= version < len(logs["utterances"]):
@@ -253,29 +254,25 @@ def _moment(corpus: Corpus, version: int) -> dict[str, int]:
     if version == len(logs["utterances"]) - 1:
         return {name: entries[-1].number for name, entries in logs.items()}
     following = logs["utterances"][version + 1]
-    earlier = [one for one in logs["sources"] if one.time < following.time and not _together(one, following)]
-    ledger = _last(logs["sources"], earlier)
-    earlier = [one for one in logs["rejects"] if one.time <= ledger.time or _together(one, ledger)]
-    rejects = _last(logs["rejects"], earlier)
+    before = [entry for entry in logs["sources"] if entry.time < following.time and not _same_step(entry, following)]
+    ledger = before[-1] if before else logs["sources"][0]
+    before = [entry for entry in logs["rejects"] if entry.time <= ledger.time or _same_step(entry, ledger)]
+    rejects = before[-1] if before else logs["rejects"][0]
     return {"sources": ledger.number, "utterances": version, "rejects": rejects.number}
 
 
-def _together(one: Version, other: Version) -> bool:
-    return one.step_of is not None and one.step_of == other.step_of
+def _same_step(first: Version, second: Version) -> bool:
+    return first.step_of is not None and first.step_of == second.step_of
 
 
-def _last(log: Sequence[Version], earlier: Sequence[Version]) -> Version:
-    return earlier[-1] if earlier else log[0]
-
-
-def _check_readable(corpus: Corpus, name: str, version: int, *, wanted: int) -> None:
+def _check_readable(corpus: Corpus, name: str, version: int, *, restoring: int) -> None:
     files = filesystem(corpus, name)
     paths = [uri.rsplit("/", 1)[-1] for uri in corpus.delta(name, version=version).file_uris()]
     gone = [info.path for info in files.get_file_info(paths) if not info.is_file]
     if gone:
         raise CorpusError(
-            f"version {wanted} cannot be restored: {len(gone)} shards that it has in {corpus.uri(name)} are gone, such "
-            f"as {gone[0]}; a vacuum removes what later versions replaced"
+            f"version {restoring} cannot be restored: {len(gone)} of its shards in {corpus.uri(name)} are gone, such "
+            f"as {gone[0]}; a vacuum removes the shards that later versions replaced"
         )
 
 
@@ -283,15 +280,15 @@ def _restore_table(corpus: Corpus, name: str, version: int, *, operation: str) -
     table, past = corpus.delta(name), corpus.delta(name, version=version)
     if set(table.file_uris()) == set(past.file_uris()):
         return
-    # The tokens must go back with the rows, or a build would take the rows that it finds for those it last wrote.
-    sources = set().union(*(_sources(corpus, one) for one in SCHEMAS), _sources(corpus, name, version=version))
+    # The tokens must be restored with the rows, or a build would take the restored rows for those it wrote last.
+    sources = set().union(*(_sources(corpus, each) for each in SCHEMAS), _sources(corpus, name, version=version))
     tokens = {source_id: _token(past, name, source_id) for source_id in sources}
     stale = {source_id: token for source_id, token in tokens.items() if token != _token(table, name, source_id)}
     try:
         table.restore(version, commit_properties=carrying(stale, **{STEP_OF: operation}))
     except (DeltaError, OSError) as error:
         raise CorpusError(
-            f"cannot restore {corpus.uri(name)}: {plain(error)}; see to the disk and the rights, then run it again"
+            f"cannot restore {corpus.uri(name)}: {plain(error)}; check the disk and the permissions, then run it again"
         ) from error
 
 
@@ -300,23 +297,27 @@ def _token(table: DeltaTable, name: str, source_id: str) -> int:
     return _ABSENT[name] if token is None else token
 
 
-# Room
+# Disk space
 
 
 def vacuum(corpus: Corpus, *, keep: timedelta, dry_run: bool = False) -> list[Removed]:
-    """Remove the shards that no version of the last days needs, and what killed writers left.
+    """Remove old shards that the current version does not need, and files that killed writers left.
 
-    Versions that were replaced before that can't be read or restored any more.
+    Versions that were replaced more than `keep` ago cannot be read or restored after that.
 
     Args:
-        keep: Age from which a file that the current version doesn't need is removed.
-        dry_run: Only tell.
+        corpus: In a local folder.
+        keep: Files that have been unused for less than this stay.
+        dry_run: List the files without removing them.
+
+    Returns:
+        The removed files.
 
     Raises:
         CorpusError: The corpus is in an object store, or an entry of a log is missing or damaged.
     """
     until = datetime.now(UTC) - keep
-    files = [path for name in SCHEMAS for path in _superfluous(corpus, name, until=until)]
+    files = [path for name in SCHEMAS for path in _unused(corpus, name, until=until)]
     files += [path for path in sorted(corpus.folder.glob("*.tmp")) if _modified(path) <= until]
     removed = [Removed(path, path.stat().st_size) for path in files]
     if not dry_run:
@@ -325,7 +326,7 @@ def vacuum(corpus: Corpus, *, keep: timedelta, dry_run: bool = False) -> list[Re
     return removed
 
 
-def _superfluous(corpus: Corpus, name: str, *, until: datetime) -> Iterator[Path]:
+def _unused(corpus: Corpus, name: str, *, until: datetime) -> Iterator[Path]:
     folder = corpus.folder / name
     replaced: dict[str, datetime] = {}
     for version in versions(corpus, name):

@@ -1,11 +1,11 @@
 """Trained models on disk, and which of them is the current one.
 
-    {root}/{corpus}-v{version}-{digest}/      a run: what training writes, training.json last
-    {root}/promoted.json                      the current model and the figure it was promoted for
-    {root}/promotions.jsonl                   every decision, promotions and refusals, with its reason
+    {root}/{corpus}-v{version}-{digest}/      a run: the output of training, training.json last
+    {root}/promoted.json                      the current model and the decision that promoted it
+    {root}/promotions.jsonl                   all decisions, promotions and refusals, with their reasons
 
-A run's folder has the same name whenever the same version of a corpus is trained on with the same settings, so that
-an interrupted run is taken up and a finished one is not repeated.
+Runs on one version of a corpus with equal settings have the same folder, so that an interrupted run is resumed and a
+finished one is not repeated.
 """
 
 import json
@@ -22,29 +22,28 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from storage.files import locked, written_aside
 
 FINISHED = "training.json"
-"""The file that training writes last: without it a run is unfinished."""
+"""The file that training writes last; a run without it is unfinished."""
 PROMOTED, HISTORY = "promoted.json", "promotions.jsonl"
 
-
-_AFTER = "the next model that beats chance is promoted then."
+_REMEDY = "the next model that beats chance is then promoted."
 
 
 class ModelStoreError(RuntimeError):
-    """A model store cannot be used as it is; the message says which file and what to do."""
+    """A model store is unusable; the message names the file and the remedy."""
 
 
 class Decision(BaseModel):
-    """Whether a model became the current one, and why.
+    """The decision to promote a model, or not to, and its reason.
 
     Attributes:
-        model: Name of its folder.
-        against: The model that was current; None when there was none.
-        promoted: Whether `model` is the current one now.
+        model: Name of the model's folder.
+        against: The current model at the time; None when there was none.
+        promoted: Whether `model` became the current one.
         reason: A sentence.
-        figure: The validation figure of `model`, a share: value, low, high; None when it has none.
-        difference: `model` less `against` on the same clips, paired: value, low, high; None without comparison.
-        clips: Validation clips that decided.
-        date: ISO date and time.
+        figure: The validation figure of `model`, 0 to 1: value, low, high; None when it has none.
+        difference: `model` minus `against` on the same clips, paired: value, low, high; None without a comparison.
+        clips: Number of validation clips in the comparison.
+        date: Date and time in ISO 8601.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,7 +66,7 @@ class ModelStore:
 
     @classmethod
     def open(cls, root: Path | str) -> "ModelStore":
-        """The store at a folder, which is made when absent.
+        """Open the store in a folder, which is created when absent.
 
         Raises:
             ModelStoreError: The path is a file.
@@ -79,22 +78,22 @@ class ModelStore:
         return cls(folder)
 
     def name(self, corpus: str, version: int, depends_on: Mapping[str, Any]) -> str:
-        """The folder's name of a run.
+        """The name of a run's folder.
 
         Args:
-            corpus: Location of the corpus; its last part names the run.
-            version: Of the utterances.
-            depends_on: Everything else that the model depends on, as JSON can hold it: settings, table id.
+            corpus: Location of the corpus; its last part begins the name.
+            version: Version of the utterances.
+            depends_on: Everything else that the model depends on, as JSON values: settings, table id.
         """
         canonical = json.dumps([version, dict(depends_on)], sort_keys=True, separators=(",", ":"), allow_nan=False)
         readable = re.sub(r"[^\w.-]+", "-", corpus.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "corpus"
         return f"{readable}-v{version}-{sha256(canonical.encode()).hexdigest()[:8]}"
 
     def folder(self, name: str) -> Path:
-        """Where a run lies, finished or not.
+        """The folder of a run, finished or not.
 
         Raises:
-            ModelStoreError: The name would leave the store.
+            ModelStoreError: The name is not one of a folder in the store.
         """
         if not 0 < len(name.encode(errors="replace")) < 256 or name != Path(name).name or name.startswith("."):
             raise ModelStoreError(f"{name!r} is not the name of a model; use one of {self.names()}")
@@ -109,10 +108,10 @@ class ModelStore:
         return [mark.parent.name for mark in marks]
 
     def promoted(self) -> Decision | None:
-        """The decision that made the current model; None before the first.
+        """The decision that promoted the current model; None before the first.
 
         Raises:
-            ModelStoreError: Its folder is gone, or promoted.json is damaged.
+            ModelStoreError: The model's folder is gone, or promoted.json is damaged.
         """
         path = self.root / PROMOTED
         if not path.is_file():
@@ -120,16 +119,16 @@ class ModelStore:
         try:
             decision = Decision.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise ModelStoreError(f"{path} is damaged; delete it: {_AFTER}") from error
+            raise ModelStoreError(f"{path} is damaged; delete it: {_REMEDY}") from error
         if not self.finished(decision.model):
             raise ModelStoreError(
-                f"{path} names {decision.model}, which is not among the models ({', '.join(self.names()) or 'none'}). "
-                f"Put its folder back, or delete the file: {_AFTER}"
+                f"{path} names {decision.model}, which is no finished model ({', '.join(self.names()) or 'none'}). "
+                f"Put its folder back, or delete the file: {_REMEDY}"
             )
         return decision
 
     def to_search_with(self) -> str | None:
-        """The current model; while none was promoted, the newest finished one; None when there is none.
+        """The current model; before the first promotion, the newest finished one; None when there is none.
 
         Raises:
             ModelStoreError: As `promoted`.
@@ -140,10 +139,10 @@ class ModelStore:
         return self.names()[-1] if self.names() else None
 
     def record(self, decision: Decision) -> None:
-        """Keep a decision; a promotion takes effect at once, or not at all when the process dies.
+        """Append a decision to the history, and apply it. A killed process leaves the old or the new current model.
 
         Raises:
-            ModelStoreError: Another model became the current one meanwhile; or `decision` names no finished model.
+            ModelStoreError: Another model became the current one meanwhile, or `decision` names no finished model.
         """
         if not self.finished(decision.model):
             raise ModelStoreError(f"{decision.model} is not a finished model of {self.root}")
@@ -164,7 +163,7 @@ def _append(path: Path, line: str) -> None:
     with path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a killed process left half a line
+            if file.read(1) != b"\n":  # a killed process left an incomplete line
                 file.write(b"\n")
         file.write(line.encode() + b"\n")
         file.flush()

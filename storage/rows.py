@@ -1,4 +1,4 @@
-"""From plain rows to an Arrow table that fits a schema exactly, or an error that names the field."""
+"""Converts rows to an Arrow table of an exact schema, or raises an error that names the field; tokens of rows."""
 
 import hashlib
 import json
@@ -11,17 +11,17 @@ import pyarrow.compute as pc
 
 
 class CorpusError(ValueError):
-    """A corpus, or rows meant for one, that are not as they should be. The message says what and where."""
+    """A corpus, or rows for one, are invalid. The message gives the fault, the place and usually the remedy."""
 
 
 def build_table(rows: Iterable[Mapping[str, Any]] | pa.Table, *, schema: pa.Schema, name: str) -> pa.Table:
-    """Rows as a table of a schema.
+    """Convert rows to a table of a schema.
 
     Args:
-        rows: Mappings with exactly the schema's fields (a nullable one is given as None), or a table of that
-            schema. A mapping is accepted for a field that holds pairs.
-        schema: The schema to fit.
-        name: What the errors call the table.
+        rows: Mappings with exactly the schema's fields, None for null, or a table of that schema. A list of pairs may
+            be given as a mapping.
+        schema: The schema of the result.
+        name: The table's name in errors.
 
     Raises:
         CorpusError: A field is missing, unknown, null, of another type, or not a finite number.
@@ -36,18 +36,18 @@ def build_table(rows: Iterable[Mapping[str, Any]] | pa.Table, *, schema: pa.Sche
 
 
 def content_token(table: pa.Table, *upstream: int) -> int:
-    """A 60-bit number that stands for the rows of a table in any order, and for the tokens it builds on."""
+    """A 60-bit digest of the rows of a table, in any order, and of the tokens that they build on."""
     return token_of(row_digests(table), *upstream)
 
 
 def token_of(digests: Iterable[str], *upstream: int) -> int:
-    """`content_token` of the rows that have these digests."""
+    """`content_token` of rows with these digests."""
     digest = hashlib.sha256("\n".join([*map(str, upstream), *sorted(digests)]).encode()).hexdigest()
     return int(digest[:15], 16)
 
 
 def row_digests(table: pa.Table) -> list[str]:
-    """SHA-256 of each row's content, whatever the order of its columns."""
+    """SHA-256 of each row's content, independent of the order of the columns."""
     return [_row_digest(row) for row in table.to_pylist()]
 
 
@@ -68,18 +68,18 @@ def _cast(table: pa.Table, *, schema: pa.Schema, name: str) -> pa.Table:
         try:
             columns.append(table[field.name].cast(field.type))
         except pa.ArrowException as error:
-            held = table[field.name].type
-            raise CorpusError(f"{name}: {field.name} is {held}, not {field.type}: {error}") from error
+            found = table[field.name].type
+            raise CorpusError(f"{name}: {field.name} is {found}, not {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _check_fields(held: Iterable[str], wanted: Sequence[str], *, where: str) -> None:
-    keys = set(held)
-    missing, unknown = sorted(set(wanted) - keys), sorted(keys - set(wanted))
+def _check_fields(found: Iterable[str], expected: Sequence[str], *, where: str) -> None:
+    keys = set(found)
+    missing, unknown = sorted(set(expected) - keys), sorted(keys - set(expected))
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}" if missing else ""
-        besides = f"has the unknown {', '.join(unknown)}" if unknown else ""
-        raise CorpusError(f"{where} {' and '.join(filter(None, [lacks, besides]))}")
+        extra = f"has the unknown {', '.join(unknown)}" if unknown else ""
+        raise CorpusError(f"{where} {' and '.join(filter(None, [lacks, extra]))}")
 
 
 def _column(values: list[Any], field: pa.Field, *, name: str) -> pa.Array:
@@ -90,17 +90,17 @@ def _column(values: list[Any], field: pa.Field, *, name: str) -> pa.Array:
             if value is not None and not isinstance(value, Mapping):
                 raise CorpusError(f"{where} is a {type(value).__name__}, not a mapping of {', '.join(members)}")
             _check_fields(members if value is None else value.keys(), members, where=where)
-    if _holds_pairs(field.type):
+    if _is_list_of_pairs(field.type):
         values = [_pairs(value, field.type) for value in values]
     try:
-        if pa.types.is_integer(field.type):  # Arrow would cut 1.5 down to 1
+        if pa.types.is_integer(field.type):  # Arrow would truncate 1.5 to 1
             values = [None if value is None else operator.index(value) for value in values]
         return pa.array(values, type=field.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise CorpusError(f"{where} does not fit {field.type}: {error}") from error
 
 
-def _holds_pairs(kind: pa.DataType) -> bool:
+def _is_list_of_pairs(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) and kind.value_type.num_fields == 2
 
 
@@ -128,4 +128,4 @@ def _check_finite(values: pa.Array, where: str) -> None:
     elif pa.types.is_list(kind):
         _check_finite(values.flatten(), where)
     elif pa.types.is_floating(kind) and not pc.all(pc.is_finite(values.drop_null()), min_count=0).as_py():
-        raise CorpusError(f"{where} holds NaN or infinity; a value that cannot be measured is null")
+        raise CorpusError(f"{where} has NaN or infinity; use null for a value that cannot be measured")

@@ -80,6 +80,6 @@ def read_shard(shard: Shard, files: pyarrow.fs.FileSystem, *, schema: pa.Schema,
 def _check_size(shard: Shard, files: pyarrow.fs.FileSystem) -> None:
     (info,) = files.get_file_info([shard.name])
     if info.type == pyarrow.fs.FileType.NotFound:
-        raise DamagedShardError("shard_missing", "does not exist")
+        raise DamagedShardError("shard_missing", "is missing")
     if info.size != shard.size:
         raise DamagedShardError("shard_size", f"has {info.size} bytes, not {shard.size} as in the log")

@@ -1,21 +1,26 @@
-"""The figures of a corpus that its card shows. All of them come from the three tables, without audio."""
+"""The figures on a corpus's card, computed from the three tables without audio."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pandas as pd
 
-from storage.corpus import WITHOUT_AUDIO, Corpus, Totals
+from storage.corpus import Corpus, Totals
+from storage.schema import ATTRIBUTES
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+_COLUMNS = (
+    "series", "speaker", "duration", "language", "emotion", "caption", "style_key", "similarity", "sample_rate",
+    "attributes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A speaker or a series, and what there is of it."""
+    """The size of a speaker or a series."""
 
     name: str
     utterances: int
@@ -24,7 +29,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a stage took over all sources: seconds of compute, and the same for each second of audio."""
+    """The compute of a stage over all sources: in seconds, and in seconds per second of audio."""
 
     stage: str
     seconds: float
@@ -33,18 +38,21 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """Figures of one version of a corpus.
+    """The figures of a version of a corpus.
 
     Attributes:
-        series, speakers: Largest first.
-        persons: Speakers once those of different episodes are linked; 0 when nobody did.
+        series: By hours, largest first.
+        speakers: By hours, largest first.
+        persons: Number of speakers after linking those of different episodes; 0 without linking.
         durations: (utterances,) seconds.
-        attributes: By name, (n,) values of the utterances in which the attribute could be measured.
-        languages, emotions, reasons: Counts, largest first; reasons are (stage, reason) of the rejects.
-        caption_groups: By number of clips that share one caption, how many captions are shared by as many.
-        similarities: (turns,) Eq. 5 of every turn that got that far, kept or not.
+        attributes: Name -> (n,) values of the utterances in which the attribute could be measured.
+        languages: Number of utterances, largest first.
+        emotions: Number of utterances, largest first.
+        reasons: (stage, reason) of the rejects -> number, largest first.
+        caption_groups: Number of clips that share a caption -> number of such captions.
+        similarities: (turns,) Eq. 5 of every turn that reached that stage, kept or not.
         styles: Number of different style keys.
-        costs: The stage that took most first.
+        costs: By seconds, largest first.
         sample_rates: The rates that occur, in hertz.
     """
 
@@ -72,10 +80,10 @@ class Statistics:
 
 
 def measure(corpus: Corpus) -> Statistics:
-    """Read the tables of a corpus and count."""
+    """Compute the figures of the current version."""
     version = corpus.version()
-    kept = corpus.utterances(version=version, columns=WITHOUT_AUDIO)
-    rejects = corpus.rejects()
+    kept = corpus.utterances(version=version, columns=_COLUMNS).flatten().to_pandas()
+    rejects = corpus.rejects().select(["stage", "reason", "similarity"]).to_pandas()
     return Statistics(
         version=version,
         totals=corpus.totals(),
@@ -83,57 +91,59 @@ def measure(corpus: Corpus) -> Statistics:
         speakers=_groups(kept, "speaker"),
         persons=len(corpus.speakers()["linked_speaker"].unique()),
         durations=kept["duration"].to_numpy(),
-        attributes=_attributes(kept["attributes"]),
-        languages=_counts("unknown" if value is None else value for value in kept["language"].to_pylist()),
-        emotions=_counts(value for value in kept["emotion"].to_pylist() if value is not None),
-        reasons=_counts(zip(rejects["stage"].to_pylist(), rejects["reason"].to_pylist(), strict=True)),
-        caption_groups=dict(sorted(Counter(Counter(kept["caption"].to_pylist()).values()).items())),
-        styles=len(kept["style_key"].unique()),
-        similarities=np.concatenate([_floats(kept["similarity"]), _floats(rejects["similarity"])]),
+        attributes={field.name: _values(kept[f"attributes.{field.name}"]) for field in ATTRIBUTES},
+        languages=_counts(kept["language"].fillna("unknown")),
+        emotions=_counts(kept["emotion"].dropna()),
+        reasons=_counts(rejects[["stage", "reason"]]),
+        caption_groups=kept["caption"].value_counts().value_counts().sort_index().to_dict(),
+        styles=kept["style_key"].nunique(),
+        similarities=np.concatenate([_values(kept["similarity"]), _values(rejects["similarity"])]),
         costs=_costs(corpus.ledger().values()),
-        sample_rates=sorted(kept["sample_rate"].unique().to_pylist()),
+        sample_rates=sorted(kept["sample_rate"].unique().tolist()),
     )
 
 
 def retention(similarities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(thresholds,) share of the turns whose similarity reaches each threshold.
+    """(thresholds,) share of the turns whose similarity is at least each threshold.
 
     Raises:
         ValueError: There are no similarities.
     """
     if not similarities.size:
-        raise ValueError("no turn has a similarity: there is no share of them to keep")
+        raise ValueError("no turn has a similarity, so there is no share to compute")
     below = np.searchsorted(np.sort(similarities), thresholds, side="left")
     return 1 - below / similarities.size
 
 
-def _groups(kept: pa.Table, column: str) -> list[Group]:
-    sums = kept.group_by(column).aggregate([("duration", "sum"), ("duration", "count")]).to_pylist()
-    groups = [Group(row[column], row["duration_count"], row["duration_sum"] / 3600) for row in sums]
-    return sorted(groups, key=lambda group: (-group.hours, group.name))
+def _groups(kept: pd.DataFrame, column: str) -> list[Group]:
+    sums = kept.groupby(column)["duration"].agg(["size", "sum"]).sort_index()
+    largest_first = sums.sort_values("sum", ascending=False, kind="stable")
+    return [
+        Group(str(name), int(size), float(seconds) / 3600)
+        for name, size, seconds in largest_first.itertuples(name=None)
+    ]
 
 
-def _counts(values: Any) -> dict[Any, int]:
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+def _counts(values: "pd.Series[Any] | pd.DataFrame") -> dict[Any, int]:
+    return values.value_counts().sort_index().sort_values(ascending=False, kind="stable").to_dict()
 
 
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    return column.drop_null().to_numpy().astype(np.float64)
-
-
-def _attributes(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
-    struct = column.combine_chunks()
-    names = [struct.type.field(index).name for index in range(struct.type.num_fields)]
-    return {name: _floats(pa.chunked_array([struct.field(name)])) for name in names}
+def _values(column: "pd.Series[Any]") -> np.ndarray:
+    return column.dropna().to_numpy(dtype=np.float64)
 
 
 def _costs(ledger: Any) -> list[StageCost]:
-    seconds: Counter[str] = Counter()
-    audio: Counter[str] = Counter()
-    for row in ledger:
-        for stage, spent in row["stage_seconds"].items():
-            if row["duration"]:  # a source that was never decoded has no length to compare with
-                seconds[stage] += spent
-                audio[stage] += row["duration"]
-    costs = [StageCost(stage, seconds[stage], seconds[stage] / audio[stage]) for stage in audio]
-    return sorted(costs, key=lambda cost: (-cost.seconds, cost.stage))
+    spent = pd.DataFrame(
+        [
+            (stage, seconds, row["duration"])
+            for row in ledger
+            if row["duration"]  # a source that was never decoded has no duration
+            for stage, seconds in row["stage_seconds"].items()
+        ],
+        columns=["stage", "seconds", "audio"],
+    )
+    sums = spent.groupby("stage").sum().sort_values("seconds", ascending=False, kind="stable")
+    return [
+        StageCost(str(stage), float(seconds), float(seconds / audio))
+        for stage, seconds, audio in sums.itertuples(name=None)
+    ]

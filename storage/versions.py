@@ -1,4 +1,4 @@
-"""One version of a corpus, for readers that want its rows without their audio, and then the audio of a few."""
+"""One version of a corpus, for readers of all rows without audio, and of the audio of some."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,18 @@ from storage.rows import CorpusError
 from storage.schema import UTTERANCE
 
 DESCRIBING = tuple(name for name in UTTERANCE.names if name not in ("audio", "speaker_embedding"))
-"""The columns that say something to a person."""
+"""The columns for people: without audio and speaker embedding."""
 _IDS_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
 class CorpusVersion:
-    """Attributes:
-    location: Of the corpus.
-    table: Id of its Delta table of utterances: a corpus that was deleted and built anew is another one.
-    version: Of the utterances.
+    """A version of the utterances of a corpus.
+
+    Attributes:
+        location: Location of the corpus.
+        table: Id of its Delta table of utterances. A corpus that was deleted and built again has another id.
+        version: Version of the utterances.
     """
 
     location: str
@@ -31,7 +33,7 @@ class CorpusVersion:
 
     @classmethod
     def open(cls, location: str, version: int | None = None) -> "CorpusVersion":
-        """A version of the corpus at a location; the current one by default.
+        """Open a version of the corpus at a location; the current one by default.
 
         Raises:
             CorpusError: There is no corpus, or it has no such version.
@@ -45,32 +47,32 @@ class CorpusVersion:
         return Corpus.at(self.location).utterances(version=self.version, columns=DESCRIBING)
 
     def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """Utterance id and FLAC file of these utterances, each once, in the order in which they are stored.
+        """Yield utterance id and FLAC file of each of these utterances, in the order of storage.
 
         Raises:
             CorpusError: The version has no such utterance, or its shards are gone (vacuum) or damaged.
         """
         for start in range(0, len(utterance_ids), _IDS_AT_A_TIME):
-            wanted = set(utterance_ids[start : start + _IDS_AT_A_TIME])
+            missing = set(utterance_ids[start : start + _IDS_AT_A_TIME])
             try:
-                for batch in self._read(wanted):
+                for batch in self._read(missing):
                     for row in batch.to_pylist():
-                        wanted.discard(row["utterance_id"])
+                        missing.discard(row["utterance_id"])
                         yield row["utterance_id"], row["audio"]["bytes"]
             except (OSError, pa.ArrowException) as error:
                 raise CorpusError(
                     f"{self.location}: shards of version {self.version} are gone or damaged ({error}); "
-                    f"`fsclap corpus verify {self.location}` says which"
+                    f"`fsclap corpus verify {self.location}` lists them"
                 ) from error
-            if wanted:
-                raise CorpusError(f"{self.location} version {self.version} has no utterance {min(wanted)}")
+            if missing:
+                raise CorpusError(f"{self.location} version {self.version} has no utterance {min(missing)}")
 
     @functools.cached_property
     def _dataset(self) -> pyarrow.dataset.Dataset:
         return Corpus.at(self.location).dataset(version=self.version)
 
     def _read(self, utterance_ids: set[str]) -> Iterator[pa.RecordBatch]:
-        # The log knows which shard has which source, so only those are opened.
+        # The log has the sources of each shard, so Delta opens only the shards of these sources.
         sources = sorted({utterance_id.rsplit("-", 1)[0] for utterance_id in utterance_ids})
         chosen = pc.field("source_id").isin(sources) & pc.field("utterance_id").isin(sorted(utterance_ids))
         return self._dataset.to_batches(

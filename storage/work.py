@@ -1,9 +1,9 @@
-"""Work files: the output of each stage, at a path derived from all that the output depends on.
+"""Work files: the output of each stage, at a path derived from everything that the output depends on.
 
     {root}/{stage}/{key[:2]}/{key}/     the files of one output, and manifest.json
-    {root}/.partial/                    outputs being written
+    {root}/.partial/                    outputs that are being written
 
-An output appears whole or not at all: it is written aside, synced and renamed into place.
+An output appears as a whole: it is written in .partial/, synced and renamed into place.
 """
 
 import hashlib
@@ -30,17 +30,17 @@ _STAGE = re.compile(r"[a-z][a-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run of a stage, as all that its output depends on.
+    """One run of a stage: everything that its output depends on.
 
     Attributes:
         stage: Name of the stage: lower-case letters, digits, "-" and "_".
-        version: Of the stage's code; raise it when the same input would give another output.
+        version: Version of the stage's code; increase it when equal inputs would give another output.
         engine: Engine with the revision of its weights, "name@revision"; empty for a stage without one.
-        parameters: The settings that the output depends on: what JSON can hold, with strings as keys.
-        inputs: Digests of what the stage reads, in order: keys of earlier steps, or `sha256_file`.
+        parameters: The settings that the output depends on: JSON values, with strings as keys.
+        inputs: Digests of the stage's inputs, in order: keys of earlier steps, or `sha256_file`.
 
     Raises:
-        ValueError: The name or the parameters are not as above.
+        ValueError: The name or the parameters do not fit this description.
     """
 
     stage: str
@@ -75,12 +75,12 @@ class Step:
 
 
 class WorkStore:
-    """Work files under a local folder that any number of processes may share.
+    """Work files in a local folder that any number of processes may share.
 
-    Needs a file system with atomic rename and `flock` on directories: a local disk, a container's volume.
+    The file system must have atomic rename and `flock` on folders: a local disk, a container's volume.
 
     Args:
-        root: Made when absent. What killed writers left in it is removed.
+        root: The folder, created when absent. Files that killed writers left in it are removed.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -90,13 +90,12 @@ class WorkStore:
         self._remove_abandoned()
 
     def folder(self, step: Step) -> Path | None:
-        """The folder of a step's output, or None when it has yet to be computed.
+        """The folder of a step's output; None when the output is yet to be computed.
 
-        A damaged output (no manifest, a file missing or of another size) is removed, so that it is computed
-        again.
+        A damaged output (no manifest, a file missing or of another size) is removed, to be computed again.
         """
         folder = self._place(step)
-        if not os.path.lexists(folder):  # a link to nothing is in the way of an output, too
+        if not os.path.lexists(folder):  # a dangling link would block an output, too
             return None
         damage = _damage(folder)
         if damage is None:
@@ -112,10 +111,10 @@ class WorkStore:
 
     @contextmanager
     def write(self, step: Step) -> Iterator[Path]:
-        """A new folder to write a step's output into; it becomes the output when the block ends well.
+        """A new folder for a step's output, which is published when the block ends well.
 
-        When the block raises, nothing of it stays. When another writer was first, its output stays and this
-        one is dropped: equal steps have equal outputs.
+        When the block raises, the folder is removed. When another writer was first, its output stays and this one is
+        discarded: equal steps have equal outputs.
         """
         with self._partial_folder() as folder:
             yield folder
@@ -123,13 +122,13 @@ class WorkStore:
             self._publish(folder, step)
 
     def manifest(self, step: Step) -> dict[str, Any] | None:
-        """The step and, by relative path, the size and SHA-256 of each file of its output."""
+        """The step, and relative path -> size and SHA-256 of each file of its output; None without an output."""
         folder = self.folder(step)
         return None if folder is None else json.loads((folder / MANIFEST).read_text())
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder on the store's disk for what is needed only within the block."""
+        """A temporary folder on the store's disk."""
         with self._partial_folder() as folder:
             yield folder
 
@@ -143,8 +142,8 @@ class WorkStore:
             try:
                 folder.rename(place)
             except OSError:
-                # A folder that is not empty can't be renamed over: another writer was first. If its output
-                # is damaged, the check above removes it; any other error is this writer's own.
+                # A folder with files cannot be replaced by a rename: another writer was first. If its output is
+                # damaged, the check above removes it. Otherwise the error is about this writer's folder.
                 if not place.exists():
                     raise
             else:
@@ -158,7 +157,7 @@ class WorkStore:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)  # gone already when it was published
+            shutil.rmtree(folder, ignore_errors=True)  # already gone if it was published
             os.close(lock)
 
     def _locked_folder(self) -> tuple[Path, int]:
@@ -168,12 +167,12 @@ class WorkStore:
             lock = try_lock(folder)
             if lock is not None and folder.exists():
                 return folder, lock
-            if lock is not None:  # taken for an abandoned one between its making and its lock
+            if lock is not None:  # removed as abandoned before it was locked
                 os.close(lock)
 
     def _remove_abandoned(self) -> None:
-        # The kernel drops a writer's lock with the writer, however it ends: unlike a process id or an age,
-        # that can't be mistaken, not in another container either.
+        # The kernel drops a writer's lock with the writer. Unlike a process id or an age, that is reliable, also
+        # between containers.
         for folder in self._partial.iterdir():
             lock = try_lock(folder)
             if lock is not None:
@@ -211,7 +210,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _seal(folder: Path, step: Step) -> None:
-    """Sync every file of an output and write the manifest that makes it complete."""
+    """Sync the files of an output and write its manifest."""
     files = {}
     for path in _files(folder):
         sync(path)
@@ -231,7 +230,7 @@ def _seal(folder: Path, step: Step) -> None:
 def _damage(folder: Path) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        held = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
+        sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
     except (OSError, ValueError, RecursionError) as error:
         return f"unreadable manifest: {error}"
     files = manifest.get("files") if isinstance(manifest, dict) else None
@@ -239,6 +238,6 @@ def _damage(folder: Path) -> str | None:
         return "the manifest names no files"
     for name, entry in files.items():
         size = entry.get("size") if isinstance(entry, dict) else None
-        if size is None or held.get(name) != size:
-            return f"{name} has {held.get(name, 'no')} bytes, not {size}"
+        if size is None or sizes.get(name) != size:
+            return f"{name} has {sizes.get(name, 'no')} bytes, not {size}"
     return None

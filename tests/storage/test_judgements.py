@@ -68,7 +68,7 @@ def test_a_date_is_kept_in_utc(judgements: Judgements) -> None:
     ("changes", "message"),
     [
         ({"verdict": "maybe"}, "verdict is 'maybe', not one of no, partly, fits"),
-        ({"query": " "}, "query is ' '; it must say something"),
+        ({"query": " "}, "query is ' '; it must not be empty"),
         ({"judge": ""}, "judge is ''"),
         ({"utterance_id": None}, "utterance_id is None"),
         ({"date": "yesterday"}, "date is 'yesterday', not a date and time in ISO 8601"),
@@ -192,7 +192,7 @@ def test_a_folder_that_takes_no_file_is_said(judgements: Judgements, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("storage.judgements.pq.write_table", full)
-    with pytest.raises(CorpusError, match=r"cannot write .*No space left on device; see to the disk"):
+    with pytest.raises(CorpusError, match=r"cannot write .*No space left on device; check the disk"):
         judgements.add(judgement(query="another"))
     assert judgements.rows() == [judgement()]
 

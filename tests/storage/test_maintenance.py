@@ -75,7 +75,7 @@ def test_a_forgetting_that_was_interrupted_is_finished_by_the_next(corpus, make_
     rows = make_rows("e1")
     corpus.commit_source(**rows)
 
-    put, calls = maintenance._put_nothing, []
+    put, calls = maintenance._remove_rows, []
 
     def stop(*arguments, **options):
         if len(calls) == tables:
@@ -84,7 +84,7 @@ def test_a_forgetting_that_was_interrupted_is_finished_by_the_next(corpus, make_
         put(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(maintenance, "_put_nothing", stop)
+        patch.setattr(maintenance, "_remove_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             forget(corpus, [identifier(rows)])
     assert corpus.ledger() == {}, "who trusts the ledger sees no half source"
@@ -249,7 +249,7 @@ def test_versions_from_before_are_gone_after_a_vacuum(littered):
     vacuum(littered, keep=timedelta(0))
     assert [change.readable for change in history(littered)] == [True, False, False, False, True]
     before = everything(littered)
-    with pytest.raises(CorpusError, match=r"version 2 cannot be restored: \d shards that it has in .* are gone"):
+    with pytest.raises(CorpusError, match=r"version 2 cannot be restored: \d of its shards in .* are gone"):
         restore(littered, 2)
     assert everything(littered) == before
     with pytest.raises(CorpusError, match="cannot be read"):

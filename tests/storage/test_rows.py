@@ -28,11 +28,11 @@ def test_a_table_is_taken_as_well_as_rows(make_rows):
     ("field", "value", "message"),
     [
         ("duration", "long", "duration does not fit double"),
-        ("duration", math.nan, "duration holds NaN"),
+        ("duration", math.nan, "duration has NaN"),
         ("duration", None, "duration is null in 1 of 1 rows"),
         ("sample_rate", 24_000.5, "sample_rate does not fit int32"),
         ("caption", 3, "caption does not fit string"),
-        ("speaker_embedding", [1.0, math.inf], "speaker_embedding holds NaN or infinity"),
+        ("speaker_embedding", [1.0, math.inf], "speaker_embedding has NaN or infinity"),
         ("audio", {"bytes": b"fLaC"}, "audio lacks path"),
         ("audio", {"bytes": b"", "path": "", "rate": 1}, "audio has the unknown rate"),
     ],
@@ -46,7 +46,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(make_rows, field, val
 def test_nan_inside_the_attributes_is_refused(make_rows):
     row = make_rows("e1")["utterances"][0]
     row = row | {"attributes": row["attributes"] | {"pitch_hz": math.nan}}
-    with pytest.raises(CorpusError, match=r"attributes\.pitch_hz holds NaN"):
+    with pytest.raises(CorpusError, match=r"attributes\.pitch_hz has NaN"):
         build_table([row], schema=UTTERANCE, name="utterances")
 
 

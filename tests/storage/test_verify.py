@@ -180,7 +180,7 @@ def test_numbers_that_the_schema_forbids_are_found(corpus, make_rows):
     write_deltalake(corpus.uri("utterances"), spoilt, mode="overwrite")
     (problem,) = verify(corpus).problems
     assert problem.code == "shard_damaged"
-    assert "duration holds NaN" in problem.message
+    assert "duration has NaN" in problem.message
 
 
 def test_a_corpus_whose_sources_share_shards_is_sound(corpus, make_rows):
