@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlencode
 
-from fsclap.evaluation.report import FIGURES, PAGE, headline, interval, percent
-from fsclap.evaluation.results import Evaluation
+from fsclap.evaluation.report import PAGE
+from fsclap.evaluation.results import FILE, Evaluation
+from fsclap.evaluation.words import headline, interval, percent
 from fsclap.retrieval import PORT
 from fsclap.retrieval.export import PROMPTS, export_hits
 from fsclap.retrieval.search import Searcher
@@ -65,7 +66,7 @@ def answers(index: Path, query: str, folder: Path) -> str:
 
 def evaluation_of(models: str, corpus: str, version: int) -> Path | None:
     """The newest evaluation on a corpus version, as its folder; None when there is none."""
-    found = Path(models).glob(f"*/evaluation/{Path(corpus).name}-v{version}/{FIGURES}")
+    found = Path(models).glob(f"*/evaluation/{Path(corpus).name}-v{version}/{FILE}")
     newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
     return newest.parent if newest else None
 
@@ -74,7 +75,7 @@ def model_rows(models: str, folder: Path | None) -> list[tuple[str, str]]:
     """The model that was evaluated in a folder: whether it is the current one, its figures, its report."""
     if folder is None:
         return [("model", "none was evaluated on this version")]
-    evaluation = Evaluation.load(folder / FIGURES)
+    evaluation = Evaluation.load(folder / FILE)
     current = ModelStore.open(models).promoted()
     state = "the current one" if current and current.model == Path(evaluation.model).name else "not the current one"
     rows = [("model", f"{evaluation.model}, {state}")]

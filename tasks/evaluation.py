@@ -1,4 +1,4 @@
-"""Evaluation, as the flow sees it: the report, what people get to see of it, and which model is the current one."""
+"""Tasks of the evaluation flow: the report, what people see of it, and which model is the current one."""
 
 import datetime
 import logging
@@ -18,18 +18,19 @@ from tasks.training import features_folder, open_clips, report_folder
 
 if TYPE_CHECKING:
     from fsclap.evaluation.judged import Graded
+    from fsclap.evaluation.promotion import PromotionDecision
     from fsclap.evaluation.results import Evaluation
 
 log = logging.getLogger("fsclap.tasks")
 
 
 class EvaluatedModel(BaseModel):
-    """An evaluation, as flows hand it on.
+    """An evaluation, as it passes between flows.
 
     Attributes:
-        report: The page; beside it are evaluation.json and map.png.
-        leaks: The model leaks, so there is no figure.
-        promoted: Whether the model is the current one now.
+        report: Path of the page, next to evaluation.json and map.png.
+        leaks: The model leaks, so there are no figures.
+        promoted: The model is the current one now.
         reason: Why it is, or is not.
     """
 
@@ -46,45 +47,43 @@ class EvaluatedModel(BaseModel):
 
 @task(task_run_name="evaluate {model} on {corpus}", cache_policy=NO_CACHE)
 def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> EvaluatedModel:
-    """The leak probe, the protocol on the test part, what people judged of it, and the report."""
+    """Run the leak probe and the protocol on the test part, add people's judgements, write the report."""
     from fsclap.data.splits import Split
     from fsclap.evaluation.judged import judge_model
     from fsclap.evaluation.report import clips_needed, write_report
-    from fsclap.evaluation.run import clips_of, evaluate_model, history_of
-    from fsclap.training.model_card import languages_of, write_model_card
-    from fsclap.training.record import Trained
+    from fsclap.evaluation.run import evaluate_model, report_clips
+    from fsclap.training.model_card import write_model_card
+    from fsclap.training.record import Trained, history_of
 
     table = Corpus.open(corpus)
     version = table.version() if version is None else version
-    graded = judgements_of(table, version)  # first: a damaged file shall not cost an evaluation
+    graded = judgements_of(table, version)  # first: a damaged file must not cost an evaluation
     clips = open_clips(table, version, work)
     folder = _model_folder(model)
     split = Split.load(folder / "split.json")
-    found = evaluate_model(
+    run = evaluate_model(
         folder, clips, split, "test",
         cache=features_folder(work), corpus=corpus, version=version,
     )  # fmt: skip
-    judged = judge_model(folder, found, graded)
-    evaluation = found.evaluation.model_copy(update={"judged": judged})
+    judged = judge_model(folder, run, graded)
+    evaluation = run.evaluation.model_copy(update={"judged": judged})
     report = write_report(
         evaluation,
         report_folder(model, corpus, version),
-        audio_embeddings=found.audio,
-        text_embeddings=found.text,
+        audio_embeddings=run.audio,
+        text_embeddings=run.text,
         history=history_of(folder),
-        clips=clips_of(clips, clips_needed(evaluation)),
+        clips=report_clips(clips, clips_needed(evaluation)),
     )
-    write_model_card(folder, Trained.load(folder), languages_of(clips, split.train))
-    return EvaluatedModel(
-        corpus=corpus, version=version, model=model, report=str(report), leaks=found.evaluation.leak.leaks
-    )
+    write_model_card(folder, Trained.load(folder))
+    return EvaluatedModel(corpus=corpus, version=version, model=model, report=str(report), leaks=evaluation.leak.leaks)
 
 
 @task(task_run_name="promote {evaluated.model}?", cache_policy=NO_CACHE)
 def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
-    """Make the model the current one if it is better by more than the interval and does not leak; keep the decision."""
+    """Make the model the current one if it is better than the current one, and keep the decision."""
     from fsclap.data.splits import Split
-    from fsclap.evaluation.run import compare
+    from fsclap.evaluation import promotion
 
     folder = _model_folder(evaluated.model)
     store = ModelStore.open(folder.parent)
@@ -92,35 +91,24 @@ def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
     if current is not None and current.model == folder.name:
         return evaluated.model_copy(update={"promoted": True, "reason": f"it is the current model: {current.reason}"})
     if evaluated.leaks:
-        verdict = None
+        decision = promotion.LEAKS
     else:
         clips = open_clips(Corpus.open(evaluated.corpus), evaluated.version, work)
         split = Split.load(folder / "split.json")
         against = store.folder(current.model) if current else None
-        verdict = compare(folder, against, clips, split, cache=features_folder(work))
-    decision = Decision(
-        model=folder.name,
-        against=current.model if current else None,
-        promoted=verdict is not None and verdict.better,
-        reason=verdict.reason if verdict else "it leaks",
-        figure=verdict.figure.model_dump() if verdict and verdict.figure else None,
-        difference=verdict.difference.model_dump() if verdict and verdict.difference else None,
-        clips=verdict.clips if verdict else 0,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-    store.record(decision)
+        decision = promotion.decide_promotion(folder, against, clips, split, cache=features_folder(work))
+    store.record(_record(decision, folder.name, current.model if current else None))
     log.info("%s is %s: %s", folder.name, "promoted" if decision.promoted else "not promoted", decision.reason)
     return evaluated.model_copy(update={"promoted": decision.promoted, "reason": decision.reason})
 
 
 @task(task_run_name="show the evaluation of {evaluated.model}", cache_policy=NO_CACHE)
 def show_evaluation(evaluated: EvaluatedModel) -> None:
-    """Headline with the map, the metrics as a table, and the way to the report, as artifacts."""
-    from fsclap.evaluation.report import FIGURES
-    from fsclap.evaluation.results import Evaluation
+    """Show the headline with the map, the metrics as a table, and a link to the report, as artifacts."""
+    from fsclap.evaluation.results import FILE, Evaluation
 
     report = Path(evaluated.report).resolve()
-    evaluation = Evaluation.load(report.parent / FIGURES)
+    evaluation = Evaluation.load(report.parent / FILE)
     create_markdown_artifact(_summary(evaluated, evaluation, report), key="evaluation-report")
     create_table_artifact(_table(evaluation), key="evaluation-metrics", description="Retrieval, in %")
     create_link_artifact(
@@ -130,20 +118,19 @@ def show_evaluation(evaluated: EvaluatedModel) -> None:
 
 
 def refuse_leak(evaluated: EvaluatedModel) -> None:
-    """End the flow as Failed when the model leaks.
+    """Fail the flow if the model leaks.
 
     Raises:
-        LeakError: It does; the message says what gave it away.
+        LeakError: It does; the message gives the evidence.
     """
     from fsclap.evaluation.leak import require_no_leak
-    from fsclap.evaluation.report import FIGURES
-    from fsclap.evaluation.results import Evaluation
+    from fsclap.evaluation.results import FILE, Evaluation
 
-    require_no_leak(Evaluation.load(Path(evaluated.report).with_name(FIGURES)).leak)
+    require_no_leak(Evaluation.load(Path(evaluated.report).with_name(FILE)).leak)
 
 
 def judgements_of(corpus: Corpus, version: int) -> "list[Graded]":
-    """What people said of the clips of a corpus version; a corpus in an object store keeps no judgements."""
+    """Read people's judgements of a corpus version; a corpus in an object store has none."""
     from fsclap.evaluation.judged import Graded
 
     if not corpus.is_local:
@@ -151,6 +138,19 @@ def judgements_of(corpus: Corpus, version: int) -> "list[Graded]":
     rows = corpus.utterances(version=version, columns=["utterance_id", "recipe"])
     recipes = dict(zip(rows["utterance_id"].to_pylist(), rows["recipe"].to_pylist(), strict=True))
     return [Graded(**row) for row in Judgements(corpus.folder).graded(recipes)]
+
+
+def _record(decision: "PromotionDecision", model: str, against: str | None) -> Decision:
+    return Decision(
+        model=model,
+        against=against,
+        promoted=decision.promoted,
+        reason=decision.reason,
+        figure=decision.figure.model_dump() if decision.figure else None,
+        difference=decision.difference.model_dump() if decision.difference else None,
+        clips=decision.clips,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
 
 
 def _model_folder(model: str) -> Path:
@@ -163,7 +163,7 @@ def _model_folder(model: str) -> Path:
 
 
 def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) -> str:
-    from fsclap.evaluation.report import HEADLINE, headline, interval, judged_meaning, meaning
+    from fsclap.evaluation.words import HEADLINE, headline, interval, judged_meaning, meaning
 
     row = headline(evaluation)
     model, corpus = escape_markdown(evaluated.model), escape_markdown(evaluated.corpus)
@@ -171,8 +171,8 @@ def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) 
     if evaluated.leaks:
         probe = evaluation.leak
         lines.append(
-            "**This model leaks: no retrieval figure is printed.** Of pairs that have nothing to do with one another "
-            f"it finds {100 * max(probe.noise_r1, probe.shuffled_r1):.1f} %; chance is {100 * probe.chance:.1f} %."
+            "**This model leaks: no retrieval figure is printed.** Among unrelated pairs it finds the partner in "
+            f"{100 * max(probe.noise_r1, probe.shuffled_r1):.1f} %; chance is {100 * probe.chance:.1f} %."
         )
     elif row is not None:
         metric = HEADLINE[1]
@@ -196,8 +196,8 @@ def _table(evaluation: "Evaluation") -> list[dict[str, str | int]]:
             "direction": row.direction,
             "stage": row.stage,
         }
-        for name, found in row.metrics.items():
-            cells[name] = f"{100 * found.value:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+        for name, figure in row.metrics.items():
+            cells[name] = f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
             cells[f"{name} chance"] = f"{100 * row.chance[name]:.1f}"
         rows.append(cells)
     return rows

@@ -1,7 +1,6 @@
-"""Training, as the flow sees it: where the model goes, what it is trained on, what people get to see of it."""
+"""Tasks of the training flow: where the model goes, what it is trained on, what people see of it."""
 
 import logging
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from fsclap.training.settings import WITHOUT_EFFECT, TrainSettings
+from fsclap.evaluation.results import FILE
+from fsclap.evaluation.words import corpus_name
+from fsclap.settings import shaping
+from fsclap.training.settings import TrainSettings
 from storage.card import data_uri
 from storage.corpus import Corpus
 from storage.models import ModelStore
@@ -25,18 +27,16 @@ log = logging.getLogger("fsclap.tasks")
 
 TRAINED = "fsclap.training.finished"
 """The event that starts `evaluate-fsclap`; its payload is a `TrainedModel`."""
-_KEPT_CLIPS = 2
-"""Versions of a corpus whose clips stay in the work folder: the newest, and one that an evaluation may still read."""
 
 
 class TrainedModel(BaseModel):
-    """A finished training, as flows hand it on.
+    """A finished training, as it passes between flows.
 
     Attributes:
         model: Folder of the model.
-        validation: Mean of both directions' mAP@10 on the validation part, 0 to 1.
-        clips: Clips of each part.
-        new: Whether it was trained just now, not found finished.
+        validation: mAP@10 on the validation part, mean of both directions, 0 to 1.
+        clips: Number of clips in each part.
+        new: Trained by this run, rather than finished before.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +50,7 @@ class TrainedModel(BaseModel):
 
 
 class TooFewClips(BaseModel):
-    """A corpus version that is too small to train on, and what would help."""
+    """Why a corpus version is too small to train on, and what would help."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,17 +61,18 @@ class TooFewClips(BaseModel):
 def train_model(
     corpus: str, version: int | None, models: str, work: str, settings: TrainSettings
 ) -> TrainedModel | TooFewClips:
-    """Train on a corpus version, go on with a training that was interrupted, or find it finished."""
+    """Train on a corpus version, resume an interrupted training, or return a finished one."""
     from fsclap.data.splits import TooSmall
     from fsclap.training.loop import train
+    from fsclap.training.model_card import CARD, write_model_card
     from fsclap.training.record import Trained
 
     table = Corpus.open(corpus)
     version = table.version() if version is None else version
     store = ModelStore.open(models)
     name = run_name(store, table, version, settings)
-    folder, found = store.folder(name), store.finished(name)
-    if found:
+    folder, finished = store.folder(name), store.finished(name)
+    if finished:
         log.info("%s is finished: nothing to train", folder)
         trained = Trained.load(folder)
     else:
@@ -82,21 +83,23 @@ def train_model(
             trained = train(clips, split, settings, folder, cache=cache, corpus=corpus, version=version, progress=False)
         except TooSmall as error:
             return TooFewClips(reason=str(error))
+    if not (folder / CARD).exists():  # an interrupted run may have left a finished model without one
+        write_model_card(folder, trained)
     return TrainedModel(
         corpus=corpus,
         version=version,
         model=str(folder),
         validation=trained.validation,
         clips=trained.clips,
-        new=not found,
+        new=not finished,
     )
 
 
 @task(task_run_name="show the training of {trained.model}", cache_policy=NO_CACHE)
 def show_training(trained: TrainedModel) -> None:
-    """Curves, and epochs as a table, as artifacts."""
+    """Show the curves, and the epochs as a table, as artifacts."""
     from fsclap.evaluation.plots import curves_figure, png
-    from fsclap.evaluation.run import history_of
+    from fsclap.training.record import history_of
 
     history = history_of(Path(trained.model))
     curves = f"![Training curves]({data_uri(png(curves_figure(history)), 'image/png')})"
@@ -104,15 +107,15 @@ def show_training(trained: TrainedModel) -> None:
     create_table_artifact(history, key="training-epochs", description=f"Epochs of {trained.model}")
 
 
-def show_too_small(corpus: str, found: TooFewClips) -> None:
-    create_markdown_artifact(f"# No model was trained on `{corpus}`\n\n{found.reason}", key="training-report")
-    log.warning("%s: %s", corpus, found.reason)
+def show_too_small(corpus: str, refusal: TooFewClips) -> None:
+    create_markdown_artifact(f"# No model was trained on `{corpus}`\n\n{refusal.reason}", key="training-report")
+    log.warning("%s: %s", corpus, refusal.reason)
 
 
 def announce_trained(trained: TrainedModel) -> bool:
-    """Emit the event that starts the evaluation, unless the model was evaluated on this corpus version before."""
-    if report_folder(trained.model, trained.corpus, trained.version).joinpath("evaluation.json").is_file():
-        log.info("%s was evaluated before, no event", trained.model)
+    """Emit the event that starts the evaluation, unless there is one of this corpus version already."""
+    if report_folder(trained.model, trained.corpus, trained.version).joinpath(FILE).is_file():
+        log.info("%s was evaluated before: no event", trained.model)
         return False
     announce_event(
         TRAINED,
@@ -124,13 +127,12 @@ def announce_trained(trained: TrainedModel) -> bool:
 
 
 def run_name(store: ModelStore, corpus: Corpus, version: int, settings: TrainSettings) -> str:
-    """The name of a training: the same for the same corpus version and settings."""
-    shaping = settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
-    return store.name(corpus.location, version, {"table": _table_id(corpus), "settings": shaping})
+    """Name a training by all that shapes the model: corpus version and settings."""
+    return store.name(corpus.location, version, {"table": _table_id(corpus), "settings": shaping(settings)})
 
 
 def report_folder(model: str, corpus: str, version: int) -> Path:
-    return Path(model) / "evaluation" / f"{_last_part(corpus)}-v{version}"
+    return Path(model) / "evaluation" / f"{corpus_name(corpus)}-v{version}"
 
 
 def features_folder(work: str) -> Path:
@@ -138,22 +140,17 @@ def features_folder(work: str) -> Path:
 
 
 def open_clips(corpus: Corpus, version: int, work: str) -> "ClipStore":
-    """The clips of a corpus version on local disk, copied there once; the copies of older versions are removed."""
+    """Open the clips of a corpus version on local disk; copy them there if they are not."""
     from fsclap.data.clips import ClipStore
 
+    folder = Path(work) / "clips" / f"{corpus_name(corpus.location)}-{_table_id(corpus)[:8]}"
     batches = corpus.dataset(version=version).to_batches(batch_size=256, batch_readahead=2, fragment_readahead=1)
-    folder = Path(work) / "clips" / f"{_last_part(corpus.location)}-{_table_id(corpus)[:8]}"
     key = f"{_table_id(corpus)} version {version}"
-    clips = ClipStore.create(folder / f"v{version}", batches, key=key, progress=False)
-    known = sorted((int(path.name[1:]) for path in folder.glob("v*") if path.name[1:].isdigit()), reverse=True)
-    for old in known[_KEPT_CLIPS:]:
-        if old != version:
-            shutil.rmtree(folder / f"v{old}", ignore_errors=True)
-    return clips
+    return ClipStore.create_version(folder, version, batches, key=key, progress=False)
 
 
 def _split(clips: "ClipStore", folder: Path, store: ModelStore, settings: TrainSettings) -> "Split":
-    """Of the interrupted run in this folder; else a new one, in which no clip or voice changes sides."""
+    """Reuse an interrupted run's split; otherwise a new one that keeps each clip and voice on its side."""
     from fsclap.data.splits import Split, make_split
 
     if (folder / "split.json").is_file():
@@ -164,12 +161,8 @@ def _split(clips: "ClipStore", folder: Path, store: ModelStore, settings: TrainS
 
 
 def _table_id(corpus: Corpus) -> str:
-    """A corpus that was deleted and built anew at the same place is another one, with the same version numbers."""
+    """Identify the corpus: one deleted and rebuilt in the same place repeats its version numbers."""
     return str(DeltaTable(corpus.uri("utterances")).metadata().id)
-
-
-def _last_part(location: str) -> str:
-    return location.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _summary(trained: TrainedModel) -> str:

@@ -1,4 +1,4 @@
-"""From clips to batches: the same ones in the same order whatever the number of workers and devices."""
+"""From clips to batches: the same batches in the same order, whatever the number of workers and devices."""
 
 import logging
 import multiprocessing.util
@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from fsclap.data.captions import caption_groups, numbered
+from fsclap.data.clips import ClipStore, CorruptClip
+from fsclap.data.features import CachedFeatures, Features, audio_features, text_features
 from fsclap.model.encoders import Encoders
 from fsclap.model.fsclap import FSCLAP, Embeddings
 from fsclap.model.tokens import Tokens, pad
-from fsclap.data.clips import ClipStore, CorruptClip
-from fsclap.data.features import CachedFeatures, Features, audio_features, text_features
 
 log = logging.getLogger(__name__)
 
 MEGA_BATCH = 4
-"""Batches among which clips are sorted by length. More of them: less padding, but the same clips meet again and again;
-were it the whole corpus, every epoch would have the same batches."""
+"""Batches whose clips are sorted by length together. With more of them there is less padding, but the
+same clips meet again and again; with the whole corpus, every epoch would have the same batches."""
 LEAST = 2
-"""A batch of one pair contrasts nothing."""
+"""Pairs in the smallest batch: one pair has nothing to contrast with."""
 
 
 # Not a dataclass: Lightning Fabric looks into those and would cast the features to half precision before the model.
@@ -33,10 +34,10 @@ class Batch:
     """Pairs, row i of the audio with row i of the text.
 
     Attributes:
-        audio: (batch, frames, dim).
-        text: (batch, tokens[, dim]).
-        groups: (batch,) int64, equal where two pairs are no negatives of one another.
-        positions: (batch,) int64, of each pair in `Pairs`.
+        audio: (B, frames, dim).
+        text: (B, tokens[, dim]).
+        groups: (B,) int64, equal where two pairs are not negatives of each other.
+        positions: (B,) int64, position of each pair in `Pairs`.
     """
 
     __slots__ = ("audio", "groups", "positions", "text")
@@ -52,7 +53,7 @@ class Batch:
         return Batch(self.audio.to(device), self.text.to(device), groups, positions)
 
     def pin_memory(self) -> "Batch":
-        """Called by a DataLoader that pins its batches."""
+        """Pin the memory; a DataLoader that pins its batches calls this."""
         return Batch(
             self.audio.pin_memory(), self.text.pin_memory(), self.groups.pin_memory(), self.positions.pin_memory()
         )
@@ -68,10 +69,12 @@ class Pairs(Dataset[Item]):
     Attributes:
         ids: Utterance id of each pair.
         captions: Caption of each pair.
+        audio: Audio features by position.
+        text: Text features by position.
         groups: (pairs,) int64, equal where two pairs have the same caption, or style.
-        max_frames: Of audio; a longer clip is cropped.
-        seed: Of the crops.
-        rejected: Clips that were asked for and cannot be used.
+        max_frames: Most frames of audio; a longer clip is cropped.
+        seed: Seed of the crops.
+        rejected: Requested clips that cannot be used.
     """
 
     ids: Sequence[str]
@@ -87,7 +90,7 @@ class Pairs(Dataset[Item]):
         return len(self.ids)
 
     def __getitem__(self, at: tuple[int | None, int]) -> Item:
-        """The pair at (epoch, position): cropped at random; without an epoch, cropped to the middle."""
+        """Return the pair at (epoch, position), cropped at random; without an epoch, to the middle."""
         epoch, position = at
         audio = self._cropped(self.audio[position], epoch, position)
         return audio, self.text[position], int(self.groups[position]), position
@@ -109,57 +112,62 @@ def load_pairs(
     *,
     folder: Path,
     seed: int = 0,
-    same: Literal["caption", "style_key"] = "caption",
+    no_negatives_by: Literal["caption", "style_key"] = "caption",
     cached: Literal["frozen", "all"] = "frozen",
     progress: bool = True,
 ) -> Pairs:
-    """The pairs of these utterances, in their order, without the clips that cannot be used: these are logged.
+    """Load the pairs of these utterances, in order. Clips that cannot be used are left out and logged.
 
     Args:
-        folder: Of the feature caches.
-        seed: Of random crops.
-        same: What makes pairs a group.
-        cached: Whether features of encoders that are not frozen are computed now and kept, too.
+        store: Clips of the corpus version.
+        ids: Utterance ids.
+        encoders: Encoders that compute the features.
+        folder: Folder of the feature caches.
+        seed: Seed of random crops.
+        no_negatives_by: Column whose equal values make pairs a group.
+        cached: "all" also computes and keeps the features of encoders that are trained.
+        progress: Show bars.
 
     Raises:
         KeyError: The store has no such utterance.
     """
-    hears, reads = encoders
+    audio_encoder, text_encoder = encoders
     rows = [store.rows[id_] for id_ in ids]
-    keep = hears.frozen or cached == "all"
-    audio, rejected = audio_features(store, rows, hears, folder=folder, cached=keep, progress=progress)
+    keep = audio_encoder.frozen or cached == "all"
+    audio, rejected = audio_features(store, rows, audio_encoder, folder=folder, cached=keep, progress=progress)
     for clip in rejected:
         log.warning("left out: %s", clip)
-    gone = {clip.utterance_id for clip in rejected}
-    left = [id_ for id_ in ids if id_ not in gone]
-    captions = store.column("caption", left)
+    unusable = {clip.utterance_id for clip in rejected}
+    usable = [id_ for id_ in ids if id_ not in unusable]
+    captions = store.column("caption", usable)
+    if no_negatives_by == "caption":
+        groups = caption_groups(captions)
+    else:
+        groups = numbered(store.column(no_negatives_by, usable))
     return Pairs(
-        ids=left,
+        ids=usable,
         captions=captions,
         audio=audio,
-        text=text_features(captions, reads, folder=folder, progress=progress),
-        groups=_groups(captions if same == "caption" else store.column(same, left)),
-        max_frames=hears.max_frames,
+        text=text_features(captions, text_encoder, folder=folder, progress=progress),
+        groups=groups,
+        max_frames=audio_encoder.max_frames,
         seed=seed,
         rejected=rejected,
     )
 
 
-def _groups(texts: Sequence[str]) -> np.ndarray:
-    plain = [" ".join(text.casefold().split()) for text in texts]
-    number = {text: at for at, text in enumerate(dict.fromkeys(plain))}
-    return np.array([number[text] for text in plain], dtype=np.int64)
-
-
 def epoch_batches(lengths: np.ndarray, size: int, *, seed: int, epoch: int, multiple: int = 1) -> list[np.ndarray]:
-    """The positions of each batch of an epoch: at random, with clips of like length together.
+    """Draw the positions of each batch of an epoch: at random, clips of similar length together.
 
-    What is left over is shared out, so that no step hangs on a handful of pairs.
+    The remainder is spread over the batches, so no step trains on only a few pairs.
 
     Args:
-        lengths: (pairs,) of each.
-        size: Most pairs to a batch. A batch with nothing to contrast in it is left out.
-        multiple: What every batch is a multiple of; divides `size`. At most so many less one pairs sit out an epoch.
+        lengths: (pairs,) length of each.
+        size: Most pairs per batch. A batch with nothing to contrast is left out.
+        seed: Seed of the order.
+        epoch: Number of the epoch, from 0; each has another order.
+        multiple: Every batch is a multiple of this, which divides `size`. At most `multiple` - 1 pairs
+            sit out an epoch.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
@@ -184,8 +192,11 @@ def batches_of(
     """Load the batches of these positions, in this order.
 
     Args:
-        epoch: Of the random crops; None crops to the middle.
-        workers: Processes; None: 0 when the features are cached, else one a core and 4 at most.
+        pairs: Pairs to load from.
+        positions: Positions of the pairs of each batch.
+        epoch: Epoch of the random crops; None crops to the middle.
+        workers: Processes; None: 0 if the features are cached, otherwise one per core, at most 4.
+        pin_memory: Pin the batches for a faster copy to a GPU.
     """
     if workers is None:
         workers = 0 if isinstance(pairs.audio, CachedFeatures) else min(4, len(os.sched_getaffinity(0)))
@@ -195,7 +206,7 @@ def batches_of(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
-        # An encoder on a GPU computes features without it, so a fork is safe, and needs no copy of the weights.
+        # Features are computed on the CPU, so a fork is safe, and it needs no copy of the weights.
         multiprocessing_context="fork" if workers else None,
         worker_init_fn=_leave_at_once,
     )
@@ -203,30 +214,34 @@ def batches_of(
 
 
 def _leave_at_once(_: int) -> None:
-    """Have a worker end without the exit handlers of threads that only its parent has, such as a scheduler's.
+    """Make a worker exit without the exit handlers of its parent's threads, such as a scheduler's.
 
-    They fail in a fork, which would then look like a worker that died. Queues are flushed before (priority -5).
+    They fail in a fork, and the worker would seem to have died. Queues are flushed before (priority -5).
     """
     multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=-100)
 
 
 @torch.no_grad()
 def embed(model: FSCLAP, pairs: Pairs, *, batch: int = 256, workers: int | None = None) -> Embeddings:
-    """Embed every pair, cropped to the middle: (pairs, embedding) each, float32, on the CPU, in the order of `pairs`.
+    """Embed every pair, cropped to the middle.
 
-    A model with fusion="paired" fuses each clip with its own caption here, so what it gives is no retrieval.
+    A model with fusion="paired" fuses each clip with its own caption here, so its embeddings say nothing
+    about retrieval.
+
+    Returns:
+        (pairs, embedding) float32 each, on the CPU, in the order of `pairs`.
     """
     order = np.argsort(pairs.audio.lengths, kind="stable")
     positions = [order[at : at + batch] for at in range(0, len(order), batch)]
     training = model.training
     model.eval()
-    found = [torch.empty(len(pairs), model.settings.embedding) for _ in range(2)]
+    embeddings = Embeddings(*(torch.empty(len(pairs), model.settings.embedding) for _ in range(2)))
     for loaded in batches_of(pairs, positions, epoch=None, workers=workers):
-        some = loaded.to(model.device)
-        for rows, embedded in zip(found, model(some.audio, some.text), strict=True):
+        moved = loaded.to(model.device)
+        for rows, embedded in zip(embeddings, model(moved.audio, moved.text), strict=True):
             rows[loaded.positions] = embedded.float().cpu()
     model.train(training)
-    return Embeddings(*found)
+    return embeddings
 
 
 def _collate(items: list[Item]) -> Batch:

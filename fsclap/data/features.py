@@ -1,9 +1,10 @@
-"""What the encoders take, computed once: features on disk, by the content that they come from.
+"""Features for the encoders, computed once and kept on disk, keyed by the content they come from.
 
-    {folder}/{revision}/part-*.arrow    key: SHA-256 of the audio or the caption; values: float16, mapped into memory
+    {folder}/{revision}/part-*.arrow    key: SHA-256 of the audio or the caption;
+                                        values: float16, mapped into memory
 
-A new version of the corpus only adds what it adds. Parts are written aside, renamed into place and never changed, so a
-reader needs no lock.
+A new version of the corpus only adds the features of its new clips. Parts are written aside, renamed
+into place and never changed, so readers need no lock.
 """
 
 import functools
@@ -20,23 +21,23 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from fsclap.model.encoders import AudioEncoder, TextEncoder
 from fsclap.data.clips import ClipStore, CorruptClip
 from fsclap.files import locked, written_aside
+from fsclap.model.encoders import AudioEncoder, TextEncoder
 
 log = logging.getLogger(__name__)
 
 PART_BYTES = 32 << 20
-"""A part is written whenever so much is new: what a kill costs at most."""
+"""New features that are written as one part: a killed process loses at most this much."""
 _CAPTIONS_AT_A_TIME = 256
 
 
 class Features(Protocol):
-    """Features by position. Sequences of (frames, dim) float16 or float32, or of (tokens,) int64."""
+    """Features by position: (frames, dim) float16 or float32, or (tokens,) int64."""
 
     @property
     def lengths(self) -> np.ndarray:
-        """Length of each, or a number that grows with it."""
+        """Length of each sequence, or a number that grows with it."""
         ...
 
     def __getitem__(self, position: int) -> np.ndarray: ...
@@ -44,11 +45,11 @@ class Features(Protocol):
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Feature sequences by the digest of what they were computed from.
+    """Feature sequences, keyed by the digest of what they were computed from.
 
     Attributes:
-        folder: Of all caches.
-        revision: Of the encoder; another one is another cache.
+        folder: Folder of all caches.
+        revision: Revision of the encoder; each has a separate cache.
     """
 
     folder: Path
@@ -56,7 +57,7 @@ class FeatureCache:
 
     @property
     def path(self) -> Path:
-        """Where the parts are."""
+        """Folder of the parts."""
         readable = re.sub(r"[^A-Za-z0-9.]+", "-", self.revision)[:60]
         return self.folder / f"{readable}-{hashlib.sha256(self.revision.encode()).hexdigest()[:8]}"
 
@@ -67,7 +68,7 @@ class FeatureCache:
             try:
                 tables.append(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
             except pa.ArrowInvalid as error:
-                log.warning("%s is damaged (%s); its features are computed again", file, error)
+                log.warning("%s is damaged (%s); its features will be computed again", file, error)
         return tables
 
     @functools.cached_property
@@ -85,10 +86,10 @@ class FeatureCache:
         return key in self._places
 
     def __getitem__(self, key: str) -> np.ndarray:
-        """(frames, dim) float16, a view of the file.
+        """Return the features of a key, (frames, dim) float16, a view of the file.
 
         Raises:
-            KeyError: It was never computed.
+            KeyError: They were never computed.
         """
         part, row = self._places[key]
         table = self._parts[part]
@@ -96,15 +97,15 @@ class FeatureCache:
         return values.reshape(table["frames"][row].as_py(), -1)
 
     def frames(self, keys: Sequence[str]) -> np.ndarray:
-        """The number of frames of each key."""
+        """Return the number of frames of each key."""
         counts = [table["frames"].to_numpy() for table in self._parts]
         return np.array([counts[part][row] for part, row in map(self._places.__getitem__, keys)], dtype=np.int64)
 
     def fill(self, keys: Sequence[str], compute: Callable[[list[int]], Iterable[tuple[int, np.ndarray]]]) -> None:
-        """Compute what is missing, once: another process that needs the same waits, and finds it there.
+        """Compute missing features once: another process that needs the same waits, and then reads them.
 
         Args:
-            keys: Any number of them, some equal.
+            keys: Keys, possibly repeated.
             compute: From positions in `keys` to (position, (frames, dim) array); may leave some out.
         """
         self.path.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ class FeatureCache:
         self._read_again()
 
     def _write_parts(self, items: Iterable[tuple[str, np.ndarray]]) -> None:
-        for left_over in self.path.glob(".*.part"):  # by a process that was killed
+        for left_over in self.path.glob(".*.part"):  # of a killed process
             left_over.unlink()
         pending, size = [], 0
         for key, values in items:
@@ -167,8 +168,8 @@ class CachedFeatures:
 
 
 @dataclass(frozen=True)
-class HeardFeatures:
-    """Features of clips, decoded and computed when they are asked for."""
+class LazyFeatures:
+    """Features of clips, decoded and computed on access."""
 
     store: ClipStore
     rows: Sequence[int]
@@ -176,7 +177,7 @@ class HeardFeatures:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:
-        """Bytes of each clip's FLAC file."""
+        """Size in bytes of each clip's FLAC file, which grows with its length."""
         return self.store.audio_sizes()[np.asarray(self.rows, dtype=np.int64)]
 
     def __getitem__(self, position: int) -> np.ndarray:
@@ -201,17 +202,23 @@ class TokenFeatures:
 def audio_features(
     store: ClipStore, rows: Sequence[int], encoder: AudioEncoder, *, folder: Path, cached: bool, progress: bool = True
 ) -> tuple[Features, list[CorruptClip]]:
-    """Features of clips, and the clips that have none; positions are those of the rows that are left.
+    """Return the features of the usable clips, and the unusable clips.
 
     Args:
-        rows: Of the store.
-        folder: Of the caches.
-        cached: Compute all of them now and keep them on disk; otherwise each is computed when it is asked for.
+        store: Clips of the corpus version.
+        rows: Rows of the store.
+        encoder: Encoder that computes the features.
+        folder: Folder of the caches.
+        cached: Compute all features now and keep them on disk; otherwise compute each on access.
+        progress: Show a bar.
+
+    Returns:
+        Features, by position among the usable rows; and why the others are unusable.
     """
     corrupt = {row: defect for row in rows if (defect := store.defect(row)) is not None}
     sound = [row for row in rows if row not in corrupt]
     if not cached:
-        return HeardFeatures(store, sound, encoder), list(corrupt.values())
+        return LazyFeatures(store, sound, encoder), list(corrupt.values())
     digests = store.table["audio_sha256"].to_pylist()
     cache = FeatureCache(folder / "audio", encoder.revision)
     keys = [digests[row] for row in sound]
@@ -219,7 +226,7 @@ def audio_features(
     def compute(positions: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for position in tqdm(positions, desc="audio features", unit=" clips", disable=not progress):
             try:
-                yield position, _heard(store, sound[position], encoder)
+                yield position, _computed(store, sound[position], encoder)
             except CorruptClip as error:
                 corrupt[sound[position]] = error
 
@@ -228,21 +235,24 @@ def audio_features(
     return CachedFeatures(cache, [key for _, key in left]), list(corrupt.values())
 
 
-def _heard(store: ClipStore, row: int, encoder: AudioEncoder) -> np.ndarray:
+def _computed(store: ClipStore, row: int, encoder: AudioEncoder) -> np.ndarray:
     wave = store.wave(row, encoder.sample_rate)
     id_ = store.table["utterance_id"][row].as_py()
     try:
-        with np.errstate(over="ignore"):  # it is looked at below
+        with np.errstate(over="ignore"):  # checked below
             values = encoder.features(wave).astype(np.float16)
     except ValueError as error:
-        raise CorruptClip(id_, f"it has no features: {error}") from error
+        raise CorruptClip(id_, f"its features cannot be computed: {error}") from error
     if not np.isfinite(values).all():
         raise CorruptClip(id_, "its features are not all finite in float16")
     return values
 
 
 def text_features(captions: Sequence[str], encoder: TextEncoder, *, folder: Path, progress: bool = True) -> Features:
-    """Features of captions: of a frozen encoder on disk, token ids in memory. Equal captions are computed once."""
+    """Return the features of captions: on disk for a frozen encoder, otherwise token ids in memory.
+
+    Equal captions are computed once.
+    """
     if encoder.frozen:
         cache = FeatureCache(folder / "text", encoder.revision)
         keys = [hashlib.sha256(caption.encode()).hexdigest() for caption in captions]
@@ -251,9 +261,9 @@ def text_features(captions: Sequence[str], encoder: TextEncoder, *, folder: Path
             bar = tqdm(total=len(positions), desc="text features", unit=" captions", disable=not progress)
             with bar:
                 for start in range(0, len(positions), _CAPTIONS_AT_A_TIME):
-                    some = positions[start : start + _CAPTIONS_AT_A_TIME]
-                    yield from zip(some, encoder.features([captions[position] for position in some]), strict=True)
-                    bar.update(len(some))
+                    batch = positions[start : start + _CAPTIONS_AT_A_TIME]
+                    yield from zip(batch, encoder.features([captions[position] for position in batch]), strict=True)
+                    bar.update(len(batch))
 
         cache.fill(keys, compute)
         return CachedFeatures(cache, keys)

@@ -1,4 +1,4 @@
-"""Who trains and who is tested: a corpus in three parts, such that neither a voice nor a text is in two of them."""
+"""Split a corpus into training, validation and test parts that share neither a voice nor a text."""
 
 import hashlib
 import json
@@ -13,12 +13,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from fsclap.clustering import cluster
-from fsclap.clustering import mean_embeddings, vectors
+from fsclap.clustering import cluster, mean_embeddings, vectors
+from fsclap.data.captions import caption_key
+from fsclap.files import written_aside
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 """From the least to the most protected."""
+MIN_WORDS = 4
+"""Transcripts with fewer words, such as "Yes.", may be in several parts: they identify no recording."""
 
 _MOVED = "voice moved: "
 
@@ -28,33 +31,33 @@ class TooSmall(ValueError):  # noqa: N818
 
 
 class SplitSettings(BaseModel):
-    """How a corpus is divided."""
+    """How a corpus is split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seed: int = Field(0, ge=0, description="Of the draw of voices")
-    validation_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the clips that choose the best epoch")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the clips that nothing is chosen by")
+    seed: int = Field(0, ge=0, description="Seed of the draw of voices")
+    validation_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the clips that select the best epoch")
+    test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the clips that nothing is selected by")
     validation_series: tuple[str, ...] = Field(
-        (), description="Series that are the validation part, as patterns (*, ?); none: drawn by share"
+        (), description="Series of the validation part, as patterns (*, ?); none: draw voices by share"
     )
     test_series: tuple[str, ...] = Field(
-        (), description="Series that are the test part, as patterns (*, ?); none: drawn by share"
+        (), description="Series of the test part, as patterns (*, ?); none: draw voices by share"
     )
     voice_similarity: float = Field(
         0.7,
         gt=0,
         le=1,
-        description="Cosine of the mean embeddings from which speakers of different episodes are one voice. "
-        "Resemblyzer: one voice 0.8 and more, two voices about 0.55; lower is safer, and leaves fewer voices",
+        description="Speakers of different episodes count as one voice if the cosine of their mean embeddings is at "
+        "least this. Resemblyzer: the same voice 0.8 or more, two voices about 0.55; lower is safer, but leaves "
+        "fewer voices",
     )
-    min_words: int = Field(4, ge=1, description="A transcript of fewer words may be in several parts ('Yes.')")
-    min_train_clips: int = Field(32, ge=2, description="Fewer clips to train on are refused")
-    min_eval_clips: int = Field(8, ge=2, description="Fewer clips to validate or to test on are refused")
+    min_train_clips: int = Field(32, ge=2, description="Refuse a corpus with fewer clips to train on")
+    min_eval_clips: int = Field(8, ge=2, description="Refuse a corpus with fewer clips to validate or to test on")
 
 
 class Voice(BaseModel):
-    """Speakers of one or several episodes that sound like one person, and the part they are all in."""
+    """Speakers of one or several episodes that sound like one person, and the part they are in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,9 +69,12 @@ class Split(BaseModel):
     """The parts of a corpus, as plain data.
 
     Attributes:
-        train, validation, test: Utterance ids, sorted.
+        settings: How it was made.
+        train: Utterance ids of the training part, sorted.
+        validation: Utterance ids of the validation part, sorted.
+        test: Utterance ids of the test part, sorted.
         removed: Utterance id -> why it is in no part.
-        voices: Every voice of the corpus.
+        voices: All voices of the corpus.
         nearest: For validation and test, `nearest_training_speaker`.
     """
 
@@ -83,11 +89,11 @@ class Split(BaseModel):
     nearest: dict[Part, float | None]
 
     def ids(self, part: Part) -> list[str]:
-        """The utterances of a part."""
+        """Return the utterance ids of a part."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
     def nearest_training_speaker(self, part: Part) -> float | None:
-        """Highest cosine between the mean embedding of a speaker of `part` and one of training.
+        """Return the highest cosine between the mean embeddings of a speaker of `part` and one of training.
 
         None for a corpus without speaker embeddings.
         """
@@ -100,7 +106,9 @@ class Split(BaseModel):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write the split, whole or not at all."""
+        with written_aside(path) as part:
+            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Split":
@@ -108,25 +116,27 @@ class Split(BaseModel):
 
 
 def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None = None) -> Split:
-    """Divide a corpus by voice, or by series, and see to it that no text or recording is in two parts.
+    """Split a corpus by voice, or by series, so that no text or recording is in two parts.
 
-    By voice: speaker labels are local to an episode, so speakers whose mean embeddings are alike are one voice, and a
-    voice is in one part as a whole. By series (`validation_series`, `test_series`): the part is the clips of these
-    series; other clips of a voice heard in them are removed.
+    By voice: speaker labels are local to an episode, so speakers with similar mean embeddings count as
+    one voice, and a voice is in one part as a whole. By series (`validation_series`, `test_series`): the
+    part consists of the clips of these series; other clips of a voice in them are removed.
 
-    By text: a clip is removed from training when a clip of validation or test has its caption, its transcript (of
-    `min_words` and more) or its very recording; and from validation when one of test has.
+    By text: a clip is removed from training if a clip of validation or test has the same caption,
+    transcript (of MIN_WORDS or more) or recording; and from validation if one of test has.
 
-    With `earlier`, the split of another version of the corpus, whatever was drawn stays: a voice is in the part its
-    utterances and speakers were in, and only new voices are drawn. When new clips join two voices of different parts
-    into one, it takes the most protected part (test, then validation), and its clips that were in another part are
-    removed for good: a model trained before knows them, so they must not measure it, and they share a voice with
-    what does, so none must train on them.
+    With `earlier`, the split of another version of the corpus, what was drawn stays: a voice is in the
+    part its utterances and speakers were in, and only new voices are drawn. If new clips join two voices
+    of different parts into one, it takes the most protected part (test, then validation), and its clips
+    from another part are removed for good: an earlier model knows them, so they must not measure it, and
+    they share a voice with clips that do, so no model may train on them.
 
     Args:
-        table: `utterance_id`, `series`, `speaker`, `caption`, `text`, `speaker_embedding` of each clip; with
-            `audio_sha256`, equal recordings are found, and with `defect` (`ClipStore.table` has both), clips that
-            cannot be read are removed.
+        table: `utterance_id`, `series`, `speaker`, `caption`, `text`, `speaker_embedding` of each clip.
+            With `audio_sha256`, equal recordings are found; with `defect` (`ClipStore.table` has both),
+            unreadable clips are removed.
+        settings: Shares, seed and limits.
+        earlier: Split that voices and clips keep their part of.
 
     Raises:
         TooSmall: A part would have too few clips.
@@ -144,7 +154,7 @@ def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None =
     for clip in usable:
         if clip.id not in removed:
             kept[parts[voices[clip.speaker]]].append(clip)
-    removed |= _shared(kept, settings)
+    removed |= _shared(kept)
     kept = {part: [clip for clip in kept[part] if clip.id not in removed] for part in PARTS}
     _check_sizes(kept, removed, len(clips), len(set(voices.values())), settings)
     ids = {part: sorted(clip.id for clip in kept[part]) for part in PARTS}
@@ -159,7 +169,7 @@ def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None =
 
 @dataclass(frozen=True, slots=True)
 class _Clip:
-    """What a split looks at; caption and text without case and spacing."""
+    """What a split depends on; caption and text as `caption_key`."""
 
     id: str
     series: str
@@ -174,34 +184,29 @@ def _read(table: pa.Table) -> list[_Clip]:
     def column(name: str) -> list[Any]:
         return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
 
-    named = zip(*(column(name) for name in ("utterance_id", "series", "speaker")), strict=True)
-    told = zip(*(column(name) for name in ("caption", "text", "audio_sha256", "defect")), strict=True)
+    names = ("utterance_id", "series", "speaker", "caption", "text", "audio_sha256", "defect")
     clips = []
-    for (id_, series, speaker), (caption, text, audio, defect) in zip(named, told, strict=True):
-        caption, text = _plain(caption), _plain(text)
+    for id_, series, speaker, caption, text, audio, defect in zip(*map(column, names), strict=True):
+        caption, text = caption_key(caption or ""), caption_key(text or "")
         defect = defect or (None if caption else "it has no caption")
         clips.append(_Clip(id_, series, speaker, caption, text, audio, defect))
     return clips
 
 
-def _plain(text: str | None) -> str:
-    return " ".join((text or "").casefold().split())
-
-
 def _voices(speakers: dict[str, np.ndarray | None], settings: SplitSettings) -> dict[str, int]:
-    """Speaker -> number of its voice; a speaker without an embedding is a voice of its own.
+    """Speaker -> number of its voice; each speaker without an embedding is a separate voice.
 
-    Not the persons of `fsclap.corpus.linking`: those must not join two people, and these must not part one, for a
-    voice in two parts is a leak. So the threshold is lower, series are compared with each other, and two labels of
-    one episode may be one voice.
+    Voices are not the persons of `fsclap.corpus.linking`: linking must not join two people, while a
+    split must not separate one, since a voice in two parts is a leak. So the threshold is lower, series
+    are compared with each other, and two labels of one episode may be one voice.
     """
-    heard = {speaker: vector for speaker, vector in sorted(speakers.items()) if vector is not None}
+    embedded = {speaker: vector for speaker, vector in sorted(speakers.items()) if vector is not None}
     voices: dict[str, int] = {}
-    if heard:
+    if embedded:
         threshold = 1 - settings.voice_similarity
-        labels = cluster(np.stack(list(heard.values())), threshold=threshold, max_clusters=len(heard))
-        voices = dict(zip(heard, labels.tolist(), strict=True))
-    for speaker in sorted(speakers.keys() - heard.keys()):
+        labels = cluster(np.stack(list(embedded.values())), threshold=threshold, max_clusters=len(embedded))
+        voices = dict(zip(embedded, labels.tolist(), strict=True))
+    for speaker in sorted(speakers.keys() - embedded.keys()):
         voices[speaker] = len(set(voices.values()))
     return voices
 
@@ -209,8 +214,8 @@ def _voices(speakers: dict[str, np.ndarray | None], settings: SplitSettings) -> 
 def _by_series(clips: list[_Clip], settings: SplitSettings) -> dict[str, Part | None]:
     """Series -> the part that the settings name for it; None where it is drawn."""
     series = sorted({clip.series for clip in clips})
-    wanted = {"validation_series": settings.validation_series, "test_series": settings.test_series}
-    for setting, patterns in wanted.items():
+    patterns_of = {"validation_series": settings.validation_series, "test_series": settings.test_series}
+    for setting, patterns in patterns_of.items():
         for pattern in patterns:
             if not _matching(series, [pattern]):
                 raise ValueError(f"split.{setting}: {pattern!r} matches none of the series {', '.join(series)}")
@@ -241,15 +246,15 @@ def _parts(
     )
     taken = {part for part in explicit.values() if part is not None}
     drawable: list[Part] = [part for part in PARTS if part not in taken]
-    held = {voice: part for voice, part in known.items() if part in drawable and voice not in named}
+    kept = {voice: part for voice, part in known.items() if part in drawable and voice not in named}
     sizes = Counter(voices[clip.speaker] for clip in clips)
-    drawn = _draw(sizes, held, held.keys() | named.keys(), drawable, settings) if drawable else {}
-    silent: dict[int, Part] = dict.fromkeys(voices.values(), "train")  # voices of which no clip can be read
-    return silent | drawn | held | named
+    drawn = _draw(sizes, kept, kept.keys() | named.keys(), drawable, settings) if drawable else {}
+    silent: dict[int, Part] = dict.fromkeys(voices.values(), "train")  # voices without a readable clip
+    return silent | drawn | kept | named
 
 
 def _before(earlier: Split | None) -> dict[str, Part]:
-    """Utterance and speaker -> the part it was in. Ids do not look like speakers: these have slashes."""
+    """Utterance and speaker -> the part it was in. Both fit in one dict: only speakers have slashes."""
     if earlier is None:
         return {}
     by_id = {id_: part for part in PARTS for id_ in earlier.ids(part)}
@@ -257,23 +262,23 @@ def _before(earlier: Split | None) -> dict[str, Part]:
 
 
 def _most_protected(wishes: Iterable[tuple[int, Part | None]]) -> dict[int, Part]:
-    found: dict[int, Part] = {}
+    chosen: dict[int, Part] = {}
     for voice, part in wishes:
-        if part is not None and PARTS.index(part) >= PARTS.index(found.get(voice, "train")):
-            found[voice] = part
-    return found
+        if part is not None and PARTS.index(part) >= PARTS.index(chosen.get(voice, "train")):
+            chosen[voice] = part
+    return chosen
 
 
 def _draw(
-    sizes: Counter[int], held: dict[int, Part], settled: Set[int], parts: list[Part], settings: SplitSettings
+    sizes: Counter[int], kept: dict[int, Part], settled: Set[int], parts: list[Part], settings: SplitSettings
 ) -> dict[int, Part]:
-    """The largest voices first, each to the part that lacks most; then what is missing of the fewest clips."""
+    """Give the largest voices first, each to the part that lacks most; then fill parts below the minimum."""
     rng = np.random.default_rng(settings.seed)
     jitter = {voice: rng.uniform(0.5, 1) for voice in sorted(sizes)}
     order = sorted(sizes.keys() - settled, key=lambda voice: -sizes[voice] * jitter[voice])
     share = {"validation": settings.validation_share, "test": settings.test_share}
     share["train"] = 1 - sum(share.values())
-    have = Counter({part: sum(sizes[v] for v, p in held.items() if p == part) for part in parts})
+    have = Counter({part: sum(sizes[v] for v, p in kept.items() if p == part) for part in parts})
     total = have.total() + sum(sizes[voice] for voice in order)
     whole = sum(share[part] for part in parts)
     drawn: dict[int, Part] = {}
@@ -285,7 +290,7 @@ def _draw(
 
 
 def _fill_up(drawn: dict[int, Part], have: Counter[Part], sizes: Counter[int], settings: SplitSettings) -> None:
-    """Move voices to parts with fewer clips than the settings ask for, from parts that can spare them."""
+    """Move voices to parts below the minimum of the settings, from parts that can spare them."""
     need = {part: settings.min_train_clips if part == "train" else settings.min_eval_clips for part in have}
     for part in have:
         while have[part] < need[part]:
@@ -306,7 +311,7 @@ def _out_of_place(
     parts: dict[int, Part],
     earlier: Split | None,
 ) -> dict[str, str]:
-    """Clips that cannot be in the part of their voice: of another series, or known to an earlier model."""
+    """Clips that cannot be in their voice's part: of another series, or known to an earlier model."""
     by_series = {voices[clip.speaker] for clip in clips if explicit[clip.series] is not None}
     before = {} if earlier is None else {id_: part for part in PARTS for id_ in earlier.ids(part)}
     gone = {} if earlier is None else {i: why for i, why in earlier.removed.items() if why.startswith(_MOVED)}
@@ -315,7 +320,7 @@ def _out_of_place(
         part = parts[voices[clip.speaker]]
         if voices[clip.speaker] in by_series:
             if explicit[clip.series] != part:
-                removed[clip.id] = f"its voice is heard in {part}"
+                removed[clip.id] = f"its voice is in {part}"
         elif clip.id in gone:
             removed[clip.id] = gone[clip.id]
         elif before.get(clip.id, part) != part:
@@ -323,26 +328,26 @@ def _out_of_place(
     return removed
 
 
-def _shared(kept: dict[Part, list[_Clip]], settings: SplitSettings) -> dict[str, str]:
-    """Clips of which a more protected part has the caption, the transcript or the recording."""
+def _shared(kept: dict[Part, list[_Clip]]) -> dict[str, str]:
+    """Clips whose caption, transcript or recording is in a more protected part."""
     seen: dict[tuple[str, str], Part] = {}
     removed = {}
     for part in reversed(PARTS):
         staying = []
         for clip in kept[part]:
-            held = [(what, seen[what, key]) for what, key in _contents(clip, settings) if (what, key) in seen]
-            if held:
-                removed[clip.id] = f"{held[0][1]} has its {held[0][0]}"
+            shared = [(what, seen[what, key]) for what, key in _contents(clip) if (what, key) in seen]
+            if shared:
+                removed[clip.id] = f"{shared[0][1]} has its {shared[0][0]}"
             else:
                 staying.append(clip)
         for clip in staying:
-            seen.update(dict.fromkeys(_contents(clip, settings), part))
+            seen.update(dict.fromkeys(_contents(clip), part))
     return removed
 
 
-def _contents(clip: _Clip, settings: SplitSettings) -> list[tuple[str, str]]:
+def _contents(clip: _Clip) -> list[tuple[str, str]]:
     contents = [("caption", clip.caption)]
-    if len(clip.text.split()) >= settings.min_words:
+    if len(clip.text.split()) >= MIN_WORDS:
         contents.append(("transcript", clip.text))
     if clip.audio is not None:
         contents.append(("recording", clip.audio))
@@ -355,11 +360,11 @@ def _check_sizes(
     needed = {"train": settings.min_train_clips}
     if all(len(kept[part]) >= needed.get(part, settings.min_eval_clips) for part in PARTS):
         return
-    found = ", ".join(f"{part} {len(kept[part])}" for part in PARTS)
+    sizes = ", ".join(f"{part} {len(kept[part])}" for part in PARTS)
     raise TooSmall(
-        f"the corpus is too small to train on: {clips} clips of {voices} voices give {found} ({len(removed)} removed"
-        f"{_why(removed)}). Needed are {settings.min_train_clips} to train, {settings.min_eval_clips} each to validate "
-        "and to test, and three voices or more. Add sources with other speakers, or lower split.min_train_clips and "
+        f"the corpus is too small to train on: {clips} clips of {voices} voices give {sizes} ({len(removed)} removed"
+        f"{_why(removed)}). It needs {settings.min_train_clips} to train, {settings.min_eval_clips} each to validate "
+        "and to test, and at least three voices. Add sources with other speakers, or lower split.min_train_clips and "
         "split.min_eval_clips."
     )
 
@@ -378,12 +383,12 @@ def _described(voices: dict[str, int], parts: dict[int, Part]) -> list[Voice]:
 
 def _nearest(kept: dict[Part, list[_Clip]], speakers: dict[str, np.ndarray | None]) -> dict[Part, float | None]:
     def means(part: Part) -> list[np.ndarray]:
-        heard = (speakers[speaker] for speaker in sorted({clip.speaker for clip in kept[part]}))
-        return [vector for vector in heard if vector is not None]
+        embeddings = (speakers[speaker] for speaker in sorted({clip.speaker for clip in kept[part]}))
+        return [vector for vector in embeddings if vector is not None]
 
     trained = means("train")
-    found: dict[Part, float | None] = {}
+    nearest: dict[Part, float | None] = {}
     for part in PARTS[1:]:
-        others = means(part)
-        found[part] = float((np.stack(others) @ np.stack(trained).T).max()) if others and trained else None
-    return found
+        tested = means(part)
+        nearest[part] = float((np.stack(tested) @ np.stack(trained).T).max()) if tested and trained else None
+    return nearest

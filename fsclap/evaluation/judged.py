@@ -16,7 +16,7 @@ from sklearn.metrics import ndcg_score
 
 from fsclap.evaluation.protocol import RESAMPLES, difference, interval
 from fsclap.evaluation.results import Judged
-from fsclap.evaluation.run import Evaluated
+from fsclap.evaluation.run import EvaluationRun
 from fsclap.model.fsclap import load_model
 
 K = 10
@@ -41,7 +41,7 @@ class Graded:
 
 
 def judge_model(
-    folder: Path, found: Evaluated, graded: Sequence[Graded], *, device: str = "auto", resamples: int = RESAMPLES
+    folder: Path, found: EvaluationRun, graded: Sequence[Graded], *, device: str = "auto", resamples: int = RESAMPLES
 ) -> Judged | None:
     """nDCG@10 of a model that was evaluated, on the clips of that part.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln
 
+from fsclap.data.captions import caption_groups, numbered
 from fsclap.evaluation.results import METRICS
 
 DEPTH = 10
@@ -215,28 +216,31 @@ def mean_map10(audio: np.ndarray, text: np.ndarray) -> float:
 
 
 def one_vector_a_caption(text: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-    """The text embeddings with those of equal captions made equal to the last bit, so that they tie.
+    """Return the text embeddings with those of the same caption made equal to the last bit, so that they tie.
 
-    The same caption in two batches is padded to two lengths, and its embeddings differ in the last bits.
+    The same caption in two batches is padded to two lengths, so its embeddings differ in the last
+    bits. Captions that differ in case or spacing alone are the same (`caption_key`), although some
+    encoders tell them apart: the first one's embedding stands for all.
+
+    Args:
+        text: (N, E) embeddings.
+        captions: N captions.
 
     Raises:
-        ValueError: Two embeddings of one caption differ by more than rounding explains: 0.1.
+        ValueError: Two embeddings of equal captions differ by more than 0.1, far beyond rounding.
     """
-    caption = numbered(captions)
-    made = text[np.unique(caption, return_index=True)[1][caption]]
-    apart = np.linalg.norm(made - text, axis=1)
+    apart = np.linalg.norm(text[_firsts(numbered(captions))] - text, axis=1)
     if apart.max(initial=0) > 0.1:
         raise ValueError(
             f"the caption {captions[int(apart.argmax())]!r} has embeddings {apart.max():.2f} apart: an embedding "
             "that depends on anything but its caption can't be searched by (is the model in evaluation mode?)"
         )
-    return made
+    return text[_firsts(caption_groups(captions))]
 
 
-def numbered(names: Sequence[str]) -> np.ndarray:
-    """(N,) int64 ids from 0, equal where the names are. (An array of strings would be as wide as the longest.)"""
-    seen: dict[str, int] = {}
-    return np.array([seen.setdefault(name, len(seen)) for name in names], dtype=np.int64)
+def _firsts(groups: np.ndarray) -> np.ndarray:
+    """(N,) the first row of each row's group."""
+    return np.unique(groups, return_index=True)[1][groups]
 
 
 def _blocks(queries: np.ndarray, items: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

@@ -14,14 +14,13 @@ from functools import cached_property
 
 import numpy as np
 
+from fsclap.data.captions import caption_groups, numbered
 from fsclap.evaluation.metrics import (
     PerQuery,
     Ranks,
     Relevance,
-    clip_map10,
     grouped_metrics,
     metrics_of_ranks,
-    numbered,
     one_vector_a_caption,
     paper_metrics,
     random_metrics,
@@ -93,7 +92,7 @@ def evaluate_embeddings(
     if not len(audio) == len(text) == len(captions) == len(style_keys) or not len(audio):
         lengths = [len(part) for part in (audio, text, captions, style_keys)]
         raise ValueError(f"expected as many audio, text, captions and style keys, 1 at least, got {lengths}")
-    clips = Clips(audio, one_vector_a_caption(text, captions), numbered(captions), numbered(style_keys))
+    clips = Clips(audio, one_vector_a_caption(text, captions), caption_groups(captions), numbered(style_keys))
     second = None if rerank is None else _SecondStage(rerank, clips, seed)
     figures: list[RetrievalFigures] = []
     for size in (*sorted({size for size in pools if 0 < size < len(audio)}), len(audio)):
@@ -103,11 +102,6 @@ def evaluate_embeddings(
             stage = f"rerank@{second.settings.k}"
             figures += _figures(clips, drawn[: second.settings.draws], second, stage, seed, resamples)
     return figures
-
-
-def selection_figure(audio: np.ndarray, text: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """`metrics.mean_map10` with its interval over clips."""
-    return interval(clip_map10(audio, text), seed=seed, resamples=resamples)
 
 
 def difference(one: np.ndarray, other: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:

@@ -3,7 +3,6 @@
 import base64
 import io
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +14,25 @@ import soundfile
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fsclap import Seconds
 from fsclap.audio import decode_flac
 from fsclap.evaluation import plots
-from fsclap.evaluation.results import METRICS, Evaluation, Example, Interval, Judged, Mode, RetrievalFigures
+from fsclap.evaluation.results import FILE, METRICS, Evaluation, Example, RetrievalFigures
+from fsclap.evaluation.words import HEADLINE, headline, interval, judged_meaning, meaning, percent
+from fsclap.files import written_aside
 
 log = logging.getLogger(__name__)
 
-PAGE, FIGURES, MAP = "report.html", "evaluation.json", "map.png"
-HEADLINE: tuple[Mode, str] = ("paper", "mAP@10")
-"""Mode and metric of the figure that a report opens with, in the largest pool, mean of both directions."""
-FEW_QUERIES = 5
-"""Judged queries below which an interval over queries says nothing."""
+PAGE, MAP = "report.html", "map.png"
 _MAP_LABEL = "A map of the embeddings of clips and captions"
+# Per list: queries shown, and clips shown for each.
 _EXAMPLES = 10
-_FOUND = 3
-_CLIP_SECONDS = 8.0
+_SHOWN = 3
+_CLIP_SECONDS: Seconds = 8.0
+# Bytes of base64 sound in a page, which stays under 8 MB with its plots.
 _SOUND_BUDGET = 5_500_000
-"""Bytes of base64 in a page, which stays under 8 MB with its plots."""
+# libsndfile's compression level: a constant 40 kbit/s at 24 kHz, which every browser plays.
 _MP3 = 0.8
-"""libsndfile's compression level; a constant 40 kbit/s at 24 kHz, and every browser plays it."""
 _DIRECTIONS = {"mean": "mean of both", "text_to_audio": "text → audio", "audio_to_text": "audio → text"}
 
 
@@ -42,8 +41,8 @@ class Clip:
     """A clip of the report.
 
     Attributes:
-        style: The words of its style, "pitch low"; equal styles have equal words.
-        flac: The sound as it lies in the corpus.
+        style: Words of its style, such as "pitch low"; equal styles have equal words.
+        flac: Sound, as stored in the corpus.
     """
 
     caption: str
@@ -53,9 +52,9 @@ class Clip:
 
 
 def clips_needed(evaluation: Evaluation) -> set[str]:
-    """The utterances of which a report shows the sound."""
+    """Return the utterances whose sound a report plays."""
     shown = [*evaluation.best[:_EXAMPLES], *evaluation.worst[:_EXAMPLES]]
-    return {name for example in shown for name in (example.expected_id, *example.found_ids[:_FOUND])}
+    return {name for example in shown for name in (example.expected_id, *example.found_ids[:_SHOWN])}
 
 
 def write_report(
@@ -67,15 +66,19 @@ def write_report(
     history: Sequence[Mapping[str, Any]],
     clips: Mapping[str, Clip],
 ) -> Path:
-    """Write report.html, which needs no other file and no network, evaluation.json, and map.png of the embeddings.
+    """Write report.html, evaluation.json, and map.png of the embeddings.
+
+    The page is self-contained: it needs no other file and no network.
 
     Args:
-        evaluation: What was found. Of a model that leaks, the report shows no retrieval figure.
-        folder: Made when absent; an earlier report in it is replaced.
-        audio_embeddings, text_embeddings: (clips, dim) unit rows of the evaluated pairs, in one order.
-        history: One mapping an epoch of the training: epoch, step, loss, validation, learning_rate. May be empty.
-        clips: By utterance id, at least `clips_needed(evaluation)`; a clip that is missing or unreadable is shown
-            without sound.
+        evaluation: The results. If the model leaks, the report shows no retrieval figure.
+        folder: Created if missing; replaces an earlier report.
+        audio_embeddings: (clips, dim) unit rows of the evaluated pairs.
+        text_embeddings: (clips, dim) unit rows of their captions, in the same order.
+        history: One mapping per epoch of the training: epoch, step, loss, validation, learning_rate.
+            May be empty.
+        clips: By utterance id, at least `clips_needed(evaluation)`; a clip that is missing or
+            unreadable is shown without sound.
 
     Returns:
         The page.
@@ -85,7 +88,7 @@ def write_report(
     """
     if audio_embeddings.shape != text_embeddings.shape or audio_embeddings.ndim != 2:
         raise ValueError(
-            "a report wants the embeddings of pairs, (clips, dim) of audio and of text; "
+            "a report needs audio and text embeddings of the same pairs, (clips, dim); "
             f"got {audio_embeddings.shape} and {text_embeddings.shape}"
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,74 +97,18 @@ def write_report(
         evaluation, {label: plots.inline_svg(figure, label=label) for label, figure in figures.items()}, clips
     )
     if _MAP_LABEL in figures:
-        _replace(folder / MAP, plots.png(figures[_MAP_LABEL]))
-    _replace(folder / FIGURES, (evaluation.model_dump_json(indent=1) + "\n").encode())
-    _replace(folder / PAGE, page.encode())
+        with written_aside(folder / MAP) as part:
+            part.write_bytes(plots.png(figures[_MAP_LABEL]))
+    evaluation.save(folder / FILE)
+    with written_aside(folder / PAGE) as part:
+        part.write_text(page, encoding="utf-8")
     return folder / PAGE
-
-
-def headline(evaluation: Evaluation) -> RetrievalFigures | None:
-    """The row that a report opens with; None when the model leaks or nothing was scored."""
-    mode, _ = HEADLINE
-    rows = [row for row in _first_stage(evaluation) if row.mode == mode and row.direction == "mean"]
-    return None if evaluation.leak.leaks or not rows else max(rows, key=lambda row: row.pool)
-
-
-def meaning(evaluation: Evaluation) -> str:
-    """What the headline figure says, in words for someone who does not know the metric."""
-    row = headline(evaluation)
-    if row is None:
-        return "There is no figure to explain."
-    _, metric = HEADLINE
-    found, chance = row.metrics[metric], row.chance[metric]
-    said = (
-        f"Out of {row.pool:,} clips, one is the right answer to a query; {metric} is the mean of 1/rank of that "
-        "answer, counted as 0 when it is not among the first ten. "
-        f"An order at random reaches {percent(chance)}; a perfect model would reach {percent(row.ceiling[metric])}"
-    )
-    said += ". " if row.ceiling[metric] == 1 else ", as clips with equal captions cannot be told apart. "
-    if found.low <= chance:
-        return said + "The interval reaches down to chance: this evaluation cannot tell the model from guessing."
-    return said + f"The model is {found.value / chance:.1f} times as good as chance, and the interval excludes chance."
-
-
-def judged_meaning(judged: Judged) -> str:
-    """What people's judgements say of the model, in words."""
-    if judged.ndcg is None or judged.chance is None or judged.above_chance is None:
-        return (
-            f"None of {judged.left_out} judged queries can be scored: each has fewer than two judged clips in this "
-            "part, or the same verdict for all of them."
-        )
-    said = (
-        f"People judged how well clips fit {judged.queries} queries; the model puts these clips in an order that "
-        f"reaches {percent(judged.ndcg.value)} of the best order's gain (nDCG@10), an order at random "
-        f"{percent(judged.chance)}. "
-    )
-    apart = judged.above_chance
-    points = f"{100 * apart.value:+.1f} points ({100 * apart.low:+.1f} to {100 * apart.high:+.1f})"
-    if judged.queries < FEW_QUERIES:
-        return said + f"The difference is {points}, but with fewer than {FEW_QUERIES} queries it means nothing yet."
-    if apart.low <= 0:
-        return said + f"The difference is {points}: these judgements cannot tell the model from guessing."
-    return said + f"The difference is {points}, and the interval excludes chance."
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def interval(value: Interval) -> str:
-    return f"{100 * value.value:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
-
-
-def _first_stage(evaluation: Evaluation) -> list[RetrievalFigures]:
-    return [row for row in evaluation.retrieval if row.stage == "embeddings"]
 
 
 def _figures(
     evaluation: Evaluation, audio: np.ndarray, text: np.ndarray, history: Sequence[Mapping[str, Any]]
 ) -> dict[str, Figure]:
-    """What there is data for."""
+    """The figures there is data for, by label."""
     drawn = {}
     if len(audio):
         drawn[_MAP_LABEL] = plots.map_figure(audio, text, seed=evaluation.seed)
@@ -207,35 +154,35 @@ def _render(evaluation: Evaluation, figures: Mapping[str, str], clips: Mapping[s
 
 
 def _tables(evaluation: Evaluation) -> list[tuple[str, list[RetrievalFigures]]]:
-    """A table a mode, then the re-ranked figures; the largest pool and the mean of directions first."""
+    """One table per mode, then the re-ranked ones; largest pool and mean of directions first."""
     order = list(_DIRECTIONS)
 
     def rows(mode: str, *, reranked: bool) -> list[RetrievalFigures]:
-        found = [r for r in evaluation.retrieval if r.mode == mode and (r.stage != "embeddings") == reranked]
-        return sorted(found, key=lambda r: (-r.pool, r.stage, order.index(r.direction)))
+        chosen = [r for r in evaluation.retrieval if r.mode == mode and (r.stage != "embeddings") == reranked]
+        return sorted(chosen, key=lambda r: (-r.pool, r.stage, order.index(r.direction)))
 
     titles = {
-        ("paper", False): "Paper mode: one right answer a query",
+        ("paper", False): "Paper mode: one right answer per query",
         ("grouped", False): "Grouped mode: every clip of the same style is right",
         ("paper", True): "Re-ranked by the matching head, paper mode",
         ("grouped", True): "Re-ranked by the matching head, grouped mode",
     }
     tables = [(title, rows(mode, reranked=reranked)) for (mode, reranked), title in titles.items()]
-    return [(title, found) for title, found in tables if found]
+    return [(title, table) for title, table in tables if table]
 
 
 def _examples(evaluation: Evaluation, clips: Mapping[str, Clip], sounds: "_Sounds") -> list[dict[str, Any]]:
     sections = (("Best queries", evaluation.best), ("Worst queries", evaluation.worst))
     return [
-        {"title": title, "queries": [_query(example, clips, sounds) for example in found[:_EXAMPLES]]}
-        for title, found in sections
-        if found
+        {"title": title, "queries": [_query(example, clips, sounds) for example in listed[:_EXAMPLES]]}
+        for title, listed in sections
+        if listed
     ]
 
 
 def _query(example: Example, clips: Mapping[str, Clip], sounds: "_Sounds") -> dict[str, Any]:
     def shown(name: str) -> dict[str, Any]:
-        clip = clips.get(name, Clip(caption=f"(clip {name} was not given)", style=(), speaker="", flac=b""))
+        clip = clips.get(name, Clip(caption=f"(clip {name} is missing)", style=(), speaker="", flac=b""))
         if name == example.expected_id:
             verdict = "right"
         else:
@@ -243,18 +190,18 @@ def _query(example: Example, clips: Mapping[str, Clip], sounds: "_Sounds") -> di
         return {"clip": clip, "verdict": verdict, "sound": sounds.uri(name)}
 
     right = clips.get(example.expected_id)
-    found = [shown(name) for name in example.found_ids[:_FOUND]]
-    missed = example.expected_id not in example.found_ids[:_FOUND]
+    top = [shown(name) for name in example.found_ids[:_SHOWN]]
+    missed = example.expected_id not in example.found_ids[:_SHOWN]
     return {
         "query": example.query,
         "rank": f"{example.rank:g}",
-        "found": found,
+        "found": top,
         "right": shown(example.expected_id) if missed else None,
     }
 
 
 class _Sounds:
-    """Clips as data URIs of MP3, encoded once each, until a page's budget is spent."""
+    """Clips as data URIs of MP3, each encoded once, until the page's budget is spent."""
 
     def __init__(self, clips: Mapping[str, Clip]) -> None:
         self._clips = clips
@@ -262,7 +209,7 @@ class _Sounds:
         self._left = _SOUND_BUDGET
 
     def uri(self, name: str) -> str | None:
-        """None when there is no such clip, it is unreadable, or the budget is spent."""
+        """Return a clip's sound; None if it is missing or unreadable, or the budget is spent."""
         if name not in self._encoded:
             clip = self._clips.get(name)
             self._encoded[name] = _mp3_uri(name, clip.flac) if clip is not None else ""
@@ -277,7 +224,7 @@ def _mp3_uri(name: str, flac: bytes) -> str:
     try:
         wave, sample_rate = decode_flac(flac)
     except ValueError as error:
-        log.warning("clip %s is in the report without its sound: %s", name, error)
+        log.warning("the report has no sound for clip %s: %s", name, error)
         return ""
     buffer = io.BytesIO()
     soundfile.write(
@@ -289,7 +236,7 @@ def _mp3_uri(name: str, flac: bytes) -> str:
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     nearest = evaluation.nearest_training_speaker
-    spoken = "no speaker embeddings" if nearest is None else f"cosine {nearest:.2f}"
+    similarity = "no speaker embeddings" if nearest is None else f"cosine {nearest:.2f}"
     return [
         ("model", evaluation.model),
         ("corpus", f"{evaluation.corpus}, version {evaluation.version}"),
@@ -298,14 +245,8 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("speakers", f"{evaluation.speakers:,}, none of them in training"),
         ("distinct captions", f"{evaluation.captions:,}"),
         ("distinct styles", f"{evaluation.styles:,}"),
-        ("closest to a training speaker", spoken),
+        ("closest to a training speaker", similarity),
         ("seed", str(evaluation.seed)),
         ("date", evaluation.date),
         ("machine", ", ".join(f"{key} {value}" for key, value in evaluation.machine.items())),
     ]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_bytes(content)
-    aside.replace(path)

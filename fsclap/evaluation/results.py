@@ -5,9 +5,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fsclap.files import written_aside
+
 Direction = Literal["audio_to_text", "text_to_audio", "mean"]
 Mode = Literal["paper", "grouped"]
 
+FILE = "evaluation.json"
+"""File name of a saved `Evaluation`, next to its report."""
 METRICS = ("R@1", "R@5", "R@10", "mAP@10")
 
 
@@ -193,7 +197,9 @@ class Evaluation(Result):
         return max(found, key=lambda row: row.pool).metrics[metric]
 
     def save(self, path: Path) -> None:
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write the evaluation, whole or not at all."""
+        with written_aside(path) as part:
+            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Evaluation":

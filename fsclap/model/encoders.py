@@ -1,4 +1,4 @@
-"""What an encoder is, and the one place that makes them."""
+"""The interface of encoders. Notation: B clips or captions, T frames or tokens, D features of a token."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,13 +12,13 @@ from fsclap.weights import WeightsError
 
 
 class AudioEncoder(Protocol):
-    """From a wave to tokens, in two steps: features, worth computing ahead of time; and a network.
+    """From a wave to tokens in two steps: features, worth computing ahead of time; then a network.
 
     Attributes:
-        sample_rate: Of the waves that `features` takes.
-        dim: Width of the tokens that the network returns.
-        frozen: The network's output depends on the features alone, and has no weights of its own to train.
-        revision: Changes when the features of the same wave change; the key of a feature cache.
+        sample_rate: Rate of the waves that `features` takes.
+        dim: Width D of the tokens that the network returns.
+        frozen: The network has no weights to train: its output depends on the features alone.
+        revision: Changes whenever the features of the same wave change; keys the feature cache.
         max_frames: Frames of features that the network takes at once; a longer clip is cropped.
     """
 
@@ -29,16 +29,16 @@ class AudioEncoder(Protocol):
     max_frames: int
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """(samples,) float32, at least one sample -> (frames, features) float32, at least one frame."""
+        """Compute features: (samples,) float32, at least one -> (T, features) float32, at least one."""
         ...
 
     def __call__(self, features: Tokens) -> Tokens:
-        """(batch, frames, features) -> (batch, tokens, dim)."""
+        """(B, frames, features) -> (B, T, D)."""
         ...
 
 
 class TextEncoder(Protocol):
-    """From captions to tokens, in the same two steps. A caption longer than `max_tokens` loses its end."""
+    """From captions to tokens in the same two steps. A caption longer than `max_tokens` is cut."""
 
     dim: int
     frozen: bool
@@ -46,11 +46,11 @@ class TextEncoder(Protocol):
     max_tokens: int
 
     def features(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """A (tokens, features) float32 array a caption, or (tokens,) int64 token ids."""
+        """Compute features of each caption: (T, features) float32, or (T,) int64 token ids."""
         ...
 
     def __call__(self, features: Tokens) -> Tokens:
-        """(batch, tokens[, features]) -> (batch, tokens, dim)."""
+        """(B, T[, features]) -> (B, T, D)."""
         ...
 
 
@@ -62,5 +62,5 @@ class EncoderError(WeightsError):
 
 
 def is_module(encoder: object) -> bool:
-    """Whether an encoder has weights that belong to the model."""
+    """Return whether an encoder has weights that belong to the model."""
     return isinstance(encoder, nn.Module)

@@ -1,15 +1,24 @@
-"""FS-CLAP: speech and its description in one space.
+"""FS-CLAP: speech and its descriptions in one space.
 
-    encoder tokens -> fusion (two self-attention blocks) -> separation (a feed-forward network a modality)
-                   -> attention pooling -> joint space
+    encoder tokens -> fusion (two self-attention blocks) -> separation (one feed-forward network per
+    modality) -> attention pooling -> joint space
 
-With fusion="shared", the default, the same two blocks run over each modality alone. A clip's embedding then never
-depends on a caption: it can be computed once and indexed. With fusion="paired" clip i is fused with its own caption,
-as section 3.1 of the paper reads: its embedding has seen the answer (fsclap.evaluation.leak). The literal fusion is
-put to use where it may see both: in the matching head, which scores a clip and a caption given together.
+With fusion="shared", the default, the same two blocks run over each modality alone. A clip's embedding
+then never depends on a caption, so it can be computed once and indexed. With fusion="paired", clip i is
+fused with its own caption, as section 3.1 of the paper reads: its embedding has seen the answer
+(fsclap.evaluation.leak). The literal fusion is used where it may see both: in the matching head, which
+scores a clip and a caption given together.
+
+Notation for shapes, as in fsclap.model.fusion_separation:
+    B       clips, captions or pairs in a batch
+    T       tokens of the longest sequence (a for audio, t for text where both occur)
+    D       features of an encoder's token
+    C       features of a projected token (`width`)
+    E       width of the joint space (`embedding`)
 """
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -28,17 +37,22 @@ from fsclap.model.encoders import EncoderError, Encoders, is_module
 from fsclap.model.fusion_separation import AttentionPooling, Fusion, Matcher, MeanPooling, Projection, Separation
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import Tokens, pad
+from fsclap.weights import WeightsError
 
 AUDIO, TEXT = 0, 1
+TEMPERATURE = 0.07
+"""tau at the start of training, as in CLIP; it is learnt."""
+MAX_LOGIT_SCALE = 100.0
+"""1 / tau never exceeds this, as in CLIP: beyond it, training becomes unstable."""
 REVISIONS_FILE = "encoders.json"
 
 
 class ModelError(ValueError):
-    """A saved model that can't be loaded. The message says where it lies and what to do."""
+    """A saved model that can't be loaded. The message names its folder and says what to do."""
 
 
 class Embeddings(NamedTuple):
-    """Rows of unit norm, (batch, embedding) each; row i of one belongs to row i of the other."""
+    """(B, E) rows of unit norm each; row i of one belongs to row i of the other."""
 
     audio: Tensor
     text: Tensor
@@ -54,8 +68,8 @@ class FSCLAP(
     """The model; load a trained one with `FSCLAP.from_pretrained(folder)`.
 
     Args:
-        settings: What it is made of.
-        encoders: Encoders to use instead of those that the settings name, for tests and studies.
+        settings: Architecture.
+        encoders: Encoders to use instead of those the settings name, for tests and studies.
     """
 
     def __init__(self, settings: ModelSettings, *, encoders: Encoders | None = None) -> None:
@@ -74,24 +88,8 @@ class FSCLAP(
         attention = settings.pooling == "attention"
         self.pooling = nn.ModuleList(AttentionPooling(width) if attention else MeanPooling() for _ in range(2))
         self.joint = nn.ModuleList(Projection(width, settings.embedding, dropout=dropout) for _ in range(2))
-        self.log_scale = nn.Parameter(torch.tensor(-float(np.log(settings.temperature))))
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(TEMPERATURE)))
         self.matcher = Matcher(width, dropout=dropout) if settings.rerank else None
-
-    def encode_audio(self, features: Tokens) -> Tensor:
-        """Embed clips, (batch, frames, features) -> (batch, embedding), rows of unit norm.
-
-        Raises:
-            ValueError: The model fuses pairs, so no clip has an embedding of its own.
-        """
-        return self._alone(self.audio_encoder(features), AUDIO)
-
-    def encode_text(self, features: Tokens) -> Tensor:
-        """Embed captions, (batch, tokens[, features]) -> (batch, embedding), rows of unit norm.
-
-        Raises:
-            ValueError: As `encode_audio`.
-        """
-        return self._alone(self.text_encoder(features), TEXT)
 
     def forward(self, audio: Tokens, text: Tokens) -> Embeddings:
         """Embed pairs: row i of the audio belongs to row i of the text."""
@@ -100,8 +98,27 @@ class FSCLAP(
         pooled = self._fused_pairs(self.audio_encoder(audio), self.text_encoder(text))
         return Embeddings(*(F.normalize(joint(x), dim=-1) for joint, x in zip(self.joint, pooled, strict=True)))
 
+    def encode_audio(self, features: Tokens) -> Tensor:
+        """Embed clips: features (B, frames, features) -> (B, E), rows of unit norm.
+
+        Raises:
+            ValueError: The model fuses pairs, so a clip has no embedding of its own.
+        """
+        return self._alone(self.audio_encoder(features), AUDIO)
+
+    def encode_text(self, features: Tokens) -> Tensor:
+        """Embed captions: features (B, T[, features]) -> (B, E), rows of unit norm.
+
+        Raises:
+            ValueError: As `encode_audio`.
+        """
+        return self._alone(self.text_encoder(features), TEXT)
+
     def match(self, audio: Tokens, text: Tokens) -> Tensor:
-        """Score pairs with the matching head: (batch,) logits of row i of the audio being described by row i.
+        """Score pairs with the matching head.
+
+        Returns:
+            (B,) logits that row i of the text describes row i of the audio.
 
         Raises:
             ValueError: The model was made without the head (`rerank`).
@@ -109,31 +126,60 @@ class FSCLAP(
         if self.matcher is None:
             raise ValueError("this model has no matching head: train it with model.rerank=true")
         pooled = self._fused_pairs(self.audio_encoder(audio), self.text_encoder(text))
-        score: Tensor = self.matcher(torch.cat(pooled, dim=-1))
+        score: Tensor = self.matcher(torch.cat(pooled, dim=-1))  # (B, 2 C) -> (B,)
         return score
 
+    def _alone(self, tokens: Tokens, modality: int) -> Tensor:
+        """Embed one modality: tokens (B, T, D) -> (B, E)."""
+        if self.settings.fusion == "paired":
+            raise ValueError(
+                'with fusion="paired" a clip has no embedding of its own: it depends on the caption it is fused '
+                'with. Retrieval needs fusion="shared" or "none".'
+            )
+        x = self._projected(tokens, modality)  # (B, T, C)
+        if self.fusion is not None and self.settings.fusion == "shared":
+            x = self.fusion(x, tokens.mask)  # (B, T, C)
+        pooled = self.pooling[modality](self.separation[modality](x), tokens.mask)  # (B, C)
+        return F.normalize(self.joint[modality](pooled), dim=-1)  # (B, E)
+
+    def _fused_pairs(self, audio: Tokens, text: Tokens) -> list[Tensor]:
+        """Concatenate, fuse, split, separate, pool: [(B, C) of the audio, (B, C) of the text]."""
+        assert self.fusion is not None
+        x = torch.cat([self._projected(audio, AUDIO), self._projected(text, TEXT)], dim=1)  # (B, Ta + Tt, C)
+        x = self.fusion(x, torch.cat([audio.mask, text.mask], dim=1))  # (B, Ta + Tt, C)
+        parts = x.split([audio.mask.shape[1], text.mask.shape[1]], dim=1)  # (B, Ta, C), (B, Tt, C)
+        return [
+            self.pooling[modality](self.separation[modality](part), tokens.mask)
+            for modality, part, tokens in zip((AUDIO, TEXT), parts, (audio, text), strict=True)
+        ]
+
+    def _projected(self, tokens: Tokens, modality: int) -> Tensor:
+        """(B, T, D) -> (B, T, C)."""
+        projected: Tensor = self.project[modality](tokens.values) + self.modality[modality]
+        return projected
+
     def logit_scale(self) -> Tensor:
-        """1 / tau, between 1 and `max_logit_scale`."""
+        """Return 1 / tau, between 1 and MAX_LOGIT_SCALE."""
         with torch.no_grad():
-            # The parameter itself is held in its range: a clamp of the output would have no gradient to come back by.
-            self.log_scale.clamp_(0.0, float(np.log(self.settings.max_logit_scale)))
+            # Clamp the parameter, not the output: a clamped output has no gradient to return by.
+            self.log_scale.clamp_(0.0, math.log(MAX_LOGIT_SCALE))
         return self.log_scale.exp()
 
     def embed_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
-        """Embed waves, each (samples,) float32 at `audio_encoder.sample_rate`, without gradients.
+        """Embed waves without gradients; each is (samples,) float32 at `audio_encoder.sample_rate`.
 
-        Of a wave that is longer than the encoder takes, the middle is heard, as in training and evaluation.
+        Only the middle of a wave counts if it is longer than the encoder takes, as in evaluation.
         """
         return self.embed_audio_features([self.audio_features(wave) for wave in waves])
 
     def audio_features(self, wave: np.ndarray) -> np.ndarray:
-        """What `embed_audio_features` takes of a wave: (frames, features)."""
+        """Compute the features of a wave that `embed_audio_features` takes: (frames, features)."""
         frames = self.audio_encoder.features(wave)
         start = max(0, len(frames) - self.audio_encoder.max_frames) // 2
         return frames[start : start + self.audio_encoder.max_frames]
 
     def embed_audio_features(self, features: Sequence[np.ndarray]) -> Tensor:
-        """Embed clips whose features were computed before, without gradients."""
+        """Embed clips by their features, without gradients."""
         return self._inferred(self.encode_audio, list(features))
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
@@ -150,42 +196,15 @@ class FSCLAP(
 
     @property
     def revisions(self) -> dict[str, str]:
-        """What the features of each modality are computed with."""
+        """Revision of the encoder that computes the features of each modality."""
         return {"audio": self.audio_encoder.revision, "text": self.text_encoder.revision}
 
     @property
     def device(self) -> torch.device:
         return self.log_scale.device
 
-    def _projected(self, tokens: Tokens, modality: int) -> Tensor:
-        projected: Tensor = self.project[modality](tokens.values) + self.modality[modality]
-        return projected
-
-    def _alone(self, tokens: Tokens, modality: int) -> Tensor:
-        if self.settings.fusion == "paired":
-            raise ValueError(
-                'fusion="paired" gives a clip no embedding of its own: it depends on the caption it is fused with. '
-                'Retrieval needs fusion="shared" or "none".'
-            )
-        x = self._projected(tokens, modality)
-        if self.fusion is not None and self.settings.fusion == "shared":
-            x = self.fusion(x, tokens.mask)
-        pooled = self.pooling[modality](self.separation[modality](x), tokens.mask)
-        return F.normalize(self.joint[modality](pooled), dim=-1)
-
-    def _fused_pairs(self, audio: Tokens, text: Tokens) -> list[Tensor]:
-        """Concatenate, fuse, split, separate, pool: [(batch, width) of the audio, (batch, width) of the text]."""
-        assert self.fusion is not None
-        x = torch.cat([self._projected(audio, AUDIO), self._projected(text, TEXT)], dim=1)
-        x = self.fusion(x, torch.cat([audio.mask, text.mask], dim=1))
-        parts = x.split([audio.mask.shape[1], text.mask.shape[1]], dim=1)
-        return [
-            self.pooling[modality](self.separation[modality](part), tokens.mask)
-            for modality, part, tokens in zip((AUDIO, TEXT), parts, (audio, text), strict=True)
-        ]
-
     def parameter_groups(self, *, encoder_lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameters for AdamW with two learning rates; norms, biases and the temperature do not decay."""
+        """Group parameters for AdamW with two learning rates; norms, biases and temperature do not decay."""
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -210,26 +229,27 @@ class FSCLAP(
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "FSCLAP":
-        """Load a trained model, every weight of it from its files.
+        """Load a trained model, with all its weights from its files.
 
         Args:
-            pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a model's name on Hugging Face.
-            options: Of `huggingface_hub.ModelHubMixin.from_pretrained`, and `encoders`.
+            pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a model's name on
+                Hugging Face.
+            options: Options of `huggingface_hub.ModelHubMixin.from_pretrained`, and `encoders`.
 
         Raises:
-            EncoderError: The encoders installed here are not those that it was trained on.
-            ModelError: A file of it is damaged, or is another model's.
-            FileNotFoundError: It has no weights.
+            WeightsError: The installed encoders are missing, or not those the model was trained on.
+            ModelError: A file is damaged or belongs to another model.
+            FileNotFoundError: There are no weights.
         """
         try:
             model: FSCLAP = super().from_pretrained(pretrained_model_name_or_path, **options)
         except (ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            if isinstance(error, EncoderError):
+            if isinstance(error, WeightsError):
                 raise
             raise ModelError(
                 f"{pretrained_model_name_or_path} holds no FS-CLAP model that can be read: one of {CONFIG_NAME}, "
-                f"{REVISIONS_FILE} and {SAFETENSORS_SINGLE_FILE} is damaged, or another model's. Copy the folder "
-                f"again, or train the model again ({type(error).__name__}: {_brief(error)})"
+                f"{REVISIONS_FILE} and {SAFETENSORS_SINGLE_FILE} is damaged or belongs to another model. Copy the "
+                f"folder again, or train the model again ({type(error).__name__}: {_brief(error)})"
             ) from error
         return model
 
@@ -238,14 +258,14 @@ class FSCLAP(
         cls, *, model_id: str, settings: ModelSettings, encoders: Encoders | None = None, **options: Any
     ) -> "FSCLAP":
         folder = _saved_folder(model_id, options)
-        # The mixin's default leaves random weights in place of those that a file lacks.
+        # The mixin's default leaves random weights where the file has none.
         options["strict"] = True
         if encoders is None and settings.encoders == "clap":
             from fsclap.model.clap import saved_encoders
 
-            # Trained encoders: their weights are the model's own, so those that training started from are not needed.
+            # These encoders were trained: their weights are in the model's file, not in clap_weights.
             encoders = saved_encoders(folder)
-        with redirect_stdout(sys.stderr):  # the mixin prints that it loads, amid the output of whoever asked for JSON
+        with redirect_stdout(sys.stderr):  # the mixin prints that it loads, which would break JSON output
             model: FSCLAP = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
         _check_revisions(model.revisions, folder)
         return model
@@ -264,27 +284,27 @@ def _check_revisions(revisions: dict[str, str], folder: Path) -> None:
     trained = json.loads(file.read_text()) if file.is_file() else revisions
     if trained != revisions:
         raise EncoderError(
-            f"the model in {folder} was trained on the features {trained}; those installed here are {revisions}. "
+            f"the model in {folder} was trained on the features {trained}; the installed ones are {revisions}. "
             "Install the same versions, or train it again."
         )
 
 
 def _saved_folder(model_id: str, options: dict[str, Any]) -> Path:
-    """The folder of a saved model; of the hub's, what describes it."""
+    """The folder of a saved model; for a model of the hub, a folder with its JSON files alone."""
     if Path(model_id).is_dir():
         return Path(model_id)
     named = ("revision", "cache_dir", "force_download", "token", "local_files_only")
-    found = snapshot_download(
+    folder = snapshot_download(
         model_id, allow_patterns=["*.json"], **{name: options[name] for name in named if name in options}
     )
-    return Path(found)
+    return Path(folder)
 
 
 def build_encoders(settings: ModelSettings) -> Encoders:
-    """The encoders that the settings name.
+    """Build the encoders that the settings name.
 
     Raises:
-        EncoderError: Weights are missing or do not fit; says which, and what to install or name.
+        WeightsError: Weights are missing or do not fit; the message says which, and what to do.
     """
     if settings.encoders == "embedded":
         from fsclap.model.embedded import ProsodicFrames, ProsodicWhisper, SentenceTokens
@@ -296,7 +316,7 @@ def build_encoders(settings: ModelSettings) -> Encoders:
 
 
 def load_model(folder: Path, device: str = "auto") -> FSCLAP:
-    """A trained model, ready to embed."""
+    """Load a trained model, ready to embed; device "auto" is a GPU if there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model: FSCLAP = FSCLAP.from_pretrained(str(folder))

@@ -1,13 +1,17 @@
-"""The fusion-separation module (section 3.1 of the paper): attention blocks, feed-forward networks, pooling.
+"""The blocks of the model, in the order in which a sequence passes them (section 3.1 of the paper).
+
+    SelfAttention -> Fusion -> Separation -> pooling -> Projection (joint space) or Matcher (re-ranking)
 
 Notation for shapes:
-    batch   sequences in a batch
-    length  tokens of the longest sequence; masks are true where there is a token
-    width   features of a token
+    B       sequences in a batch
+    T       tokens of the longest sequence; masks (B, T) are true where there is a token
+    C       features of a token (`width`)
+    H       attention heads
+    E       width of the joint space (`embedding`)
 
-Every branch starts at zero (its last layer is initialised so), hence each residual block starts as the identity:
-with few clips to learn from, training then departs from the pooled encoder features instead of having to find
-its way back to them.
+Every residual branch starts at zero (its last layer is initialised so), hence each block starts as the
+identity: with few clips to learn from, training starts from the pooled encoder features instead of
+having to recover them.
 """
 
 import torch
@@ -15,8 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """Set the weights and bias of a layer to zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
 class SelfAttention(nn.Module):
-    """A multi-head residual self-attention block, normalised first: x + W_o attention(norm(x))."""
+    """A pre-norm, multi-head, residual self-attention block: x + W_o attention(norm(x))."""
 
     def __init__(self, width: int, *, heads: int, dropout: float) -> None:
         super().__init__()
@@ -27,32 +39,32 @@ class SelfAttention(nn.Module):
         self.project_out = zeroed(nn.Linear(width, width))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, length, width) and (batch, length) -> (batch, length, width). Padding is never attended to."""
+        """(B, T, C) and mask (B, T) -> (B, T, C). Padding is never attended to."""
         batch, length, width = x.shape
         heads = self.project_in(self.norm(x)).view(batch, length, 3, self.heads, width // self.heads)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (batch, heads, length, width / heads)
-        # No dropout of the attention weights: with it torch falls back to its slow kernel.
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, C / H)
+        # No dropout of the attention weights: torch would fall back to its slow kernel.
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-        mixed = self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        mixed = self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))  # (B, T, C)
         return x + F.dropout(mixed, self.dropout, self.training)
 
 
 class Fusion(nn.Module):
-    """Two self-attention blocks: over one modality's tokens, or over two modalities' put one after the other."""
+    """Two self-attention blocks over the tokens of one modality, or of both concatenated."""
 
     def __init__(self, width: int, *, heads: int, dropout: float, blocks: int = 2) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(SelfAttention(width, heads=heads, dropout=dropout) for _ in range(blocks))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, length, width) and (batch, length) -> (batch, length, width)."""
+        """(B, T, C) and mask (B, T) -> (B, T, C)."""
         for block in self.blocks:
             x = block(x, mask)
         return x
 
 
 class Separation(nn.Module):
-    """A residual feed-forward network for one modality: x + W_2 gelu(W_1 norm(x)), four times as wide inside."""
+    """A residual feed-forward network for one modality: x + W_2 gelu(W_1 norm(x)), 4 C wide inside."""
 
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()
@@ -65,7 +77,7 @@ class Separation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
+        """(..., C) -> (..., C)."""
         return x + self.layers(x)
 
 
@@ -82,30 +94,22 @@ class AttentionPooling(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, length, width) and (batch, length) -> (batch, width)."""
-        scores = self.score(x).squeeze(-1).masked_fill(~mask, float("-inf"))
-        return torch.einsum("bl,blw->bw", scores.softmax(dim=1), x)
+        """(B, T, C) and mask (B, T) -> (B, C)."""
+        scores = self.score(x).squeeze(-1).masked_fill(~mask, float("-inf"))  # (B, T)
+        return torch.einsum("bt,btc->bc", scores.softmax(dim=1), x)
 
 
 class MeanPooling(nn.Module):
     """The mean of the tokens."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, length, width) and (batch, length) -> (batch, width)."""
+        """(B, T, C) and mask (B, T) -> (B, C)."""
         weights = mask.to(x.dtype)
-        return torch.einsum("bl,blw->bw", weights, x) / weights.sum(dim=1, keepdim=True)
-
-
-def zeroed(layer: nn.Linear) -> nn.Linear:
-    """The layer with weights and bias of zero."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
+        return torch.einsum("bt,btc->bc", weights, x) / weights.sum(dim=1, keepdim=True)
 
 
 class Projection(nn.Module):
-    """From a pooled vector to the joint space: two layers, as LAION CLAP's, after a norm."""
+    """From a pooled vector to the joint space: a norm, then two layers as in LAION CLAP."""
 
     def __init__(self, width: int, embedding: int, *, dropout: float) -> None:
         super().__init__()
@@ -118,7 +122,7 @@ class Projection(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, width) -> (batch, embedding)."""
+        """(B, C) -> (B, E)."""
         projected: Tensor = self.layers(x)
         return projected
 
@@ -137,6 +141,6 @@ class Matcher(nn.Module):
         )
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(batch, 2 width) -> (batch,)."""
-        logits: Tensor = self.layers(pooled)
+        """(B, 2 C) -> (B,)."""
+        logits: Tensor = self.layers(pooled)  # (B, 1)
         return logits.squeeze(-1)

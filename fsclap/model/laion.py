@@ -1,10 +1,11 @@
-"""LAION's own CLAP checkpoints as folders that transformers' ClapModel loads. Needs nothing of LAION's code.
+"""Convert LAION's CLAP checkpoints to folders that transformers' ClapModel loads, without LAION's code.
 
     python -m fsclap.model.laion 630k-audioset-best.pt data/weights/clap --tokenizer roberta-base
 
-The two implementations have the same layers under other names; tests/laion holds them together. What only LAION's
-has is left out: the spectrogram (fsclap.model.clap has its own), the head that names AudioSet's classes, and two
-small networks of its training that no embedding passes through. Source: https://github.com/LAION-AI/CLAP.
+The two implementations have the same layers under different names; tests/laion checks that they agree.
+What only LAION's has is left out: the spectrogram (fsclap.model.clap has one), the head that names
+AudioSet's classes, and two small networks used in training only.
+Source: https://github.com/LAION-AI/CLAP.
 """
 
 import argparse
@@ -34,18 +35,18 @@ NAMES = (
     (r"\.mlp\.fc1\.", ".intermediate.dense."),
     (r"\.mlp\.fc2\.", ".output.dense."),
 )
-"""LAION's names and transformers', to be applied in this order."""
+"""LAION's names and transformers', applied in this order."""
 QKV = re.compile(r"\.qkv\.")
 UNUSED = re.compile(
     r"^audio_branch\.(spectrogram_extractor|logmel_extractor|tscam_conv|head)\.|^(audio|text)_transform\."
     r"|\.attn_mask$|\.relative_position_index$|^text_branch\.embeddings\.(position_ids|token_type_ids)$"
 )
-"""Of LAION's: what no embedding depends on, and tables that follow from the sizes."""
+"""LAION's tensors that no embedding depends on, and tables that follow from the sizes."""
 TABLES = re.compile(r"\.relative_position_index$|\.embeddings\.(position_ids|token_type_ids)$")
-"""Of transformers': tables that follow from the sizes."""
+"""Transformers' tables that follow from the sizes."""
 FUSION = re.compile(r"\.(mel_conv[12]d|fusion_model)\.")
 HEAD_WIDTH = 64
-"""Of RoBERTa's attention, whatever its size; the file does not tell."""
+"""Width of a head of RoBERTa's attention, whatever its size; the file does not say."""
 
 
 class ConversionError(ValueError):
@@ -56,16 +57,17 @@ def convert(checkpoint: Path, folder: Path, *, tokenizer: str) -> ClapModel:
     """Write config.json, model.safetensors, the tokenizer and the feature extractor's settings.
 
     Args:
-        checkpoint: LAION's .pt: of HTSAT (tiny, base or large) and RoBERTa, without fusion.
-        folder: Where to; must not exist, or be empty.
+        checkpoint: LAION's .pt of HTSAT (tiny, base or large) and RoBERTa, without fusion.
+        folder: Destination; must not exist, or be empty.
         tokenizer: Folder or hub name of RoBERTa's tokenizer; the checkpoint has none.
 
     Returns:
-        The model that the folder now holds.
+        The model as saved.
 
     Raises:
-        ConversionError: The file is damaged, holds code, or is of another kind of model; the tokenizer doesn't fit.
-        FileExistsError: The folder holds something.
+        ConversionError: The file is damaged, contains code, or is of another kind of model; or the
+            tokenizer doesn't fit.
+        FileExistsError: The folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: name a folder that doesn't exist yet")
@@ -79,12 +81,15 @@ def convert(checkpoint: Path, folder: Path, *, tokenizer: str) -> ClapModel:
 
 
 def read_state(checkpoint: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of LAION's training, or of its weights alone, by LAION's names. Runs no code of it.
+    """Read the tensors of a checkpoint, by LAION's names. Runs no code from the file.
+
+    Args:
+        checkpoint: A checkpoint of LAION's training, or its weights alone.
 
     Raises:
-        ConversionError: It is no file, is damaged, or holds code.
+        ConversionError: There is no such file, it is damaged, or it contains code.
     """
-    # Beside the weights lie the numbers that the training had reached, some of them NumPy's, of NumPy 1 or 2.
+    # Next to the weights are numbers from the training, some of them NumPy's, of NumPy 1 or 2.
     scalar = np.float64(0).__reduce__()[0]
     numbers: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     numbers += [np.dtype, *{type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)}]
@@ -96,8 +101,8 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
     except Exception as error:  # the unpickler raises whatever damaged bytes lead it to
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise ConversionError(
-            f"{checkpoint} can't be read as tensors: it is damaged, or holds Python code, which is never run. Download "
-            f"it again from where LAION publishes it ({reason})"
+            f"{checkpoint} can't be read as tensors: it is damaged, or contains Python code, which is never run. "
+            f"Download it again from where LAION publishes it ({reason})"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     named = state.items() if isinstance(state, dict) else ()
@@ -105,18 +110,18 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def build(state: Mapping[str, Tensor], source: object) -> ClapModel:
-    """The ClapModel of a checkpoint's tensors.
+    """Build the ClapModel of a checkpoint's tensors.
 
     Args:
-        state: By LAION's names.
-        source: What the messages call it.
+        state: Tensors by LAION's names.
+        source: Name of the checkpoint in messages.
 
     Raises:
         ConversionError: It is not HTSAT and RoBERTa without fusion.
     """
     if fused := next(filter(FUSION.search, state), None):
         raise ConversionError(
-            f"{source} is a model that takes four crops of a clip (it has {fused}); FS-CLAP's takes one crop. Use one "
+            f"{source} takes four crops of a clip (it has {fused}), which is not supported. Use a model "
             "without fusion, such as 630k-audioset-best.pt or music_speech_audioset_epoch_15_esc_89.98.pt"
         )
     try:
@@ -127,25 +132,25 @@ def build(state: Mapping[str, Tensor], source: object) -> ClapModel:
             "BART, CLIP's) have no counterpart in transformers"
         ) from error
     model = ClapModel(config).eval()
-    found = renamed(state)
+    tensors = renamed(state)
     expected = {name: tensor for name, tensor in model.state_dict().items() if not TABLES.search(name)}
-    wrong = sorted(found.keys() ^ expected.keys()) or [
-        name for name, tensor in expected.items() if found[name].shape != tensor.shape
+    wrong = sorted(tensors.keys() ^ expected.keys()) or [
+        name for name, tensor in expected.items() if tensors[name].shape != tensor.shape
     ]
     if wrong:
         raise ConversionError(
             f"{source} does not fit HTSAT and RoBERTa of its sizes: {len(wrong)} of its tensors are missing, unknown "
             f"or of another shape, such as {wrong[0]}"
         )
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(tensors, strict=False)
     return model
 
 
 def configuration(state: Mapping[str, Tensor]) -> ClapConfig:
-    """The sizes of a model, read off its tensors.
+    """Derive the sizes of a model from its tensors.
 
     Raises:
-        KeyError: A tensor of HTSAT and RoBERTa is missing; its name.
+        KeyError: A tensor of HTSAT and RoBERTa is missing; carries its name.
     """
     width = state["audio_branch.patch_embed.proj.weight"].shape[0]
     depths: list[int] = []
@@ -173,7 +178,7 @@ def configuration(state: Mapping[str, Tensor]) -> ClapConfig:
         num_attention_heads=words.shape[1] // HEAD_WIDTH,
         intermediate_size=state["text_branch.encoder.layer.0.intermediate.dense.weight"].shape[0],
         max_position_embeddings=state["text_branch.embeddings.position_embeddings.weight"].shape[0],
-        # RoBERTa's; what ClapTextConfig has by default is BERT's.
+        # RoBERTa's; the default of ClapTextConfig is BERT's.
         layer_norm_eps=1e-5,
     )
     return ClapConfig(
@@ -184,8 +189,8 @@ def configuration(state: Mapping[str, Tensor]) -> ClapConfig:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What ClapModel has a place for, by its names; query, key and value apart."""
-    found: dict[str, Tensor] = {}
+    """Rename the tensors that ClapModel has; query, key and value become separate."""
+    result: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if UNUSED.search(name):
             continue
@@ -193,10 +198,10 @@ def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = re.sub(ours, theirs, name)
         if QKV.search(name):
             parts = ("query", "key", "value")
-            found |= {QKV.sub(f".{part}.", name): piece for part, piece in zip(parts, tensor.chunk(3), strict=True)}
+            result |= {QKV.sub(f".{part}.", name): piece for part, piece in zip(parts, tensor.chunk(3), strict=True)}
         else:
-            found[name] = tensor
-    return found
+            result[name] = tensor
+    return result
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
@@ -213,8 +218,8 @@ def _tokenizer(name: str, vocabulary: int) -> Any:
         ) from error
     if len(tokenizer) > vocabulary:
         raise ConversionError(
-            f"--tokenizer {name} has {len(tokenizer)} tokens and the checkpoint {vocabulary}: it is not the one that "
-            "the model was trained with, which is roberta-base's"
+            f"--tokenizer {name} has {len(tokenizer)} tokens and the checkpoint {vocabulary}: the model was "
+            "trained with another one, roberta-base's"
         )
     return tokenizer
 

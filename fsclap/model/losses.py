@@ -1,7 +1,10 @@
 """The contrastive loss with hard negatives (Eq. 1-3), and the matching loss of the re-ranker.
 
-Notation: B pairs, s_ij the logits (cosine / tau) of row i against column j, s_ii the positive. Rows are clips in one
-direction and captions in the other.
+Notation for shapes:
+    B       pairs in a batch
+    E       width of the joint space
+    s_ij    logit (cosine / tau) of row i against column j; s_ii is the positive. Rows are clips in
+            one direction (per audio) and captions in the other (per text).
 """
 
 import math
@@ -15,15 +18,21 @@ from torch.utils.checkpoint import checkpoint
 from fsclap.model.settings import LossSettings
 
 WHOLE = 4096
-"""Up to so many rows, the matrix is held whole: 64 MiB in float32 for each of some ten intermediate results."""
+"""Up to so many rows, the matrix is kept whole: 64 MiB in float32 for each of about ten intermediates."""
 
 AT_A_TIME = 2**24
-"""Logits in a chunk beyond that: 64 MiB in float32. Not less: glibc gives blocks over 32 MiB back as they are freed,
-while smaller ones fragment its heap (20,000 pairs peaked at 3.9 GiB with chunks of 16 MiB, under 1 with these)."""
+"""Logits per chunk beyond that: 64 MiB in float32. Not less: glibc returns blocks over 32 MiB when they
+are freed, while smaller ones fragment its heap (20,000 pairs peaked at 3.9 GiB with chunks of 16 MiB,
+under 1 GiB with these)."""
 
 
 class HardNegatives(NamedTuple):
-    """For each audio the row of a text that isn't its own, and the other way round; (B,) int64, -1 for none."""
+    """A wrong partner for each row; (B,) int64, -1 for none.
+
+    Attributes:
+        text: For each clip, the row of another caption.
+        audio: For each caption, the row of another clip.
+    """
 
     text: Tensor
     audio: Tensor
@@ -38,58 +47,66 @@ def contrastive_loss(
     groups: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """Eq. 1 with the weights of Eq. 2, both directions, and Eq. 3 where it is asked for.
+    """Compute Eq. 1 with the weights of Eq. 2 in both directions, plus Eq. 3 if the settings ask for it.
 
     Row i loses logsumexp_j(s_ij + log w_ij) - s_ii with w_ii = 1 and, for a negative j,
-    log w_ij = log n_i + gamma s_ij - logsumexp_k(gamma s_ik). n_i is the number of elements k runs over: the B of
-    Eq. 2, less those that the mask takes from the row (and less the positive for denominator="negatives"). So the
-    mean weight over k is 1 in every row, and gamma = 0 is InfoNCE, masked or not.
+    log w_ij = log n_i + gamma s_ij - logsumexp_k(gamma s_ik). n_i is the number of elements k runs
+    over: the B of Eq. 2, less those that the mask removes from the row (and less the positive for
+    denominator="negatives"). So the mean weight over k is 1 in every row, and gamma = 0 is InfoNCE,
+    masked or not.
 
-    Computed in float32 at least, whatever the dtype of the embeddings or of an autocast around it.
+    Computed in float32 at least, whatever the dtype of the embeddings or of a surrounding autocast.
 
     Args:
         audio: (B, E) unit rows.
         text: (B, E) unit rows; row i is the caption of audio i.
         logit_scale: 1 / tau, > 0.
-        groups: (B,) integers, equal where two captions are. With mask_same_caption, such pairs are neither
-            negatives nor in the sum of Eq. 2; with compat="mga" they share the target, as in its code.
-        chunk: Rows held at a time. The backward pass computes them again, so that memory grows with B rather than
-            B^2; the value stays the same. None: the whole matrix up to 4096 rows, 16 million logits at a time beyond.
+        settings: The hardness gamma, and the switches for studies.
+        groups: (B,) integers, the same for pairs with the same caption. With mask_same_caption, such
+            pairs are neither negatives nor in the sum of Eq. 2; with compat="mga" they share the
+            target, as in its code.
+        chunk: Rows computed at a time. The backward pass computes them again, so memory grows with B
+            rather than B^2; the value is the same. None: the whole matrix up to 4096 rows, beyond
+            that 16 million logits at a time.
 
     Returns:
         A scalar, float32 or float64.
 
     Raises:
-        ValueError: Shapes don't agree, or the batch is empty.
+        ValueError: Shapes differ, or the batch is empty.
     """
     _check(audio, text, groups)
     dtype = torch.promote_types(audio.dtype, torch.float32)
     audio, text = audio.to(dtype), text.to(dtype)
     scale = torch.as_tensor(logit_scale, dtype=dtype, device=audio.device)
-    groups = groups if settings.mask_same_caption else None
+    research = settings.research
+    groups = groups if research.mask_same_caption else None
     with torch.autocast(audio.device.type, enabled=False):
-        if settings.compat == "mga":
-            loss = (
-                _mga(audio, text, scale, groups, settings.gamma) + _mga(text, audio, scale, groups, settings.gamma)
-            ) / 2
+        if research.compat == "mga":
+            per_audio = _mga(audio, text, scale, groups, settings.gamma)
+            per_text = _mga(text, audio, scale, groups, settings.gamma)
+            loss = (per_audio + per_text) / 2
         else:
-            one, other = (_direction(*pair, scale, groups, settings, chunk) for pair in ((audio, text), (text, audio)))
-            loss = one + other if settings.reduction == "sum" else (one + other) / (2 * len(audio))
-        return loss + settings.regularization_weight * (_spread(audio, settings) + _spread(text, settings))
+            per_audio = _direction(audio, text, scale, groups, settings, chunk)
+            per_text = _direction(text, audio, scale, groups, settings, chunk)
+            loss = per_audio + per_text
+            if research.reduction == "mean":
+                loss = loss / (2 * len(audio))
+        return loss + research.regularization_weight * (_spread(audio, settings) + _spread(text, settings))
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of the re-ranker, mean over pairs, in float32 at least.
+    """Compute the binary cross-entropy of the re-ranker, mean over pairs, in float32 at least.
 
     Args:
         logits: (P,) scores of fused pairs.
         labels: (P,) 1 or true where the pair belongs together.
 
     Raises:
-        ValueError: Shapes don't agree.
+        ValueError: Shapes differ.
     """
     if logits.shape != labels.shape:
-        raise ValueError(f"expected a label a logit, got {tuple(labels.shape)} labels for {tuple(logits.shape)} logits")
+        raise ValueError(f"labels and logits differ in shape: {tuple(labels.shape)} and {tuple(logits.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
@@ -104,54 +121,55 @@ def hard_negatives(
     groups: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> HardNegatives:
-    """A negative for each clip and for each caption, drawn with the weights of Eq. 2, as ALBEF and BLIP draw them.
+    """Draw a negative for each clip and each caption with the weights of Eq. 2, as ALBEF and BLIP do.
 
     Args:
         audio: (B, E) unit rows.
         text: (B, E) unit rows.
         logit_scale: 1 / tau.
-        gamma: 1 draws with the probabilities of the softmax, 0 evenly.
-        groups: (B,) integers; pairs with the same one are never drawn.
-        generator: Where the randomness comes from, on the device of the embeddings.
+        gamma: 1 draws with the probabilities of the softmax, 0 uniformly.
+        groups: (B,) integers; pairs of the same group are never drawn for each other.
+        generator: Source of randomness, on the device of the embeddings.
 
     Returns:
-        Rows of text and of audio; -1 where a row has no negative (B = 1, or the whole batch has its caption): leave
-        such rows out of the matching loss.
+        Rows of text and of audio; -1 where a row has no negative (B = 1, or the whole batch has its
+        caption): leave such rows out of the matching loss.
 
     Raises:
-        ValueError: Shapes don't agree, or the batch is empty.
+        ValueError: Shapes differ, or the batch is empty.
     """
     _check(audio, text, groups)
     dtype = torch.promote_types(audio.dtype, torch.float32)
     with torch.autocast(audio.device.type, enabled=False):
         hardness = gamma * torch.as_tensor(logit_scale, dtype=dtype, device=audio.device)
-        logits = hardness * (audio.to(dtype) @ text.to(dtype).T)
+        logits_per_audio = hardness * (audio.to(dtype) @ text.to(dtype).T)  # (B, B)
+    logits_per_text = logits_per_audio.T
     same = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     if groups is not None:
         same |= groups[:, None] == groups
-    return HardNegatives(text=_draw(logits, same, generator), audio=_draw(logits.T, same, generator))
+    return HardNegatives(text=_draw(logits_per_audio, same, generator), audio=_draw(logits_per_text, same, generator))
 
 
 def _draw(logits: Tensor, same: Tensor, generator: torch.Generator | None) -> Tensor:
-    without = same.all(dim=1)
-    logits = logits.masked_fill(same, -torch.inf).masked_fill(without[:, None], 0.0)
+    no_negative = same.all(dim=1)  # (B,)
+    logits = logits.masked_fill(same, -torch.inf).masked_fill(no_negative[:, None], 0.0)
     drawn = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    return drawn.masked_fill(without, -1)
+    return drawn.masked_fill(no_negative, -1)
 
 
 def _check(audio: Tensor, text: Tensor, groups: Tensor | None) -> None:
     if audio.ndim != 2 or audio.shape != text.shape or not len(audio):
         raise ValueError(
-            f"expected audio and text of one shape (B, E), B >= 1, got {tuple(audio.shape)} and {tuple(text.shape)}"
+            f"audio and text must have the same shape (B, E), B >= 1; got {tuple(audio.shape)} and {tuple(text.shape)}"
         )
     if groups is not None and groups.shape != audio.shape[:1]:
-        raise ValueError(f"expected a group for each of {len(audio)} pairs, got shape {tuple(groups.shape)}")
+        raise ValueError(f"groups must have one number per pair, ({len(audio)},); got shape {tuple(groups.shape)}")
 
 
 def _direction(
     rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, settings: LossSettings, chunk: int | None
 ) -> Tensor:
-    """The sum of the losses of all rows."""
+    """The sum of the losses of all rows: those of the audio, or those of the text."""
     size = len(rows)
     if chunk is None:
         chunk = size if size <= WHOLE else max(1, AT_A_TIME // size)
@@ -170,40 +188,41 @@ def _direction(
 def _rows_loss(
     rows: Tensor, columns: Tensor, scale: Tensor, first: int, groups: Tensor | None, settings: LossSettings
 ) -> Tensor:
-    """The sum of the losses of rows `first` and following, of which all columns are there."""
-    own = torch.arange(first, first + len(rows), device=rows.device)[:, None]
-    logits = scale * (rows @ columns.T)
-    # Less the positive: at a logit scale of 1e4, a logarithm of 3 would be lost in the rounding of the logits.
-    logits = logits - logits.gather(1, own)
-    masked = None if groups is None else (groups[own] == groups).scatter(1, own, False)
-    weighted = logits + _log_weights(logits, own, masked, settings)
+    """The sum of the losses of some rows, numbered from `first`, against all columns."""
+    positive = torch.arange(first, first + len(rows), device=rows.device)[:, None]  # (rows, 1)
+    logits = scale * (rows @ columns.T)  # (rows, B)
+    # Subtract the positive: at a logit scale of 1e4, a logarithm of 3 would be lost in rounding.
+    logits = logits - logits.gather(1, positive)
+    masked = None if groups is None else (groups[positive] == groups).scatter(1, positive, False)
+    weighted = logits + _log_weights(logits, positive, masked, settings)
     if masked is not None:
         weighted.masked_fill_(masked, -torch.inf)
-    return F.cross_entropy(weighted.scatter_(1, own, 0.0), own[:, 0], reduction="sum")
+    return F.cross_entropy(weighted.scatter_(1, positive, 0.0), positive[:, 0], reduction="sum")
 
 
-def _log_weights(logits: Tensor, own: Tensor, masked: Tensor | None, settings: LossSettings) -> Tensor:
-    """Eq. 2 in log space, (rows, B). What it says of masked elements and of the positive means nothing."""
-    hardness = settings.gamma * (logits.detach() if settings.detach_weights else logits)
+def _log_weights(logits: Tensor, positive: Tensor, masked: Tensor | None, settings: LossSettings) -> Tensor:
+    """Eq. 2 in log space, (rows, B). The values of masked elements and of the positive are meaningless."""
+    hardness = settings.gamma * (logits.detach() if settings.research.detach_weights else logits)
     left_out = masked
-    if settings.denominator == "negatives":
+    if settings.research.denominator == "negatives":
         left_out = torch.zeros_like(logits, dtype=torch.bool) if masked is None else masked
-        left_out = left_out.scatter(1, own, True)
+        left_out = left_out.scatter(1, positive, True)
     if left_out is None:
         return math.log(logits.shape[1]) + hardness.log_softmax(dim=1)
-    # Not minus infinity: a row that is left out as a whole would be NaN, if only on its way to being masked.
+    # Not minus infinity: a row that is left out entirely would be NaN, if only until it is masked.
     hardness.masked_fill_(left_out, torch.finfo(logits.dtype).min / 4)
     count = (logits.shape[1] - left_out.sum(dim=1, keepdim=True)).clamp(min=1)
     return count.to(logits.dtype).log() + hardness.log_softmax(dim=1)
 
 
 def _mga(rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, gamma: float) -> Tensor:
-    """One direction as the released code of MGA-CLAP has it, to the letter; see `LossSettings.compat`.
+    """One direction exactly as in the released code of MGA-CLAP; see `LossResearch.compat`.
 
-    It differs from Eq. 2: the sum over row j, not row i, normalises w_ij (a keepdim is missing; and as each row was
-    shifted by its maximum before, the shift doesn't cancel); that sum leaves out the element itself; B - 1 for B;
-    the gradient flows through the weights; 1e-7 in the logarithm. The difference of sums rounds to zero where one
-    element outweighs the rest of its row: from a logit scale of some hundred on, value or gradient is not finite.
+    It differs from Eq. 2: the sum over row j, not row i, normalises w_ij (a keepdim is missing; and
+    since each row was shifted by its maximum before, the shift doesn't cancel); that sum leaves out the
+    element itself; B - 1 for B; the gradient flows through the weights; 1e-7 in the logarithm. The
+    difference of sums rounds to zero where one element outweighs the rest of its row: from a logit
+    scale of some hundred on, value or gradient is not finite.
     """
     same = torch.eye(len(rows), device=rows.device) if groups is None else (groups[:, None] == groups)
     targets = same.to(rows.dtype) / same.sum(dim=1, keepdim=True)
@@ -218,8 +237,8 @@ def _mga(rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, ga
 
 def _spread(embeddings: Tensor, settings: LossSettings) -> Tensor:
     """One term of Eq. 3."""
-    if settings.regularization == "none":
+    if settings.research.regularization == "none":
         return embeddings.new_zeros(())
-    if settings.regularization == "batch":
+    if settings.research.regularization == "batch":
         return embeddings.abs().mean() / torch.linalg.vector_norm(embeddings)
     return (embeddings.abs().mean(dim=1) / torch.linalg.vector_norm(embeddings, dim=1)).mean()

@@ -1,18 +1,19 @@
-"""Prosodic frames: what a speech recogniser's encoder throws away, a row every 80 ms.
+"""Prosodic frames: what a speech recogniser's encoder throws away, one row every 80 ms.
 
-Pitch, voicing, level, spectral tilt and a mel spectrum are measured every 10 ms and pooled by eight: their mean and
-their spread. All are fixed functions of the wave; the constants only bring them to about zero mean and unit spread.
+Pitch, voicing, level, spectral tilt and a mel spectrum are measured every 10 ms and pooled by eight:
+mean and standard deviation. All are fixed functions of the wave; the constants only bring them to
+about zero mean and unit spread.
 """
 
 import librosa
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fsclap.pitch import F0_CEILING, F0_FLOOR, pitch_track
+from fsclap.pitch import F0_CEILING, F0_FLOOR, HOP, RATE, pitch_track
 
-RATE = 16_000
-HOP, WINDOW, FFT = 160, 400, 512
+WINDOW, FFT = 400, 512
 POOL = 8
+"""Measurements of HOP samples that one frame pools."""
 MELS = 40
 DIM = 10 + 2 * MELS
 """Features of a frame."""
@@ -31,10 +32,11 @@ def prosodic_frames(wave: np.ndarray) -> np.ndarray:
         wave: (samples,) floating point at 16 kHz, at least one sample.
 
     Returns:
-        (samples // (POOL HOP) + 1, DIM) float32: marks at 0, 10, 20 ms and so on, by eights. Columns: voiced share;
-        pitch, in octaves from 150 Hz; pitch relative to the median of the clip, its spread inside the frame, and its
-        change from the frame before; level, in units of 20 dB; level relative to the loud parts of the clip; its
-        spread; spectral tilt in units of 20 dB; change of the level from the frame before; 40 mel levels and their
+        (samples // (POOL HOP) + 1, DIM) float32. Measurements are centred at 0, 10, 20 ms and so on;
+        each frame pools eight. Columns: voiced share; pitch, in octaves from 150 Hz; pitch relative to
+        the median of the clip, its spread within the frame, and its change from the frame before;
+        level, in units of 20 dB; level relative to the loud parts of the clip; its spread; spectral
+        tilt in units of 20 dB; change of the level from the frame before; 40 mel levels and their
         spreads.
     """
     power = _power(wave)
@@ -77,7 +79,7 @@ def _decibels(power: np.ndarray) -> np.ndarray:
 
 
 def _pitch(wave: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Octaves from 150 Hz, 0 where there is no pitch, and where there is one; (frames,) each."""
+    """Octaves from 150 Hz (0 where unvoiced), and a mask of the voiced frames; (frames,) each."""
     f0 = pitch_track(wave.astype(np.float64), frames)
     voiced = (f0 >= F0_FLOOR) & (f0 <= F0_CEILING)
     return np.where(voiced, np.log2(np.maximum(f0, F0_FLOOR) / 150), 0.0), voiced
@@ -96,9 +98,9 @@ def _pooled(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return groups.mean(axis=1), groups.std(axis=1)
 
 
-def _pooled_where(values: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Share of frames that are there, and mean and standard deviation over those (0 where there is none)."""
-    groups, mask = _groups(values), _groups(there)
+def _pooled_where(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share of valid frames, and mean and standard deviation over them (0 if none is)."""
+    groups, mask = _groups(values), _groups(valid)
     count = np.maximum(mask.sum(axis=1), 1)
     mean = np.where(mask, groups, 0).sum(axis=1) / count
     variance = np.where(mask, np.square(groups - mean[:, None]), 0).sum(axis=1) / count

@@ -1,4 +1,4 @@
-"""A padded batch of token sequences, the one thing that passes between the parts of the model."""
+"""A padded batch of token sequences, which is what the parts of the model pass to each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class Tokens:
     """Sequences of unequal length, padded to the longest.
 
     Attributes:
-        values: (batch, length, dim) features or (batch, length) integer token ids; 0 where padded.
-        mask: (batch, length) bool, true where there is a token. At least one in every row.
+        values: (B, T, D) features or (B, T) integer token ids; 0 where padded.
+        mask: (B, T) bool, true where there is a token; at least one in every row.
     """
 
     values: Tensor
@@ -30,12 +30,15 @@ class Tokens:
         return Tokens(self.values.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Tokens":
-        """Called by a DataLoader that pins its batches."""
+        """Pin the memory; a DataLoader that pins its batches calls this."""
         return Tokens(self.values.pin_memory(), self.mask.pin_memory())
 
 
 def pad(sequences: Sequence[np.ndarray]) -> Tokens:
-    """Sequences, each (length, dim) of floats or (length,) of token ids, as one batch (float32 or int64).
+    """Pad sequences to one batch, float32 or int64.
+
+    Args:
+        sequences: (T, D) floats each, or (T,) token ids each.
 
     Raises:
         ValueError: There is no sequence, or one is empty.

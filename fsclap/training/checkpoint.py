@@ -1,4 +1,4 @@
-"""Where a run stands, in one file: tensors in safetensors, the rest as JSON in its header. No pickle anywhere."""
+"""The state of a run in one file: tensors in safetensors, the rest as JSON in its header. No pickle."""
 
 import logging
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 
 class Epoch(BaseModel):
-    """What an epoch came to.
+    """Results of one epoch.
 
     Attributes:
-        epoch: From 1.
-        loss: Contrastive loss, mean over its steps; steps that were skipped do not count.
-        validation: Mean of both directions' mAP@10 on the validation part, 0 to 1.
-        skipped: Steps that were skipped.
-        seconds: Of this epoch, with validation.
+        epoch: Number, from 1.
+        loss: Contrastive loss, mean over its steps except skipped ones; None if all were skipped.
+        validation: mAP@10 on the validation part, mean of both directions, 0 to 1.
+        skipped: Number of skipped steps.
+        seconds: Duration of the epoch, with validation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,17 +40,17 @@ class Epoch(BaseModel):
 
 
 class Position(BaseModel):
-    """Where a run stands. Order, crops and dropout follow from the seed and the position, so no generator is kept.
+    """How far a run is. Order, crops and dropout follow from seed and position, so no generator is saved.
 
     Attributes:
-        epoch: Epochs that are over.
-        in_epoch: Steps taken in the epoch that is not.
-        step: Steps taken in all.
-        losses: Of the epoch's steps so far.
-        skipped: Steps skipped in this epoch.
-        skipped_in_a_row: Up to now.
-        seconds: Spent in the epoch so far.
-        history: Epochs that are over.
+        epoch: Number of finished epochs.
+        in_epoch: Steps taken in the current epoch.
+        step: Steps taken in total.
+        losses: Losses of the current epoch's steps.
+        skipped: Steps skipped in the current epoch.
+        skipped_in_a_row: Steps skipped without one taken in between, up to now.
+        seconds: Time spent in the current epoch.
+        history: Finished epochs.
         metrics_bytes: Size of metrics.jsonl.
         scaler: State of the mixed-precision scaler.
     """
@@ -70,12 +70,12 @@ class Position(BaseModel):
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the best validation figure, the first of equals."""
+        """The epoch with the best validation figure; the first if several are equal."""
         return max(self.history, key=lambda epoch: (epoch.validation, -epoch.epoch), default=None)
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the checkpoint, in place of the one before: whole or not at all."""
+    """Replace the checkpoint, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {_MODEL + name: x for name, x in model.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -84,7 +84,10 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Load the checkpoint into model and optimiser; without one, change nothing and start from the beginning.
+    """Load the checkpoint into model and optimiser; without one, leave them as they are.
+
+    Returns:
+        The position to resume from; the start if there is no checkpoint.
 
     Raises:
         ValueError: The file is damaged, or of another model.
@@ -109,18 +112,18 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def save_best(folder: Path, model: nn.Module, epoch: int) -> None:
-    """Keep the weights of an epoch until `forget_others` is told of a better one."""
+    """Save the weights of an epoch; `forget_others` removes those of earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(_best(folder, epoch), dict(model.state_dict()), {})
 
 
 def load_best(folder: Path, model: nn.Module, epoch: int) -> None:
-    """Load what `save_best` kept."""
+    """Load the weights that `save_best` saved."""
     model.load_state_dict(load_file(_best(folder, epoch)))
 
 
 def forget_others(folder: Path, epoch: int) -> None:
-    """Remove the weights of all other epochs. Only when a checkpoint that names this one is written."""
+    """Remove the weights of all other epochs; call it only after a checkpoint that names this one."""
     for file in folder.glob("best-*.safetensors"):
         if file != _best(folder, epoch):
             file.unlink()

@@ -1,16 +1,16 @@
 """Training, on a CPU, a GPU or many: one code path, through Lightning Fabric.
 
-    {folder}/run.json                what this run is: settings, corpus, split
+    {folder}/run.json                identity of the run: settings, corpus, split
     {folder}/checkpoints/            the last position and the best weights
-    {folder}/metrics.jsonl           a line for each step and each epoch
+    {folder}/metrics.jsonl           one line per step and per epoch
     {folder}/tensorboard/            the same as curves
     {folder}/rejected.jsonl          clips that could not be used
-    {folder}/split.json              who trained and who is tested
+    {folder}/split.json              which clips train, validate and test
     {folder}/config.json, *.safetensors    the model, best epoch: FSCLAP.from_pretrained(folder)
-    {folder}/README.md               the model's card
     {folder}/training.json           `Trained`; written last
 
-A file appears whole or not at all (metrics.jsonl and the curves grow), so a run that was killed can go on.
+A file appears whole or not at all (metrics.jsonl and the curves grow), so a killed run can be resumed.
+The model's card is written by whoever keeps the model (fsclap.training.model_card).
 """
 
 import functools
@@ -44,7 +44,7 @@ from fsclap.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from fsclap.training.optimizer import Objective, Stepper, StepResult, lr_factor, make_optimizer
+from fsclap.training.optimizer import WARMUP_EPOCHS, Objective, Stepper, StepResult, lr_factor, make_optimizer
 from fsclap.training.record import RECORD, Metrics, Run, Trained, claim, environment, record_rejected
 from fsclap.training.settings import TrainSettings
 
@@ -67,23 +67,25 @@ def train(
     encoders: Encoders | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Train a model, or go on where it was interrupted, or return it when it is finished.
+    """Train a model, resume an interrupted training, or return a finished one.
 
-    Of several processes that train in one folder, the first does, and the others wait for its model.
+    If several processes train in one folder, the first does, and the others wait for its model.
 
     Args:
-        store: The clips of a corpus version.
-        split: Of these clips.
-        folder: Of the model; made when it is missing.
-        cache: Of features; any number of runs may share it.
-        corpus, version: Where the clips come from, for the record.
-        encoders: Instead of those that the settings name.
+        store: Clips of a corpus version.
+        split: Split of these clips.
+        settings: Settings of the run.
+        folder: Folder of the model; created if missing.
+        cache: Folder of cached features, which runs may share.
+        corpus: Location of the corpus, for the record.
+        version: Version of the corpus, for the record.
+        encoders: Encoders to use instead of those the settings name.
         progress: Show bars.
 
     Raises:
         TooSmall: Too few clips are usable.
         Diverged: `max_skips` steps in a row were not finite.
-        ValueError: The folder holds another run.
+        ValueError: The folder belongs to another run.
     """
     run = Run(settings=settings, corpus=corpus, version=version, split=split.digest)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def train(
 
 @dataclass(frozen=True)
 class Job:
-    """What each process of a run is told."""
+    """What each process of a run needs."""
 
     store: ClipStore
     split: Split
@@ -114,17 +116,19 @@ def _fabric(settings: TrainSettings) -> Fabric:
     gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     if settings.accelerator == "cuda" and not gpu:
         raise ValueError(
-            "accelerator=cuda, and torch sees no GPU: choose auto or cpu, or install a CUDA build of torch"
+            "accelerator=cuda, but torch sees no GPU: choose auto or cpu, or install a CUDA build of torch"
         )
-    precision: Any = settings.precision
+    compute = settings.compute
+    precision: Any = compute.precision
     if precision == "auto":
         precision = "32-true" if not gpu else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     strategy: Any = "auto"
-    if settings.devices > 1:
-        # Spawned: the command line, started again, may be a scheduler's. Encoders have weights that no loss reaches.
+    if compute.devices > 1:
+        # Spawn: the command line may be a scheduler's, so it must not be run again. Encoders have weights
+        # that no loss reaches, hence find_unused_parameters.
         strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     device = "cuda" if gpu else "cpu"
-    return Fabric(accelerator=device, devices=settings.devices, strategy=strategy, precision=precision)
+    return Fabric(accelerator=device, devices=compute.devices, strategy=strategy, precision=precision)
 
 
 def _train(fabric: Fabric, job: Job) -> None:
@@ -134,9 +138,9 @@ def _train(fabric: Fabric, job: Job) -> None:
     training, validation = (_pairs(job, model, part) for part in ("train", "validation"))
     if fabric.is_global_zero:
         record_rejected(job.folder, [*training.rejected, *validation.rejected])
-    if settings.compile:
+    if settings.compute.compile:
         model.compile(dynamic=True)
-    # A fused AdamW undoes the scaling of gradients by itself, and then they cannot be clipped.
+    # A fused AdamW undoes the scaling of gradients itself, so they could not be clipped before.
     optimizer = make_optimizer(model, settings, fused=not fabric.strategy.precision.state_dict())
     objective, wrapped = fabric.setup(Objective(model, settings), optimizer)
     position = load_checkpoint(job.folder / "checkpoints", model, optimizer)
@@ -166,7 +170,7 @@ class _Loop:
         self.saved = time.monotonic()
 
     def epoch(self, position: Position, metrics: Metrics) -> None:
-        """Take what is left of an epoch, and validate."""
+        """Take the remaining steps of an epoch, and validate."""
         started = time.monotonic() - position.seconds
         steps = self.steps(position.epoch)
         self.model.train()
@@ -181,7 +185,7 @@ class _Loop:
         self._end_epoch(position, metrics, started)
 
     def steps(self, epoch: int) -> list[list[np.ndarray]]:
-        """The positions of each batch of each step of an epoch, over all devices."""
+        """Plan an epoch: the positions of each batch of each step, over all devices."""
         settings = self.settings
         batches = epoch_batches(
             self.training.audio.lengths,
@@ -195,15 +199,17 @@ class _Loop:
     def _loaded(
         self, steps: list[list[np.ndarray]], epoch: int
     ) -> Iterator[tuple[list[np.ndarray], list[Batch], float]]:
-        """Each step's plan, this device's share of its batches, and the seconds that it was waited for."""
+        """Each step's plan, this device's share of its batches, and the seconds spent waiting for them."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         shares = [batch[rank::world] for step in steps for batch in step]
         on_gpu = self.fabric.device.type == "cuda"
-        loaded = batches_of(self.training, shares, epoch=epoch, workers=self.settings.workers, pin_memory=on_gpu)
+        loaded = batches_of(
+            self.training, shares, epoch=epoch, workers=self.settings.compute.workers, pin_memory=on_gpu
+        )
         for step in steps:
-            asked = time.perf_counter()
+            started = time.perf_counter()
             batches = [batch.to(self.fabric.device) for batch in islice(loaded, len(step))]
-            yield step, batches, time.perf_counter() - asked
+            yield step, batches, time.perf_counter() - started
 
     def _step(
         self,
@@ -215,7 +221,7 @@ class _Loop:
         *,
         per_epoch: int,
     ) -> None:
-        warmup = round(self.settings.warmup_epochs * per_epoch)
+        warmup = round(WARMUP_EPOCHS * per_epoch)
         factor = lr_factor(position.step, warmup=warmup, total=self.settings.epochs * per_epoch)
         self.stepper.set_learning_rate(factor)
         result = self.stepper.step(batches, number=position.step)
@@ -251,11 +257,12 @@ class _Loop:
             result.loss,
             result.grad_norm,
         )
-        if position.skipped_in_a_row >= self.settings.max_skips:
+        if position.skipped_in_a_row >= self.settings.optimizer.max_skips:
             raise Diverged(
                 f"{position.skipped_in_a_row} steps in a row had a loss or gradient that is not finite, up to step "
-                f"{position.step} (max_skips={self.settings.max_skips}). metrics.jsonl in {self.job.folder} has their "
-                "clips. Lower head_lr or encoder_lr, or choose precision=32-true"
+                f"{position.step} (optimizer.max_skips={self.settings.optimizer.max_skips}). metrics.jsonl in "
+                f"{self.job.folder} lists their clips. Lower head_lr or encoder_lr, or choose "
+                "compute.precision=32-true"
             )
 
     def _end_epoch(self, position: Position, metrics: Metrics, started: float) -> None:
@@ -281,14 +288,16 @@ class _Loop:
 
     def _validate(self) -> float:
         with self.fabric.autocast():
-            found = embed(self.model, self.validation, batch=self.settings.batch, workers=self.settings.workers)
-        audio, text = (rows.numpy() for rows in found)
-        if self.settings.model.fusion != "paired":  # there, equal captions of different clips are different vectors
+            embedded = embed(
+                self.model, self.validation, batch=self.settings.batch, workers=self.settings.compute.workers
+            )
+        audio, text = (rows.numpy() for rows in embedded)
+        if self.settings.model.fusion != "paired":  # which embeds the same caption differently for each clip
             text = one_vector_a_caption(text, self.validation.captions)
         return mean_map10(audio, text)
 
     def _is_due(self, position: Position) -> bool:
-        steps, minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
+        steps, minutes = self.settings.compute.checkpoint_steps, self.settings.compute.checkpoint_minutes
         if steps is not None and position.in_epoch % steps == 0:
             return True
         return minutes is not None and time.monotonic() - self.saved > 60 * minutes
@@ -318,15 +327,15 @@ def _pairs(job: Job, model: FSCLAP, part: Any) -> Pairs:
         (model.audio_encoder, model.text_encoder),
         folder=job.cache,
         seed=settings.seed,
-        same=settings.same,
-        cached=settings.cache_features,
+        no_negatives_by=settings.no_negatives_by,
+        cached=settings.compute.cache_features,
         progress=job.progress,
     )
     least = settings.split.min_train_clips if part == "train" else settings.split.min_eval_clips
     if len(pairs) < least:
         raise TooSmall(
-            f"{len(pairs)} clips of the {part} part are usable ({len(pairs.rejected)} are not); needed are {least}. "
-            "Add sources, or lower split.min_train_clips and split.min_eval_clips."
+            f"{len(pairs)} clips of the {part} part are usable ({len(pairs.rejected)} are not), but at least {least} "
+            "are needed. Add sources, or lower split.min_train_clips and split.min_eval_clips."
         )
     return pairs
 
@@ -345,9 +354,9 @@ def _best(position: Position) -> Epoch:
 
 
 def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, training: Pairs, validation: Pairs) -> None:
-    from fsclap.training.model_card import languages_of, write_model_card  # matplotlib takes a second
-
     model.save_pretrained(job.folder)
+    # The hub's mixin leaves a page without content; `write_model_card` writes the real one.
+    (job.folder / "README.md").unlink(missing_ok=True)
     best = _best(position)
     trained = Trained(
         run=job.run,
@@ -359,8 +368,8 @@ def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, trainin
         clips={"train": len(training), "validation": len(validation), "test": len(job.split.test)},
         rejected=len(training.rejected) + len(validation.rejected),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        languages=job.store.languages(training.ids),
         environment=environment(fabric),
     )
-    write_model_card(job.folder, trained, languages_of(job.store, training.ids))
     trained.save(job.folder / RECORD)
     log.info("trained %s: epoch %d, validation mAP@10 %.4f", job.folder, best.epoch, best.validation)

@@ -1,4 +1,4 @@
-"""One optimiser step: gradients of the loss over its batches, on one device or many; clipping; what is not finite."""
+"""One optimiser step: gradients over its batches, on one device or many; clipping; skipping what is not finite."""
 
 import math
 import time
@@ -15,9 +15,21 @@ from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
 from fsclap.training.settings import TrainSettings
 
+WARMUP_EPOCHS = 1.0
+"""Epochs in which the learning rate rises, before its cosine: one pass shows every clip before the peak."""
+WEIGHT_DECAY = 0.01
+"""Decay of AdamW, torch's default; none on norms, biases and the temperature."""
+
 
 class Outputs(NamedTuple):
-    """What one forward pass gives: unit rows (batch, embedding), 1/tau, and the matching loss (0 without a head)."""
+    """Results of one forward pass.
+
+    Attributes:
+        audio: (B, E) unit rows.
+        text: (B, E) unit rows.
+        scale: 1 / tau.
+        matching: Matching loss; 0 without a matching head.
+    """
 
     audio: Tensor
     text: Tensor
@@ -26,7 +38,7 @@ class Outputs(NamedTuple):
 
 
 class Objective(nn.Module):
-    """All that the loss needs of one batch, in a single forward pass: DDP follows nothing else."""
+    """All that the loss needs from one batch, in a single forward pass: DDP tracks nothing else."""
 
     def __init__(self, model: FSCLAP, settings: TrainSettings) -> None:
         super().__init__()
@@ -43,45 +55,44 @@ class Objective(nn.Module):
         """The loss of the matching head on each pair, and on each clip and caption with a hard negative."""
         drawn = hard_negatives(audio, text, scale, gamma=self.gamma, groups=batch.groups)
         own = torch.arange(len(batch), device=audio.device)
-        hears = torch.cat([own, own, drawn.audio])
-        reads = torch.cat([own, drawn.text, own])
-        there = (hears >= 0) & (reads >= 0)
-        logits = self.model.match(batch.audio[hears[there]], batch.text[reads[there]])
-        return matching_loss(logits, (torch.arange(len(hears), device=audio.device) < len(batch))[there])
+        audio_rows = torch.cat([own, own, drawn.audio])  # (3 B,)
+        text_rows = torch.cat([own, drawn.text, own])
+        exists = (audio_rows >= 0) & (text_rows >= 0)
+        logits = self.model.match(batch.audio[audio_rows[exists]], batch.text[text_rows[exists]])
+        labels = torch.arange(len(audio_rows), device=audio.device) < len(batch)
+        return matching_loss(logits, labels[exists])
 
 
 def make_optimizer(model: FSCLAP, settings: TrainSettings, *, fused: bool) -> torch.optim.AdamW:
-    """AdamW with the groups of the model; each remembers its peak learning rate."""
-    groups = model.parameter_groups(
-        encoder_lr=settings.encoder_lr, head_lr=settings.head_lr, weight_decay=settings.weight_decay
-    )
+    """Create AdamW with the groups of the model; each remembers its peak learning rate."""
+    groups = model.parameter_groups(encoder_lr=settings.encoder_lr, head_lr=settings.head_lr, weight_decay=WEIGHT_DECAY)
     for group in groups:
         group["peak_lr"] = group["lr"]
     return torch.optim.AdamW(groups, fused=fused)
 
 
 def lr_factor(step: int, *, warmup: int, total: int) -> float:
-    """Share of the peak learning rate at a step, counted from 0: a straight rise, then half a cosine to 0."""
+    """Return the share of the peak learning rate at a step, from 0: a linear rise, then half a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
 
 
 def step_seed(seed: int, step: int, device: int) -> int:
-    """What dropout and hard negatives of a step are drawn from."""
+    """Return the seed that dropout and hard negatives of a step are drawn with."""
     return int(np.random.SeedSequence((seed, step, device)).generate_state(1)[0])
 
 
 class StepResult(NamedTuple):
-    """What a step came to.
+    """Results of one step.
 
     Attributes:
         loss: Contrastive loss, mean over the batches.
         matching: Matching loss, mean over the batches.
         grad_norm: L2 norm before clipping.
-        skipped: Something was not finite, and the weights are as before.
-        compute_s, optimizer_s: Seconds of forward and backward passes, and of the rest. Neither waits for a GPU
-            before its time is taken; their sum does.
+        skipped: Something was not finite, so the weights did not change.
+        compute_s: Seconds of forward and backward passes.
+        optimizer_s: Seconds of the rest. Only the sum of both waits for a GPU to finish.
     """
 
     loss: float
@@ -96,7 +107,10 @@ class Stepper:
     """Takes optimiser steps.
 
     Args:
-        objective, optimizer: As `fabric.setup` returned them.
+        fabric: Devices and precision.
+        objective: Objective, as `fabric.setup` returned it.
+        optimizer: Optimiser, as `fabric.setup` returned it.
+        settings: Settings of the run.
     """
 
     def __init__(self, fabric: Fabric, objective: Any, optimizer: Any, settings: TrainSettings) -> None:
@@ -111,41 +125,41 @@ class Stepper:
             group["lr"] = group["peak_lr"] * factor
 
     def backward(self, batches: Sequence[Batch], *, number: int) -> Tensor:
-        """Leave the gradient of the step's loss in the parameters.
+        """Compute the gradient of the step's loss into the parameters.
 
-        Randomness is drawn from (seed, step, device), so that a step is the same after a resumption.
+        Randomness is drawn from (seed, step, device), so a step is the same after a resumption.
 
         Returns:
             (2,) contrastive and matching loss.
         """
         torch.manual_seed(step_seed(self.settings.seed, number, self.fabric.global_rank))
-        return self._cached(batches) if self.settings.grad_cache else self._accumulated(batches)
+        return self._cached(batches) if self.settings.optimizer.grad_cache else self._accumulated(batches)
 
     def step(self, batches: Sequence[Batch], *, number: int) -> StepResult:
-        """Update the weights, if all is finite; if not, running statistics are as before the step, too."""
+        """Update the weights if all is finite; if not, restore running statistics, too."""
         started = time.perf_counter()
-        held = [{name: x.clone() for name, x in norm.named_buffers()} for norm in self.norms]
+        statistics = [{name: x.clone() for name, x in norm.named_buffers()} for norm in self.norms]
         losses = self.backward(batches, number=number)
         computed = time.perf_counter()
         loss, matching, grad_norm = self._update(losses)
         skipped = not all(map(math.isfinite, (loss, matching, grad_norm)))
         if skipped:
-            for norm, before in zip(self.norms, held, strict=True):
+            for norm, before in zip(self.norms, statistics, strict=True):
                 norm.load_state_dict(before, strict=False)
         ended = time.perf_counter()
         return StepResult(loss, matching, grad_norm, skipped, computed - started, ended - computed)
 
     def _update(self, losses: Tensor) -> list[float]:
-        """Clip the gradients and apply them, if all is finite: the losses and the norm of the gradients."""
+        """Clip the gradients and apply them if all is finite; return the losses and the gradients' norm."""
         norm = self.fabric.clip_gradients(
-            self.objective, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
+            self.objective, self.optimizer, max_norm=self.settings.optimizer.clip_norm, error_if_nonfinite=False
         )
         assert norm is not None
         reduced = self.fabric.all_reduce(torch.cat([losses, norm.reshape(1)]), reduce_op="mean")
         assert isinstance(reduced, Tensor)
-        # The one place where the host waits for the device. All devices see the same figures, and decide alike.
+        # The only place where the host waits for the device. All devices get the same figures, so all decide alike.
         figures: list[float] = reduced.tolist()
-        # A scaler of half-precision gradients has to learn that they were not finite; it then does not step, either.
+        # A scaler of half-precision gradients must see that they were not finite; it does not step then, either.
         if all(map(math.isfinite, figures)) or self.fabric.strategy.precision.state_dict():
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -158,15 +172,15 @@ class Stepper:
             with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
                 out = self.objective(batch)
                 loss = self._loss(out.audio, out.text, out.scale, batch.groups)
-                self.fabric.backward((loss + self.settings.rerank_weight * out.matching) / len(batches))
+                self.fabric.backward((loss + out.matching) / len(batches))
             losses.append(torch.stack([loss.detach(), out.matching.detach()]))
         return torch.stack(losses).mean(dim=0)
 
     def _cached(self, batches: Sequence[Batch]) -> Tensor:
-        """The loss of all pairs contrasted with one another, in the memory of one batch (GradCache).
+        """The loss of all pairs contrasted with each other, in the memory of one batch (GradCache).
 
-        dL/dw = sum over batches of dL/d(embeddings) . d(embeddings)/dw: the embeddings are computed without
-        gradient, then the first factor of all of them, then each batch again for the second.
+        dL/dw = sum over batches of dL/d(embeddings) . d(embeddings)/dw: compute the embeddings without
+        gradient, then the first factor for all of them, then each batch again for the second.
         """
         states, embedded = [], []
         for batch in batches:
@@ -185,7 +199,7 @@ class Stepper:
             self._set_random_state(states[at])
             with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
                 out = self.objective(batch)
-                rest = by_scale * out.scale + self.settings.rerank_weight * out.matching
+                rest = by_scale * out.scale + out.matching
                 self.fabric.backward(
                     (out.audio * audio_grad).sum() + (out.text * text_grad).sum() + rest / len(batches)
                 )
@@ -194,8 +208,10 @@ class Stepper:
         return torch.stack([loss.detach(), torch.stack(matching).mean()])
 
     def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
-        """The loss over the pairs of all devices. DDP takes the mean of the devices' gradients; the gather's
-        backward pass sums them over devices, which makes up for it."""
+        """The loss over the pairs of all devices.
+
+        DDP averages the gradients of the devices; the gather's backward pass sums them, which cancels out.
+        """
         if self.fabric.world_size > 1:
             audio, text, groups = (self._gathered(x) for x in (audio, text, groups))
         return contrastive_loss(audio, text, scale, settings=self.settings.loss, groups=groups)

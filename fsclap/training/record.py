@@ -1,4 +1,4 @@
-"""What a run leaves in its folder beside its weights: what it is, what it measured, what it came to."""
+"""What a run leaves in its folder next to the weights: its identity, its metrics and its results."""
 
 import importlib.metadata
 import json
@@ -14,18 +14,22 @@ from pydantic import BaseModel, ConfigDict
 
 from fsclap.data.clips import CorruptClip
 from fsclap.files import written_aside
+from fsclap.settings import complete
 from fsclap.training.checkpoint import Epoch, Position
 from fsclap.training.settings import TrainSettings
 
 RECORD = "training.json"
+METRICS = "metrics.jsonl"
 _PACKAGES = ("torch", "lightning-fabric", "transformers", "numpy", "safetensors")
 
 
 class Run(BaseModel):
-    """What a training run is; a folder holds one.
+    """Identity of a training run; a folder has one.
 
     Attributes:
-        corpus, version: What it trains on.
+        settings: Settings of the run.
+        corpus: Location of the corpus.
+        version: Version of the corpus.
         split: Digest of the split.
     """
 
@@ -41,11 +45,18 @@ class Trained(BaseModel):
     """A finished run.
 
     Attributes:
-        folder: Of the model; not part of the file.
-        validation: Mean of both directions' mAP@10 on the validation part at the best epoch, 0 to 1.
-        leaks: The figure is worthless: each clip was embedded together with its own caption (fusion="paired").
-        clips: Clips of each part; rejected: clips of train and validation that could not be used.
-        parameters: Trained weights.
+        folder: Folder of the model; not saved.
+        run: Identity of the run.
+        best_epoch: Number of the epoch whose weights were kept.
+        validation: mAP@10 on the validation part at the best epoch, mean of both directions, 0 to 1.
+        leaks: The figure is worthless: each clip was embedded together with its own caption
+            (fusion="paired").
+        history: All epochs.
+        steps: Number of steps taken.
+        clips: Number of clips in each part.
+        rejected: Number of clips of train and validation that could not be used.
+        parameters: Number of trained weights.
+        languages: Language codes of the training clips; empty for a corpus without languages.
         environment: Versions, processor or GPU, precision.
     """
 
@@ -61,51 +72,51 @@ class Trained(BaseModel):
     clips: dict[str, int]
     rejected: int
     parameters: int
+    languages: list[str]
     environment: dict[str, str]
 
     def save(self, path: Path) -> None:
-        with written_aside(path) as part:
-            part.write_text(self.model_dump_json(indent=1, exclude={"folder"}) + "\n", encoding="utf-8")
+        """Write the record, whole or not at all, with every setting spelled out."""
+        _write(path, {name: value for name, value in complete(self).items() if name != "folder"})
 
     @classmethod
     def load(cls, folder: Path) -> "Trained":
-        """The record of a finished run.
+        """Load the record of a finished run.
 
         Raises:
             FileNotFoundError: There is none in this folder.
         """
-        found = cls.model_validate_json((folder / RECORD).read_bytes())
-        return found.model_copy(update={"folder": folder})
+        trained = cls.model_validate_json((folder / RECORD).read_bytes())
+        return trained.model_copy(update={"folder": folder})
 
 
 def claim(folder: Path, run: Run) -> None:
-    """Write down what the folder is for, or refuse one that is for something else."""
+    """Record which run a folder belongs to, or refuse a folder of another run."""
     file = folder / "run.json"
     if not file.exists():
         if (folder / RECORD).exists():
-            raise ValueError(f"{folder} holds a model, and not of which run; train into another folder")
-        with written_aside(file) as part:
-            part.write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            raise ValueError(f"{folder} has a model without a record of its run; train into another folder")
+        _write(file, complete(run))
         return
-    held = Run.model_validate_json(file.read_bytes())
-    differences = run.settings.differences(held.settings)
+    recorded = Run.model_validate_json(file.read_bytes())
+    differences = run.settings.differences(recorded.settings)
     for name in ("corpus", "version", "split"):
-        if getattr(run, name) != getattr(held, name):
-            differences.append(f"{name}: {getattr(run, name)} != {getattr(held, name)}")
+        if getattr(run, name) != getattr(recorded, name):
+            differences.append(f"{name}: {getattr(run, name)} != {getattr(recorded, name)}")
     if differences:
         raise ValueError(
-            f"{folder} holds another run ({'; '.join(differences)}); train into another folder, or remove this one"
+            f"{folder} belongs to another run ({'; '.join(differences)}); train into another folder, or remove this one"
         )
 
 
 class Metrics:
-    """metrics.jsonl and the curves, from a position on: what a killed run wrote after it is removed."""
+    """metrics.jsonl and the curves from a position on; what a killed run wrote after it is removed."""
 
     def __init__(self, folder: Path, position: Position, *, writes: bool) -> None:
         self.file: IO[bytes] | None = None
         if not writes:
             return
-        self.file = (folder / "metrics.jsonl").open("ab")
+        self.file = (folder / METRICS).open("ab")
         self.file.truncate(min(position.metrics_bytes, self.file.tell()))
         self.curves = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=position.step)
 
@@ -128,6 +139,26 @@ class Metrics:
         return 0 if self.file is None else self.file.tell()
 
 
+def history_of(folder: Path) -> list[dict[str, Any]]:
+    """Read one row per epoch: epoch, step, loss, validation, and learning_rate (of its last step)."""
+    rows, rate = [], None
+    for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
+        figures = json.loads(line)
+        if "validation" not in figures:
+            rate = figures["lr"]
+            continue
+        rows.append(
+            {
+                "epoch": figures["epoch"],
+                "step": figures["step"],
+                "loss": figures["epoch_loss"],
+                "validation": figures["validation"],
+                "learning_rate": rate,
+            }
+        )
+    return rows
+
+
 def record_rejected(folder: Path, rejected: Sequence[CorruptClip]) -> None:
     with written_aside(folder / "rejected.jsonl") as part:
         lines = (json.dumps({"utterance_id": clip.utterance_id, "reason": clip.reason}) for clip in rejected)
@@ -144,3 +175,8 @@ def environment(fabric: Fabric) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "precision": str(fabric.strategy.precision.precision),
     }
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with written_aside(path) as part:
+        part.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

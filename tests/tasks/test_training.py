@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fsclap.training.settings import TrainSettings
+from fsclap.training.settings import ComputeSettings, TrainSettings
 from storage.corpus import Corpus
 from storage.models import ModelStore
 from tasks.training import open_clips, run_name
@@ -34,7 +34,7 @@ def test_a_run_is_named_by_what_the_model_depends_on(corpus: Corpus, tmp_path: P
     store, version = ModelStore.open(tmp_path / "models"), corpus.version()
     name = run_name(store, corpus, version, TrainSettings())
     assert name.startswith(f"corpus-v{version}-")
-    faster = TrainSettings(workers=2, checkpoint_minutes=1.0)
+    faster = TrainSettings(compute=ComputeSettings(workers=2, checkpoint_minutes=1.0))
     assert run_name(store, corpus, version, faster) == name, "how it is computed is no other run"
     assert run_name(store, corpus, version, TrainSettings(epochs=11)) != name
     assert run_name(store, corpus, version + 1, TrainSettings()) != name

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fsclap.model.fsclap import FSCLAP
 from fsclap.data.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
 from fsclap.data.clips import ClipStore
+from fsclap.model.fsclap import FSCLAP
 from tests.fsclap.training.conftest import TINY
 from tests.fsclap.training.encoders import frozen, trained
 
@@ -101,8 +101,8 @@ def test_long_clips_are_cropped(pairs: Pairs) -> None:
 def test_groups(store: ClipStore, cache: Path) -> None:
     ids = store.table["utterance_id"].to_pylist()
     by_caption, by_style = (
-        load_pairs(store, ids, frozen(), folder=cache, same=same, progress=False)
-        for same in ("caption", "style_key")  # type: ignore[arg-type]
+        load_pairs(store, ids, frozen(), folder=cache, no_negatives_by=column, progress=False)
+        for column in ("caption", "style_key")  # type: ignore[arg-type]
     )
     assert len(set(by_caption.groups.tolist())) == 90
     styles = store.table["style_key"].to_pylist()

@@ -32,7 +32,7 @@ def broken(corpus: pa.Table) -> tuple[pa.Table, dict[int, str]]:
         1: (b"no sound at all", "not a readable FLAC"),
         2: (rows[2]["audio"]["bytes"][:3000], "not a readable FLAC"),
         3: (wav(with_nan), "3 of its samples are NaN"),
-        4: (encode_flac(sound[:1], RATE), "it lasts 1 samples at 24000 Hz; 0.1 s are the least"),
+        4: (encode_flac(sound[:1], RATE), "it has 1 samples at 24000 Hz, less than 0.1 s"),
         5: (encode_flac(sound[: RATE // 4], RATE), "its sound ends after 0.25 of 1.10 s"),
         6: (wav(np.stack([sound, sound], axis=1)), "2 channels"),
         7: (None, "it has no audio"),
@@ -79,7 +79,7 @@ def test_a_copy_appears_whole_or_not_at_all(corpus: pa.Table, tmp_path: Path) ->
 
     with pytest.raises(ConnectionError):
         ClipStore.create(tmp_path, interrupted(), key="a@1", progress=False)
-    with pytest.raises(FileNotFoundError, match="holds no clips"):
+    with pytest.raises(FileNotFoundError, match="has no clips"):
         ClipStore.open(tmp_path)
     (tmp_path / f".{FILE}.part").write_bytes(b"of a process that was killed")
     (tmp_path / FILE).write_bytes(b"damaged")
@@ -128,3 +128,14 @@ def test_two_processes_at_once(corpus: pa.Table, tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.starmap(_create, [(tmp_path, corpus.slice(0, 30))] * 2) == [30, 30]
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
+
+
+def test_languages_are_codes_of_the_clips_that_are_there(corpus: pa.Table, tmp_path: Path) -> None:
+    ids = corpus["utterance_id"].to_pylist()
+    silent = ClipStore.create(tmp_path / "silent", corpus.to_batches(), key="a", progress=False)
+    assert silent.languages(ids) == []
+    codes = ["cs", "en", None, "unknown", "x: y", "zh"] * (len(ids) // 6)
+    tagged = ClipStore.create(
+        tmp_path / "tagged", corpus.append_column("language", [codes]).to_batches(), key="b", progress=False
+    )
+    assert tagged.languages([*ids[:5], "gone"]) == ["cs", "en"]

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fsclap.model.embedded import SentenceTokens
 from fsclap.data import features
 from fsclap.data.clips import ClipStore
 from fsclap.data.features import CachedFeatures, FeatureCache, audio_features, text_features
+from fsclap.model.embedded import SentenceTokens
 from tests.fsclap.training.encoders import FrozenBytes, FrozenMel, TrainedBytes, TrainedMel
 
 
@@ -96,8 +96,8 @@ def test_clips_that_give_no_features_are_reported(store: ClipStore, tmp_path: Pa
     rows = list(range(10))  # 0.6 to 1.5 s
     found, rejected = audio_features(store, rows, Choosy(), folder=tmp_path, cached=True, progress=False)
     assert {clip.utterance_id: clip.reason for clip in rejected} == {
-        "lines-00000": "it has no features: too short for this network",
-        "lines-00001": "it has no features: too short for this network",
+        "lines-00000": "its features cannot be computed: too short for this network",
+        "lines-00001": "its features cannot be computed: too short for this network",
         "lines-00009": "its features are not all finite in float16",
     }
     assert len(found.lengths) == 7

@@ -71,7 +71,7 @@ def test_series_by_pattern_without_voices_that_are_elsewhere() -> None:
     settings = settings.model_copy(update={"test_series": ("*2",)})
     split = make_split(table(rows), settings)
     assert [len(split.ids(part)) for part in PARTS] == [12, 6, 6]
-    assert set(split.removed.values()) == {"its voice is heard in validation"}
+    assert set(split.removed.values()) == {"its voice is in validation"}
     assert sorted(split.removed) == ["clip-024", "clip-025", "clip-026"]
 
 
@@ -190,7 +190,7 @@ def test_voices_that_merge_take_the_protected_part_and_lose_what_was_trained_on(
 
 
 def test_too_small_says_what_there_is_and_what_is_needed() -> None:
-    with pytest.raises(TooSmall, match=r"12 clips of 2 voices .* Needed are 32 to train, 8 each .* three voices"):
+    with pytest.raises(TooSmall, match=r"12 clips of 2 voices .* It needs 32 to train, 8 each .* three voices"):
         make_split(table(clips([0, 1])), SplitSettings())
     with pytest.raises(TooSmall, match="0 clips of 0 voices give train 0, validation 0, test 0"):
         make_split(table(clips([0])).slice(0, 0), SplitSettings())

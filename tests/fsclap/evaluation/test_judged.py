@@ -12,9 +12,9 @@ import pytest
 
 from fsclap.evaluation.judged import Graded, judge_model, judged_figure
 from fsclap.evaluation.protocol import interval
-from fsclap.evaluation.report import judged_meaning
 from fsclap.evaluation.results import Evaluation, Interval, Judged
-from fsclap.evaluation.run import Evaluated
+from fsclap.evaluation.run import EvaluationRun
+from fsclap.evaluation.words import judged_meaning
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
 from storage.corpus import Corpus
@@ -110,7 +110,7 @@ def test_equal_scores_are_chance() -> None:
 
 
 def test_a_model_that_leaks_gets_no_figure(tmp_path: Path) -> None:
-    leaking = Evaluated(examples.evaluation(leak=examples.LEAKING), IDS, AUDIO, AUDIO)
+    leaking = EvaluationRun(examples.evaluation(leak=examples.LEAKING), IDS, AUDIO, AUDIO)
     assert judge_model(tmp_path, leaking, graded("q", {"a": 2, "b": 0})) is None
     passed = replace(leaking, evaluation=examples.evaluation())
     assert judge_model(tmp_path, passed, []) is None
@@ -121,7 +121,7 @@ def test_a_model_embeds_the_queries_itself(tmp_path: Path) -> None:
     model = FSCLAP(ModelSettings()).eval()
     model.save_pretrained(tmp_path)
     told = model.embed_text(captions).numpy()  # clips that sound just as their captions say
-    found = Evaluated(examples.evaluation(), IDS, told, told)
+    found = EvaluationRun(examples.evaluation(), IDS, told, told)
     said = [
         one
         for right, caption in zip(IDS, captions, strict=True)

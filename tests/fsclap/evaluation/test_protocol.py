@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fsclap.evaluation.metrics import clip_map10, paper_metrics
-from fsclap.evaluation.protocol import Rerank, difference, evaluate_embeddings, interval, selection_figure
+from fsclap.evaluation.metrics import paper_metrics
+from fsclap.evaluation.protocol import Rerank, difference, evaluate_embeddings, interval
 from fsclap.evaluation.results import METRICS, RetrievalFigures
 
 DIRECTIONS = ("audio_to_text", "text_to_audio", "mean")
@@ -256,12 +256,6 @@ def test_a_paired_difference_sees_what_two_intervals_do_not() -> None:
     assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
     same = difference(one, one, seed=0)
     assert (same.value, same.low, same.high) == (0, 0, 0)
-
-
-def test_the_selection_figure_has_an_interval() -> None:
-    audio, text, _, _ = distinct(100)
-    expected = clip_map10(audio, text)
-    assert selection_figure(audio, text, seed=4) == interval(expected, seed=4)
 
 
 def test_a_seed_repeats_everything() -> None:

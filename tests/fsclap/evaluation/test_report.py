@@ -13,8 +13,9 @@ import pytest
 import soundfile
 
 from fsclap.audio import encode_flac
-from fsclap.evaluation.report import Clip, clips_needed, headline, meaning, write_report
+from fsclap.evaluation.report import Clip, clips_needed, write_report
 from fsclap.evaluation.results import Evaluation, Interval
+from fsclap.evaluation.words import headline, meaning
 from tests.fsclap.evaluation import examples
 
 RATE = 24_000
@@ -177,7 +178,7 @@ def test_a_clip_that_is_unreadable_or_missing_is_shown_without_sound(tmp_path: P
     page = write(tmp_path, examples.evaluation(best=best), clips={"a": clip(flac=b"not audio")})
     assert "<audio" not in page
     assert page.count("no sound") == 2
-    assert "clip b was not given" in page
+    assert "clip b is missing" in page
 
 
 def test_all_text_is_escaped(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ def test_a_model_that_scored_nothing_has_a_page_that_says_so(tmp_path: Path) -> 
 
 def test_embeddings_of_other_pairs_are_refused(tmp_path: Path) -> None:
     audio, text = examples.pairs(4)
-    with pytest.raises(ValueError, match="embeddings of pairs"):
+    with pytest.raises(ValueError, match="embeddings of the same pairs"):
         write_report(
             examples.evaluation(), tmp_path, audio_embeddings=audio, text_embeddings=text[:3], history=[], clips={}
         )

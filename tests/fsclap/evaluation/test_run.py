@@ -10,17 +10,10 @@ import pytest
 
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split
-from fsclap.evaluation.run import (
-    Evaluated,
-    Verdict,
-    against_current,
-    clips_of,
-    compare,
-    evaluate_model,
-    examples,
-    history_of,
-)
+from fsclap.evaluation.promotion import PromotionDecision, against_current, decide_promotion
+from fsclap.evaluation.run import EvaluationRun, evaluate_model, examples, report_clips
 from fsclap.training.loop import train
+from fsclap.training.record import history_of
 from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store, tiny
 
 __all__ = ["cache", "corpus", "one_thread", "split", "store"]  # fixtures of the training tests
@@ -30,7 +23,7 @@ __all__ = ["cache", "corpus", "one_thread", "split", "store"]  # fixtures of the
 class Trained:
     folder: Path
     split: Split
-    evaluate: Callable[..., Evaluated]
+    evaluate: Callable[..., EvaluationRun]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +31,7 @@ def trained(store: ClipStore, split: Split, cache: Path, tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("model")
     train(store, split, tiny(), folder, cache=cache, progress=False)
 
-    def evaluate(model: Path = folder, part: str = "test", clips: ClipStore = store) -> Evaluated:
+    def evaluate(model: Path = folder, part: str = "test", clips: ClipStore = store) -> EvaluationRun:
         return evaluate_model(model, clips, split, part, cache=cache, corpus="c", version=3)  # type: ignore[arg-type]
 
     return Trained(folder, split, evaluate)
@@ -112,19 +105,19 @@ def test_another_corpus_is_refused(trained: Trained, corpus: pa.Table, tmp_path:
 def test_a_model_is_compared_on_clips_that_the_current_one_never_saw(
     trained: Trained, store: ClipStore, cache: Path, tmp_path: Path
 ) -> None:
-    itself = compare(trained.folder, trained.folder, store, trained.split, cache=cache)
-    assert (itself.better, itself.clips) == (False, len(trained.split.validation))
+    itself = decide_promotion(trained.folder, trained.folder, store, trained.split, cache=cache)
+    assert (itself.promoted, itself.clips) == (False, len(trained.split.validation))
     assert itself.difference is not None
     assert (itself.difference.value, itself.difference.high) == (0, 0)
     # A split in which the model validates on what the current one was trained on.
     swapped = trained.split.model_copy(update={"validation": trained.split.train})
-    found = compare(trained.folder, trained.folder, store, swapped, cache=cache)
-    assert (found.better, found.clips) == (False, 0)
+    found = decide_promotion(trained.folder, trained.folder, store, swapped, cache=cache)
+    assert (found.promoted, found.clips) == (False, 0)
     assert "unknown to the current model" in found.reason
-    first = compare(trained.folder, None, store, trained.split, cache=cache)
+    first = decide_promotion(trained.folder, None, store, trained.split, cache=cache)
     assert first.difference is None
     assert first.figure is not None
-    assert first.better == ("does not beat chance" not in first.reason)
+    assert first.promoted == ("does not beat chance" not in first.reason)
 
 
 @pytest.mark.slow
@@ -135,28 +128,28 @@ def test_a_current_model_whose_encoders_changed_does_not_stand_in_the_way(
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "encoders.json").write_text('{"audio": "another", "text": "another"}')
-    found = compare(trained.folder, tmp_path, store, trained.split, cache=cache)
+    found = decide_promotion(trained.folder, tmp_path, store, trained.split, cache=cache)
     assert "cannot be loaded any more" in found.reason
     assert found.difference is None
 
 
-def verdict(gain: float, *, clips: int = 200) -> Verdict:
+def decision(gain: float, *, clips: int = 200) -> PromotionDecision:
     rng = np.random.default_rng(0)
     theirs = rng.uniform(0, 0.5, clips)
     return against_current(theirs + gain + 0.1 * rng.normal(size=clips), theirs, seed=0)
 
 
 def test_only_a_gain_beyond_its_interval_is_better() -> None:
-    assert verdict(0.05).better
-    assert verdict(0.05).difference is not None
-    slight = verdict(0.012)
+    assert decision(0.05).promoted
+    assert decision(0.05).difference is not None
+    slight = decision(0.012)
     assert slight.difference is not None
     assert slight.difference.value > 0
-    assert not slight.better
-    assert not verdict(-0.05).better
-    assert not verdict(0.05, clips=8).better
-    assert "it beats the current model: mAP@10 +4.1 points" in verdict(0.05).reason
-    assert "does not beat the current model" in verdict(-0.05).reason
+    assert not slight.promoted
+    assert not decision(-0.05).promoted
+    assert not decision(0.05, clips=8).promoted
+    assert "it beats the current model: mAP@10 +4.1 points" in decision(0.05).reason
+    assert "does not beat the current model" in decision(-0.05).reason
 
 
 def test_the_best_and_the_worst_queries_are_each_shown_once() -> None:
@@ -177,6 +170,6 @@ def test_the_best_and_the_worst_queries_are_each_shown_once() -> None:
 
 def test_a_report_clip_has_the_words_of_its_style(store: ClipStore) -> None:
     (id_,) = store.table["utterance_id"].to_pylist()[:1]
-    clip = clips_of(store, [id_])[id_]
+    clip = report_clips(store, [id_])[id_]
     assert clip.style == ("style 0",)
     assert clip.flac.startswith(b"fLaC")

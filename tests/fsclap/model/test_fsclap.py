@@ -82,7 +82,7 @@ def test_shared_fusion_never_sees_the_partner_and_paired_fusion_does(
 
 
 def test_paired_fusion_is_refused_where_a_clip_is_alone(encoders: Any, waves: list[np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="gives a clip no embedding of its own"):
+    with pytest.raises(ValueError, match="a clip has no embedding of its own"):
         make(encoders, fusion="paired").embed_audio(waves)
 
 

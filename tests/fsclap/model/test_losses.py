@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
-from fsclap.model.settings import LossSettings
+from fsclap.model.settings import LossResearch, LossSettings
 
 GROUPS = torch.tensor([0, 1, 0, 2, 1, 3, 0, 4])
 
@@ -20,6 +21,10 @@ GROUPS = torch.tensor([0, 1, 0, 2, 1, 3, 0, 4])
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def loss_settings(*, gamma: float = 0.15, **research: Any) -> LossSettings:
+    return LossSettings(gamma=gamma, research=LossResearch(**research))
 
 
 def pairs(size: int, *, dim: int = 16, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -102,7 +107,7 @@ def mga_clap(audio: Tensor, text: Tensor, scale: float, gamma: float, targets: T
 @pytest.mark.parametrize("scale", [0.5, 1 / 0.07, 100.0])
 def test_equals_equations_1_and_2(size: int, gamma: float, scale: float) -> None:
     audio, text = pairs(size)
-    loss = contrastive_loss(audio, text, scale, settings=LossSettings(gamma=gamma, reduction="sum"))
+    loss = contrastive_loss(audio, text, scale, settings=loss_settings(gamma=gamma, reduction="sum"))
     assert loss.item() == pytest.approx(equation_1(audio.numpy(), text.numpy(), scale, gamma), rel=1e-12, abs=1e-12)
 
 
@@ -110,16 +115,16 @@ def test_equals_equations_1_and_2(size: int, gamma: float, scale: float) -> None
 def test_equals_equations_1_and_2_on_large_batches(size: int) -> None:
     audio, text = pairs(size, dim=64)
     expected = vectorised_equation_1(audio.numpy(), text.numpy(), 1 / 0.07, 0.15)
-    loss = contrastive_loss(audio, text, 1 / 0.07, settings=LossSettings(reduction="sum"))
+    loss = contrastive_loss(audio, text, 1 / 0.07, settings=loss_settings(reduction="sum"))
     assert loss.item() == pytest.approx(expected, rel=1e-12)
-    single = contrastive_loss(audio.float(), text.float(), 1 / 0.07, settings=LossSettings(reduction="sum"))
+    single = contrastive_loss(audio.float(), text.float(), 1 / 0.07, settings=loss_settings(reduction="sum"))
     assert single.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("negatives_only", [False, True])
 def test_same_captions_are_neither_negatives_nor_in_the_weights(negatives_only: bool) -> None:
     audio, text = pairs(len(GROUPS))
-    settings = LossSettings(reduction="sum", denominator="negatives" if negatives_only else "all")
+    settings = loss_settings(reduction="sum", denominator="negatives" if negatives_only else "all")
     expected = equation_1(
         audio.numpy(), text.numpy(), 10.0, 0.15, groups=GROUPS.tolist(), negatives_only=negatives_only
     )
@@ -128,10 +133,10 @@ def test_same_captions_are_neither_negatives_nor_in_the_weights(negatives_only: 
 
 def test_the_mask_can_be_left_off() -> None:
     audio, text = pairs(len(GROUPS))
-    unmasked = LossSettings(mask_same_caption=False)
-    expected = contrastive_loss(audio, text, 10.0, settings=LossSettings())
+    unmasked = loss_settings(mask_same_caption=False)
+    expected = contrastive_loss(audio, text, 10.0, settings=loss_settings())
     assert contrastive_loss(audio, text, 10.0, settings=unmasked, groups=GROUPS) == expected
-    assert contrastive_loss(audio, text, 10.0, settings=LossSettings(), groups=GROUPS) < expected
+    assert contrastive_loss(audio, text, 10.0, settings=loss_settings(), groups=GROUPS) < expected
 
 
 @pytest.mark.parametrize("denominator", ["all", "negatives"])
@@ -139,14 +144,14 @@ def test_the_mask_can_be_left_off() -> None:
 @pytest.mark.parametrize("scale", [0.5, 1 / 0.07, 100.0])
 def test_gamma_of_zero_is_info_nce(denominator: str, groups: Tensor | None, scale: float) -> None:
     audio, text = pairs(len(GROUPS))
-    settings = LossSettings(gamma=0, denominator=denominator)
+    settings = loss_settings(gamma=0, denominator=denominator)
     loss = contrastive_loss(audio, text, scale, settings=settings, groups=groups)
     assert loss.item() == pytest.approx(info_nce(audio, text, scale, groups).item(), abs=1e-12, rel=1e-12)
 
 
 def test_gamma_of_zero_is_info_nce_on_a_large_batch() -> None:
     audio, text = pairs(2048, dim=64)
-    loss = contrastive_loss(audio, text, 1 / 0.07, settings=LossSettings(gamma=0))
+    loss = contrastive_loss(audio, text, 1 / 0.07, settings=loss_settings(gamma=0))
     assert abs(loss.item() - info_nce(audio, text, 1 / 0.07).item()) < 1e-12
 
 
@@ -154,7 +159,7 @@ def test_the_gradient_of_detached_weights_is_that_of_constants() -> None:
     """By hand: d/ds_ij of logsumexp(s + log w) - s_ii with w held fixed is softmax(s + log w) - [i = j]."""
     audio, text = pairs(12)
     audio.requires_grad_()
-    contrastive_loss(audio, text, 10.0, settings=LossSettings(reduction="sum")).backward()
+    contrastive_loss(audio, text, 10.0, settings=loss_settings(reduction="sum")).backward()
     logits = (10.0 * audio @ text.T).detach()
     gradient = torch.zeros_like(logits)
     for transposed in (False, True):
@@ -172,7 +177,7 @@ def test_attached_weights_have_another_gradient() -> None:
     for detach in (True, False):
         audio, text = pairs(12)
         audio.requires_grad_()
-        contrastive_loss(audio, text, 10.0, settings=LossSettings(detach_weights=detach)).backward()
+        contrastive_loss(audio, text, 10.0, settings=loss_settings(detach_weights=detach)).backward()
         gradients.append(audio.grad)
     assert (gradients[0] - gradients[1]).abs().max() > 1e-4
 
@@ -181,13 +186,13 @@ def test_attached_weights_have_another_gradient() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        LossSettings(detach_weights=False),
-        LossSettings(detach_weights=False, denominator="negatives", reduction="sum"),
-        LossSettings(detach_weights=False, regularization="sample", regularization_weight=2.0),
-        LossSettings(detach_weights=False, regularization="batch"),
-        LossSettings(gamma=0),
+        loss_settings(detach_weights=False),
+        loss_settings(detach_weights=False, denominator="negatives", reduction="sum"),
+        loss_settings(detach_weights=False, regularization="sample", regularization_weight=2.0),
+        loss_settings(detach_weights=False, regularization="batch"),
+        loss_settings(gamma=0),
     ],
-    ids=lambda settings: f"{settings.denominator}-{settings.regularization}-{settings.gamma}",
+    ids=lambda settings: f"{settings.research.denominator}-{settings.research.regularization}-{settings.gamma}",
 )
 def test_gradients_are_those_of_finite_differences(settings: LossSettings, chunk: int | None) -> None:
     """Weights that are constants for the gradient have no finite difference; their gradient is tested by hand."""
@@ -204,7 +209,7 @@ def test_a_row_without_negatives_loses_nothing() -> None:
     for denominator in ("all", "negatives"):
         audio, text = pairs(4)
         audio.requires_grad_()
-        settings = LossSettings(denominator=denominator, detach_weights=False)
+        settings = loss_settings(denominator=denominator, detach_weights=False)
         with torch.autograd.set_detect_anomaly(True):
             loss = contrastive_loss(audio, text, 10.0, settings=settings, groups=torch.zeros(4, dtype=torch.long))
             loss.backward()
@@ -217,7 +222,7 @@ def test_a_row_without_negatives_loses_nothing() -> None:
 def test_weights_do_not_change_when_a_row_gains_a_constant() -> None:
     """A coordinate that all texts share adds the same to every logit of a row, and nothing to the loss of that row."""
     audio, text = pairs(6)
-    settings = LossSettings(reduction="sum")
+    settings = loss_settings(reduction="sum")
     wide = torch.cat([text, torch.ones(6, 1, dtype=torch.float64)], dim=1)
     shifted = torch.cat([audio, torch.full((6, 1), 3.0, dtype=torch.float64)], dim=1)
     plain = torch.cat([audio, torch.zeros(6, 1, dtype=torch.float64)], dim=1)
@@ -232,10 +237,10 @@ def test_the_mean_weight_of_a_row_is_one() -> None:
     own = torch.arange(8)[:, None]
     masked = (GROUPS[:, None] == GROUPS) & ~torch.eye(8, dtype=torch.bool)
     logits = 20 * torch.randn(8, 8, dtype=torch.float64)
-    weights = _log_weights(logits, own, masked, LossSettings(gamma=0.7)).exp()
+    weights = _log_weights(logits, own, masked, loss_settings(gamma=0.7)).exp()
     for row, left_out in zip(weights, masked, strict=True):
         assert row[~left_out].mean().item() == pytest.approx(1.0, rel=1e-12)
-    without_own = _log_weights(logits, own, None, LossSettings(denominator="negatives")).exp()
+    without_own = _log_weights(logits, own, None, loss_settings(denominator="negatives")).exp()
     assert without_own[~torch.eye(8, dtype=torch.bool)].view(8, 7).mean(dim=1).tolist() == pytest.approx([1.0] * 8)
 
 
@@ -245,7 +250,7 @@ def test_the_mean_weight_of_a_row_is_one() -> None:
 def test_is_finite_in_any_precision_and_at_any_temperature(dtype: torch.dtype, scale: float, detach: bool) -> None:
     audio, text = (x.requires_grad_() for x in pairs(32, dtype=dtype))
     logit_scale = torch.tensor(scale, requires_grad=True)
-    settings = LossSettings(detach_weights=detach, regularization="sample")
+    settings = loss_settings(detach_weights=detach, regularization="sample")
     groups = torch.arange(32) // 2
     loss = contrastive_loss(audio, text, logit_scale, settings=settings, groups=groups)
     loss.backward()
@@ -261,7 +266,7 @@ def test_orthogonal_and_identical_embeddings_are_finite_at_extreme_temperatures(
     for embeddings in (torch.eye(16), torch.eye(1, 16).expand(16, 16)):
         for scale in (1e-3, 1e4):
             audio = embeddings.clone().requires_grad_()
-            loss = contrastive_loss(audio, embeddings, scale, settings=LossSettings(detach_weights=False))
+            loss = contrastive_loss(audio, embeddings, scale, settings=loss_settings(detach_weights=False))
             loss.backward()
             assert audio.grad is not None
             assert audio.grad.isfinite().all()
@@ -271,9 +276,9 @@ def test_orthogonal_and_identical_embeddings_are_finite_at_extreme_temperatures(
 
 def test_autocast_does_not_lower_the_precision() -> None:
     audio, text = pairs(32, dtype=torch.float32)
-    expected = contrastive_loss(audio, text, 1 / 0.07, settings=LossSettings())
+    expected = contrastive_loss(audio, text, 1 / 0.07, settings=loss_settings())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert contrastive_loss(audio, text, 1 / 0.07, settings=LossSettings()) == expected
+        assert contrastive_loss(audio, text, 1 / 0.07, settings=loss_settings()) == expected
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -282,7 +287,7 @@ def test_chunks_change_neither_value_nor_gradient(chunk: int, reduction: str) ->
     results = []
     for size in (None, chunk):
         audio, text = (x.requires_grad_() for x in pairs(100))
-        settings = LossSettings(reduction=reduction, detach_weights=False)
+        settings = loss_settings(reduction=reduction, detach_weights=False)
         groups = torch.arange(100) // 3
         loss = contrastive_loss(audio, text, 1 / 0.07, settings=settings, groups=groups, chunk=size)
         loss.backward()
@@ -302,15 +307,15 @@ def test_large_batches_are_chunked_of_themselves(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(loss, "_rows_loss", watched)
     audio, text = pairs(4200, dim=2, dtype=torch.float32)
-    contrastive_loss(audio, text, 1.0, settings=LossSettings())
+    contrastive_loss(audio, text, 1.0, settings=loss_settings())
     assert max(rows) * 4200 <= 2**24
     assert sum(rows) == 2 * 4200
 
 
 def test_the_mean_does_not_grow_with_the_batch() -> None:
     audio, text = pairs(10)
-    total = contrastive_loss(audio, text, 10.0, settings=LossSettings(reduction="sum"))
-    assert contrastive_loss(audio, text, 10.0, settings=LossSettings()).item() == pytest.approx(total.item() / 20)
+    total = contrastive_loss(audio, text, 10.0, settings=loss_settings(reduction="sum"))
+    assert contrastive_loss(audio, text, 10.0, settings=loss_settings()).item() == pytest.approx(total.item() / 20)
 
 
 @pytest.mark.parametrize("form", ["sample", "batch"])
@@ -322,8 +327,8 @@ def test_equation_3(form: str) -> None:
             expected += sum(sum(abs(v) for v in row) / len(row) / math.sqrt(sum(v * v for v in row)) for row in h) / 9
         else:
             expected += np.abs(h).mean() / np.sqrt((h**2).sum())
-    settings = LossSettings(regularization=form, regularization_weight=0.5)
-    plain = contrastive_loss(audio, text, 10.0, settings=LossSettings())
+    settings = loss_settings(regularization=form, regularization_weight=0.5)
+    plain = contrastive_loss(audio, text, 10.0, settings=loss_settings())
     assert (contrastive_loss(audio, text, 10.0, settings=settings) - plain).item() == pytest.approx(expected / 2)
 
 
@@ -333,7 +338,7 @@ def test_mga_is_what_its_code_computes(groups: Tensor | None) -> None:
     targets = same / same.sum(dim=1, keepdim=True)
     results = []
     for compute in (
-        lambda a, t: contrastive_loss(a, t, 1 / 0.07, settings=LossSettings(compat="mga"), groups=groups),
+        lambda a, t: contrastive_loss(a, t, 1 / 0.07, settings=loss_settings(compat="mga"), groups=groups),
         lambda a, t: mga_clap(a, t, 1 / 0.07, 0.15, targets),
     ):
         audio, text = (x.requires_grad_() for x in pairs(8))
@@ -346,27 +351,27 @@ def test_mga_is_what_its_code_computes(groups: Tensor | None) -> None:
 
 def test_mga_is_not_equation_2() -> None:
     audio, text = pairs(96, dim=512)
-    mga = contrastive_loss(audio, text, 1 / 0.07, settings=LossSettings(compat="mga"))
-    assert abs(mga - contrastive_loss(audio, text, 1 / 0.07, settings=LossSettings())) > 1e-3
+    mga = contrastive_loss(audio, text, 1 / 0.07, settings=loss_settings(compat="mga"))
+    assert abs(mga - contrastive_loss(audio, text, 1 / 0.07, settings=loss_settings())) > 1e-3
 
 
 @pytest.mark.parametrize("option", [{"reduction": "sum"}, {"denominator": "negatives"}, {"detach_weights": False}])
 def test_mga_leaves_no_choice(option: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=f"settles {next(iter(option))}"):
-        LossSettings.model_validate({"compat": "mga", **option})
-    settings = LossSettings(compat="mga")
+    with pytest.raises(ValidationError, match=f"fixes {next(iter(option))}"):
+        LossResearch.model_validate({"compat": "mga", **option})
+    settings = loss_settings(compat="mga")
     assert LossSettings.model_validate_json(settings.model_dump_json()) == settings
 
 
 def test_refuses_what_does_not_fit() -> None:
     audio, text = pairs(4)
-    with pytest.raises(ValueError, match="one shape"):
-        contrastive_loss(audio, text[:3], 1.0, settings=LossSettings())
-    with pytest.raises(ValueError, match="one shape"):
-        contrastive_loss(audio[:0], text[:0], 1.0, settings=LossSettings())
-    with pytest.raises(ValueError, match="a group for each of 4 pairs"):
-        contrastive_loss(audio, text, 1.0, settings=LossSettings(), groups=torch.zeros(3))
-    with pytest.raises(ValueError, match="a label a logit"):
+    with pytest.raises(ValueError, match="the same shape"):
+        contrastive_loss(audio, text[:3], 1.0, settings=loss_settings())
+    with pytest.raises(ValueError, match="the same shape"):
+        contrastive_loss(audio[:0], text[:0], 1.0, settings=loss_settings())
+    with pytest.raises(ValueError, match="one number per pair"):
+        contrastive_loss(audio, text, 1.0, settings=loss_settings(), groups=torch.zeros(3))
+    with pytest.raises(ValueError, match="labels and logits differ"):
         matching_loss(torch.zeros(3), torch.zeros(2))
 
 
@@ -417,7 +422,7 @@ LARGE = """
 import torch
 from torch.nn import functional as F
 from fsclap.model.losses import contrastive_loss
-from fsclap.model.settings import LossSettings
+from fsclap.model.settings import LossResearch, LossSettings
 
 def peak():
     status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -429,7 +434,8 @@ audio, text = (F.normalize(torch.randn(20_000, 64), dim=1).requires_grad_() for 
 contrastive_loss(audio[:64], text[:64], 14.0, settings=LossSettings()).backward()
 before = peak()
 groups = torch.arange(20_000) // 2
-contrastive_loss(audio, text, 14.0, settings=LossSettings(detach_weights=False), groups=groups).backward()
+settings = LossSettings(research=LossResearch(detach_weights=False))
+contrastive_loss(audio, text, 14.0, settings=settings, groups=groups).backward()
 assert audio.grad.isfinite().all() and audio.grad.abs().max() > 0
 print(peak() - before)
 """

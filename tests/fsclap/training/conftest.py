@@ -13,7 +13,7 @@ from fsclap.audio import DecodeSettings, decode, encode_flac
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, SplitSettings, make_split
 from fsclap.model.settings import ModelSettings
-from fsclap.training.settings import TrainSettings
+from fsclap.training.settings import ComputeSettings, OptimizerSettings, TrainSettings
 from tests.fsclap.conftest import SAMPLES
 
 RATE = 24000
@@ -47,10 +47,15 @@ def caption(number: int) -> str:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     """90 clips of 0.6 to 1.5 s from two series; five voices, each in both of them under another label."""
+    return clip_table(tmp_path_factory.mktemp("decoded"))
+
+
+def clip_table(folder: Path) -> pa.Table:
+    """The clips of `corpus`; their episodes are decoded into a folder."""
+    folder.mkdir(exist_ok=True)
     rows = []
     for series, media in (("Lines", "crossed-lines/e01.mp4"), ("Ryby", "dve-ryby/e01.mp4")):
-        out = tmp_path_factory.mktemp("decoded") / "wave"
-        wave = decode(SAMPLES / media, out, sample_rate=RATE, settings=DecodeSettings()).mean(axis=0)
+        wave = decode(SAMPLES / media, folder / series, sample_rate=RATE, settings=DecodeSettings()).mean(axis=0)
         for number in range(45):
             start = 1.3 * number
             seconds = 0.6 + 0.1 * (number % 10)
@@ -94,7 +99,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny(**changes: object) -> TrainSettings:
-    """A run of seconds: three or four steps to an epoch, without dropout unless asked for."""
+    """A run of seconds: three or four steps per epoch, without dropout by default.
+
+    Changes of the optimiser and of what is computed where are named without their group.
+    """
     settings: dict[str, object] = {
         "model": TINY.model_copy(update={"dropout": 0.0}),
         "batch": 8,
@@ -102,7 +110,13 @@ def tiny(**changes: object) -> TrainSettings:
         "epochs": 2,
         "head_lr": 3e-3,
         "encoder_lr": 1e-3,
-        "workers": 0,
         "accelerator": "cpu",
     }
-    return TrainSettings(**(settings | changes))  # type: ignore[arg-type]
+    groups: dict[str, object] = {}
+    for name, group, defaults in (
+        ("optimizer", OptimizerSettings, {}),
+        ("compute", ComputeSettings, {"workers": 0}),
+    ):
+        chosen = {field: changes.pop(field) for field in group.model_fields if field in changes}
+        groups[name] = group(**(defaults | chosen))
+    return TrainSettings(**(settings | groups | changes))  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ def test_a_finished_folder_is_returned_and_another_run_refused(job: dict[str, An
     assert train(**job | {"settings": tiny(workers=1, checkpoint_minutes=3)}) == done  # these make no other model
     assert (done.folder / "model.safetensors").stat() == written
     with pytest.raises(
-        ValueError, match=r"holds another run \(model.width: 8 != 16; epochs: 3 != 2; version: 4 != None\)"
+        ValueError, match=r"belongs to another run \(epochs: 3 != 2; model.width: 8 != 16; version: 4 != None\)"
     ):
         train(**job | {"settings": tiny(epochs=3, model=tiny().model.model_copy(update={"width": 8})), "version": 4})
 
@@ -144,7 +144,7 @@ class Overflowing(TrainedMel):
 
 def test_steps_that_are_not_finite_are_skipped_and_then_too_many(job: dict[str, Any], cache: Path) -> None:
     encoders: Encoders = (Overflowing(), FrozenBytes())
-    with pytest.raises(Diverged, match=r"3 steps in a row .*max_skips=3.* has their clips. Lower head_lr"):
+    with pytest.raises(Diverged, match=r"3 steps in a row .*max_skips=3.* lists their clips. Lower head_lr"):
         train(**job | {"encoders": encoders, "settings": tiny(max_skips=3)})
     skipped = [line["skipped"] for line in lines(job["folder"])]
     assert len(skipped) == 3
@@ -179,7 +179,7 @@ def test_corrupt_clips_are_left_out_and_recorded(
         {"precision": "bf16-mixed"},
         {"model": TINY.model_copy(update={"rerank": True})},
         {"model": TINY.model_copy(update={"fusion": "none", "separation": False, "pooling": "mean"})},
-        {"same": "style_key", "accumulate": 1},
+        {"no_negatives_by": "style_key", "accumulate": 1},
         {"workers": 2, "cache_features": "all"},
     ],
     ids=lambda changes: next(iter(changes)),

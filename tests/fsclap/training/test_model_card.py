@@ -9,20 +9,17 @@ import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from fsclap.data.clips import ClipStore
-from fsclap.data.splits import Split
-from fsclap.evaluation.report import judged_meaning, meaning
 from fsclap.evaluation.results import Evaluation, Interval
+from fsclap.evaluation.words import judged_meaning, meaning
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
 from fsclap.training.checkpoint import Epoch
-from fsclap.training.loop import train
-from fsclap.training.model_card import languages_of, write_model_card
+from fsclap.training.model_card import write_model_card
 from fsclap.training.record import Run, Trained
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.evaluation import examples
 from tests.fsclap.evaluation.test_judged import JUDGED
-from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store, tiny
+from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store
 
 __all__ = ["cache", "corpus", "one_thread", "split", "store"]  # fixtures of the training tests
 
@@ -39,6 +36,7 @@ def record(**changes: Any) -> Trained:
         "clips": {"train": 1354, "validation": 294, "test": 1110},
         "rejected": 2,
         "parameters": 689_665,
+        "languages": ["cs", "en"],
         "environment": {"torch": "2.13"},
     }
     return Trained(**(fields | changes))
@@ -51,7 +49,7 @@ def evaluated(folder: Path, evaluation: Evaluation) -> None:
 
 
 def card_of(folder: Path, trained: Trained | None = None) -> ModelCard:
-    return ModelCard.load(write_model_card(folder, trained or record(), ["cs", "en"]))
+    return ModelCard.load(write_model_card(folder, trained or record()))
 
 
 def rendered(card: ModelCard) -> str:
@@ -158,23 +156,3 @@ def test_its_lines_of_code_run(tmp_path: Path) -> None:
     (cosines,) = shown
     assert cosines.shape == (1, 1)
     assert abs(cosines.item()) <= 1 + 1e-5
-
-
-def test_languages_are_codes_of_the_clips_that_are_there(corpus: Any, tmp_path: Path) -> None:
-    ids = corpus["utterance_id"].to_pylist()
-    silent = ClipStore.create(tmp_path / "silent", corpus.to_batches(), key="a", progress=False)
-    assert languages_of(silent, ids) == []
-    codes = ["cs", "en", None, "unknown", "x: y", "zh"] * (len(ids) // 6)
-    told = ClipStore.create(
-        tmp_path / "told", corpus.append_column("language", [codes]).to_batches(), key="b", progress=False
-    )
-    assert languages_of(told, [*ids[:5], "gone"]) == ["cs", "en"]
-
-
-@pytest.mark.slow
-def test_training_writes_it(store: ClipStore, split: Split, cache: Path, tmp_path: Path) -> None:
-    trained = train(store, split, tiny(), tmp_path, cache=cache, corpus="data/dramas", version=3, progress=False)
-    card = ModelCard.load(tmp_path / "README.md")
-    assert "corpus `dramas`, version 3" in card.text
-    assert f"mAP@10 is {100 * trained.validation:.1f} %" in card.text
-    assert f"{len(split.train)} train" in card.text

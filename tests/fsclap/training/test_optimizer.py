@@ -12,6 +12,7 @@ from fsclap.data.clips import ClipStore
 from fsclap.model.encoders import Encoders
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss, hard_negatives
+from fsclap.model.settings import LossResearch, LossSettings
 from fsclap.training.optimizer import Objective, Stepper, lr_factor, make_optimizer, step_seed
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.training.conftest import TINY, tiny
@@ -91,7 +92,7 @@ def test_equal_captions_are_no_negatives(pairs: Pairs) -> None:
     (batch,) = batches(pairs, 8)
     alike = Batch(batch.audio, batch.text, torch.zeros(8, dtype=torch.int64), batch.positions)
     assert stepper(tiny(), frozen()).backward([alike], number=0)[0] == 0  # nothing is left to tell apart
-    loss = tiny().loss.model_copy(update={"mask_same_caption": False})
+    loss = LossSettings(research=LossResearch(mask_same_caption=False))
     assert stepper(tiny(loss=loss), frozen()).backward([alike], number=0)[0] > 1
 
 

@@ -1,0 +1,76 @@
+"""What figures mean, for people who do not know the metrics; and how figures are written."""
+
+from fsclap.evaluation.results import Evaluation, Interval, Judged, Mode, RetrievalFigures
+
+HEADLINE: tuple[Mode, str] = ("paper", "mAP@10")
+"""Mode and metric of the figure a report opens with: largest pool, mean of both directions."""
+FEW_QUERIES = 5
+"""With fewer judged queries than this, an interval over queries says nothing."""
+
+
+def headline(evaluation: Evaluation) -> RetrievalFigures | None:
+    """Return the row a report opens with; None if the model leaks or nothing was scored."""
+    mode, _ = HEADLINE
+    rows = [
+        row
+        for row in evaluation.retrieval
+        if row.stage == "embeddings" and row.mode == mode and row.direction == "mean"
+    ]
+    return None if evaluation.leak.leaks or not rows else max(rows, key=lambda row: row.pool)
+
+
+def meaning(evaluation: Evaluation) -> str:
+    """Explain the headline figure to someone who does not know the metric."""
+    row = headline(evaluation)
+    if row is None:
+        return "There is no figure to explain."
+    _, metric = HEADLINE
+    figure, chance, ceiling = row.metrics[metric], row.chance[metric], row.ceiling[metric]
+    text = (
+        f"Out of {row.pool:,} clips, one is the right answer to a query. {metric} is the mean of 1/rank of that "
+        "answer, counted as 0 if it is not among the first ten. "
+        f"A random order reaches {percent(chance)}; a perfect model would reach {percent(ceiling)}"
+    )
+    text += ". " if ceiling == 1 else ", because clips with the same caption cannot be told apart. "
+    if figure.low <= chance:
+        return text + "The interval includes chance: this evaluation cannot tell the model from guessing."
+    return text + f"The model is {figure.value / chance:.1f} times as good as chance, and the interval excludes chance."
+
+
+def judged_meaning(judged: Judged) -> str:
+    """Explain what people's judgements say about the model."""
+    if judged.ndcg is None or judged.chance is None or judged.above_chance is None:
+        return (
+            f"None of {judged.left_out} judged queries can be scored: each has fewer than two judged clips in this "
+            "part, or the same verdict for all of them."
+        )
+    text = (
+        f"People judged how well clips fit {judged.queries} queries. The model's order of these clips reaches "
+        f"{percent(judged.ndcg.value)} of the gain of the best order (nDCG@10); a random order reaches "
+        f"{percent(judged.chance)}. The difference is {points(judged.above_chance)}"
+    )
+    if judged.queries < FEW_QUERIES:
+        return text + f", but with fewer than {FEW_QUERIES} queries it means nothing yet."
+    if judged.above_chance.low <= 0:
+        return text + ": these judgements cannot tell the model from guessing."
+    return text + ", and the interval excludes chance."
+
+
+def percent(share: float) -> str:
+    """Write a share of 0 to 1 as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def interval(figure: Interval) -> str:
+    """Write a share and its interval: "12.3 % (10.1 to 14.5)"."""
+    return f"{100 * figure.value:.1f} % ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def points(difference: Interval) -> str:
+    """Write a difference of shares: "+2.3 points (+0.1 to +4.5)"."""
+    return f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+
+
+def corpus_name(location: str) -> str:
+    """Return the name of a corpus: the last part of its location, a path or a URI."""
+    return location.rstrip("/").rsplit("/", 1)[-1]
