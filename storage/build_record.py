@@ -1,4 +1,4 @@
-"""The record of the last build of a corpus, which a refresh repeats, and of the last version that was announced."""
+"""Records of a corpus: its last build, which a refresh repeats, and its last announced version."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ ANNOUNCED = "announced.json"
 
 
 def read_build(corpus: Corpus) -> dict[str, Any] | None:
-    """The sources, the work folder and the settings of the last build; None before the first.
+    """Return sources, work folder and settings of the last build; None before the first.
 
     Raises:
         CorpusError: The file is damaged.
@@ -33,7 +33,7 @@ def write_build(corpus: Corpus, build: dict[str, Any]) -> None:
 
 
 def read_announced(corpus: Corpus) -> int | None:
-    """The last version of the utterances that was announced; None before the first.
+    """Return the last version of the utterances that was announced; None before the first.
 
     Raises:
         CorpusError: The file is damaged.

@@ -55,17 +55,18 @@ def write_card(
     folder: Path | None = None,
     data_files: Mapping[str, Sequence[str]] | None = None,
 ) -> CardPaths:
-    """Write README.md (a Hugging Face dataset card), card.html (one file, with audio) and plots/*.png.
+    """Write README.md (a Hugging Face dataset card), card.html (with audio) and plots/*.png.
 
     Args:
         corpus: The corpus to describe.
         title: Any text. Like all text of the corpus, it is escaped.
         settings: The settings of the build; nested ones are shown as "outer.inner".
-        threshold: The similarity threshold in use, on the scale of the rows; None without that filter.
+        threshold: The similarity threshold in use, on the scale of the rows; None without that
+            filter.
         folder: The folder to write to; by default that of the corpus, which must be local then.
-        data_files: The Parquet files of "utterances" and "rejects" relative to `folder`. By default the shards of the
-            current version by name: the folder also has shards that were replaced or never committed, and `datasets`
-            must not read those.
+        data_files: The Parquet files of "utterances" and "rejects" relative to `folder`. By default
+            the shards of the current version by name: the folder also has shards that were replaced
+            or never committed, and `datasets` must not read those.
 
     Returns:
         The files written.
@@ -142,7 +143,7 @@ def _page(view: Mapping[str, Any], plots: Mapping[str, Path], examples: list[dic
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """A data: URI of bytes with a media type, `kind`, for an image or a clip within a page."""
+    """Build a data: URI, for an image or a clip within a page; `kind` is the media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -185,7 +186,7 @@ def _front_matter(title: str, *, files: Mapping[str, Sequence[str]], statistics:
 
 
 def _feature(kind: pa.DataType, *, rate: int | None) -> dict[str, Any]:
-    """An Arrow type in the notation of `datasets` cards."""
+    """Describe an Arrow type in the notation of `datasets` cards."""
     if kind.equals(AUDIO):
         return {"dtype": {"audio": {} if rate is None else {"sampling_rate": rate}}}
     if pa.types.is_struct(kind):
@@ -270,7 +271,10 @@ def _flat(settings: Mapping[str, Any], *, prefix: str = "") -> Iterator[tuple[st
 
 
 def _examples(corpus: Corpus, statistics: Statistics) -> list[dict[str, Any]]:
-    """A few example clips: one per speaker, the largest speakers first, each the most similar to its speaker."""
+    """Choose a few clips and return their rows with a playable address, "audio".
+
+    One clip per speaker, the most similar to its speaker, and the largest speakers first.
+    """
     chosen = _choose(corpus, statistics)
     dataset = corpus.dataset(version=statistics.version)
     is_chosen = pyarrow.dataset.field("utterance_id").isin(pa.array(chosen, pa.string()))

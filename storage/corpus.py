@@ -4,10 +4,10 @@
     rejects/      one row per refused source or turn, with the reason
     sources/      the ledger: one row per source, written last; a source in the ledger is committed
 
-A commit replaces all rows of its source. Each of the three writes is one Delta transaction that carries the source's
-id and a token of the rows ("Transaction Identifiers" in the protocol,
-https://github.com/delta-io/delta/blob/master/PROTOCOL.md), so a commit that is repeated after a crash, or by a second
-worker, writes only what is missing.
+A commit replaces all rows of its source. Each of the three writes is one Delta transaction that
+carries the source's id and a token of the rows ("Transaction Identifiers" in the protocol,
+https://github.com/delta-io/delta/blob/master/PROTOCOL.md), so a commit that is repeated after a
+crash, or by a second worker, writes only what is missing.
 """
 
 import logging
@@ -52,14 +52,15 @@ _CONFIGURATION: dict[str, str | None] = {
     "delta.enableExpiredLogCleanup": "false",
     # Statistics of captions and transcripts would only make the log larger.
     "delta.dataSkippingStatsColumns": "source_id",
-    # Opening a table replays the entries after the last checkpoint, and every commit opens three tables.
+    # Opening a table replays the entries after the last checkpoint, and every commit opens three
+    # tables.
     "delta.checkpointInterval": "20",
 }
 # Room for the log entries of a commit and a checkpoint.
 _SPARE_BYTES = 4_000_000
 
-# FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. A row group has about
-# 30 MB of audio, which readers of other columns skip.
+# FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. A row
+# group has about 30 MB of audio, which readers of other columns skip.
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=256)
 
 
@@ -86,16 +87,16 @@ class Totals:
 class Corpus:
     """A corpus at a location: a local folder, or a URI of an object store (s3://, gs://, az://).
 
-    It has no open handles: it can be pickled, and any number of threads, processes and machines may use one location.
-    Credentials for an object store come from the environment (AWS_ACCESS_KEY_ID and so on). `Corpus.open` checks the
-    location.
+    It has no open handles: it can be pickled, and any number of threads, processes and machines may
+    use one location. Credentials for an object store come from the environment (AWS_ACCESS_KEY_ID
+    and so on). `Corpus.open` checks the location.
     """
 
     location: str
 
     @classmethod
     def at(cls, location: str | Path) -> "Corpus":
-        """The corpus at a location, unchecked: for maintenance of one that may be damaged."""
+        """Return the corpus at a location, unchecked: for maintenance of a damaged one."""
         return cls(str(location).rstrip("/"))
 
     @classmethod
@@ -121,7 +122,7 @@ class Corpus:
         return corpus
 
     def uri(self, table: str) -> str:
-        """The location of a table: "utterances", "rejects" or "sources"."""
+        """Return the location of a table: "utterances", "rejects" or "sources"."""
         return f"{self.location}/{table}"
 
     @property
@@ -143,19 +144,20 @@ class Corpus:
     def lock(self) -> AbstractContextManager[None]:
         """Machine-wide lock for a read of the ledger followed by a write.
 
-        A corpus in an object store has no lock. A source still cannot be written twice, but two addresses of one
-        recording that are committed at the same moment can both be kept; `fsclap corpus verify` reports that.
+        A corpus in an object store has no lock. A source still cannot be written twice, but two
+        addresses of one recording that are committed at the same moment can both be kept; `fsclap
+        corpus verify` reports that.
         """
         if not self.is_local:
             return nullcontext()
         return locked(self.folder / LOCK, what=f"the corpus {self.location}")
 
     def version(self) -> int:
-        """The Delta version of the utterances, which grows only when utterances change."""
+        """Return the Delta version of the utterances, which grows only when utterances change."""
         return self.delta("utterances").version()
 
     def dataset(self, table: str = "utterances", *, version: int | None = None) -> pyarrow.dataset.Dataset:
-        """A table as a lazy Arrow dataset, to filter, project and stream in batches.
+        """Open a table as a lazy Arrow dataset, to filter, project and stream in batches.
 
         Raises:
             CorpusError: The table has no such version.
@@ -167,27 +169,28 @@ class Corpus:
 
         Args:
             version: A past version; the current one by default.
-            columns: Columns to read; all by default, which includes all audio. `WITHOUT_AUDIO` is much cheaper.
+            columns: Columns to read; all by default, which includes all audio. `WITHOUT_AUDIO` is
+                much cheaper.
         """
         selected = list(columns or UTTERANCE.names)
         read = list(dict.fromkeys([*selected, "utterance_id"]))
         return self._rows("utterances", version=version, columns=read).sort_by("utterance_id").select(selected)
 
     def rejects(self) -> pa.Table:
-        """The refused sources and turns, in the order of source and position."""
+        """Return the refused sources and turns, in the order of source and position."""
         order = [("source_id", "ascending"), ("start", "ascending")]
         return self._rows("rejects").sort_by(order)
 
     def sources(self) -> pa.Table:
-        """The ledger, in the order of source ids."""
+        """Return the ledger, in the order of source ids."""
         return self._rows("sources").sort_by("source_id")
 
     def ledger(self) -> dict[str, dict[str, Any]]:
-        """Source id -> its row in the ledger; only committed sources are there."""
+        """Return source id -> row of the ledger; only committed sources are in it."""
         return {row["source_id"]: row for row in self.sources().to_pylist(maps_as_pydicts="strict")}
 
     def speakers(self) -> pa.Table:
-        """Which speakers of different episodes are one person, from the last build; empty before the first.
+        """Return the table of speakers of the last build; empty before the first.
 
         Raises:
             CorpusError: The file is damaged.
@@ -209,13 +212,14 @@ class Corpus:
     def shards(self, *, version: int | None = None) -> list[str]:
         """File names in utterances/ that make up a version, sorted.
 
-        The folder may contain others: replaced shards, or shards that a killed writer never committed.
+        The folder may contain others: replaced shards, or shards that a killed writer never
+        committed.
         """
         uris = self.delta("utterances", version=version).file_uris()
         return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in uris)
 
     def totals(self) -> Totals:
-        """The size of the corpus; reads no audio."""
+        """Compute the size of the corpus; reads no audio."""
         sources = self.sources()
         kept = self.utterances(columns=["duration", "speaker"])
         counts = {entry["values"]: entry["counts"] for entry in sources["status"].value_counts().to_pylist()}
@@ -241,17 +245,18 @@ class Corpus:
         Args:
             source: A row of the ledger without `committed_at`, which is set here.
             utterances: Its kept utterances, as rows or as a table of that schema.
-            rejects: Its refused turns, and the reason when the source itself was refused. A source that was not kept
-                needs at least one row.
+            rejects: Its refused turns, and the reason when the source itself was refused. A source
+                that was not kept needs at least one row.
 
         Returns:
-            "committed"; "unchanged" when the corpus has equal rows already (timings aside); or "kept_earlier" when the
-            source failed this time but an earlier run kept it: a temporary failure removes nothing.
+            "committed"; "unchanged" when the corpus has equal rows already (timings aside); or
+            "kept_earlier" when the source failed this time but an earlier run kept it: a temporary
+            failure removes nothing.
 
         Raises:
-            CorpusError: A row does not fit its schema, the counts do not add up, or the disk has no room for the
-                rows, and nothing was written; the location cannot be written to; or other writers changed the source
-                during every attempt.
+            CorpusError: A row does not fit its schema, the counts do not add up, or the disk has no
+                room for the rows, and nothing was written; the location cannot be written to; or
+                other writers changed the source during every attempt.
         """
         tables = validated(source, utterances=utterances, rejects=rejects)
         source_id = source["source_id"]
@@ -284,7 +289,8 @@ class Corpus:
         return committed != token and not (committed is None and rows.num_rows == 0)
 
     def _check_room(self, source_id: str, tables: Sequence[pa.Table]) -> None:
-        # A disk that fills up between two of the three transactions would leave the source half replaced.
+        # A disk that fills up between two of the three transactions would leave the source half
+        # replaced.
         if not self.is_local:
             return  # an object store does not report free space
         needed = sum(table.nbytes for table in tables) + _SPARE_BYTES
@@ -349,7 +355,8 @@ class Corpus:
                 SCHEMAS[name],
                 mode="error",
                 configuration=_CONFIGURATION,
-                # A retry would create the table again, over the one that another worker just created.
+                # A retry would create the table again, over the one that another worker just
+                # created.
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError as error:
@@ -359,19 +366,19 @@ class Corpus:
 
 
 def carrying(tokens: Mapping[str, int], **metadata: str) -> CommitProperties:
-    """Properties of a Delta commit that records tokens by source id, and metadata in its entry of the log."""
+    """Build the properties of a Delta commit: tokens by source id, and metadata for the log."""
     transactions = [Transaction(source_id, token) for source_id, token in tokens.items()]
     return CommitProperties(app_transactions=transactions, max_commit_retries=50, custom_metadata=metadata)
 
 
 def replacing(source_ids: Iterable[str]) -> dict[str, Any]:
-    """Arguments of `write_deltalake` with which the new rows replace all rows of these sources."""
+    """Build arguments of `write_deltalake`: new rows replace all rows of these sources."""
     listed = ", ".join(f"'{source_id}'" for source_id in sorted(source_ids))
     return {"mode": "overwrite", "predicate": f"source_id IN ({listed})"}
 
 
 def plain(error: BaseException) -> str:
-    """The message of a Delta or Arrow error in one line, without colours, arrows and backtrace."""
+    """Return the message of a Delta or Arrow error in one line, without colours and backtrace."""
     text = re.split(r"\n\s+0: |\nstack backtrace", str(error))[0]
     return " ".join(re.sub(r"\x1b\[\d+m|↳", "", text).split()).rstrip(".")
 
@@ -381,7 +388,7 @@ def _sum(column: pa.ChunkedArray) -> Any:
 
 
 def missing_message(location: str, missing: Sequence[str]) -> str:
-    """The error message for a location without some of the tables."""
+    """Return the error message for a location without some of the tables."""
     if "://" not in location and not Path(location).is_dir():
         return f"no corpus at {location}: there is no such folder; build one, or correct the location"
     if len(missing) == len(SCHEMAS):

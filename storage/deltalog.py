@@ -1,8 +1,9 @@
-"""The log of a Delta table, read from its files: the shards that each version added and removed, and damaged entries.
+"""The log of a Delta table, read from its files: changes of each version, and damaged entries.
 
-Delta reads the log from the newest checkpoint on and stops at the first error. To report all errors, and the history of
-each source, this module reads the JSON entries ("Delta Log Entries" in the protocol,
-https://github.com/delta-io/delta/blob/master/PROTOCOL.md). None is ever deleted: a corpus does not clean up its log.
+Delta reads the log from the newest checkpoint on and stops at the first error. To report all
+errors, and the history of each source, this module reads the JSON entries ("Delta Log Entries" in
+the protocol, https://github.com/delta-io/delta/blob/master/PROTOCOL.md). None is ever deleted: a
+corpus does not clean up its log.
 """
 
 import json
@@ -33,7 +34,8 @@ class Shard:
     Attributes:
         size: Bytes.
         rows: Number of rows; None when the log has no count.
-        first, last: The smallest and largest source id in it, usually equal. Empty when the log has none.
+        first, last: The smallest and largest source id in it, usually equal. Empty when the log has
+            none.
     """
 
     name: str
@@ -49,7 +51,8 @@ class Version:
 
     Attributes:
         operation: Delta's name of it.
-        step_of: Id of the operation on all three tables that it is a step of; None for the commit of a source.
+        step_of: Id of the operation on all three tables that it is a step of; None for the commit
+            of a source.
         added: The shards that it added.
         removed: Name of each shard that it removed -> when.
     """
@@ -63,7 +66,7 @@ class Version:
 
 
 def filesystem(corpus: Corpus, table: str) -> pyarrow.fs.FileSystem:
-    """A file system whose root is the folder of a table."""
+    """Open a file system whose root is the folder of a table."""
     try:
         folder = corpus.folder / table
     except CorpusError:
@@ -72,7 +75,7 @@ def filesystem(corpus: Corpus, table: str) -> pyarrow.fs.FileSystem:
 
 
 def entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
-    """Version -> path of its entry, in order; empty when there is no log."""
+    """Return version -> path of its entry, in order; empty when there is no log."""
     found = files.get_file_info(pyarrow.fs.FileSelector(FOLDER, allow_not_found=True))
     matches = ((_ENTRY.fullmatch(info.base_name), info.path) for info in found)
     return dict(sorted((int(match[1]), path) for match, path in matches if match))
@@ -89,7 +92,7 @@ def require_corpus(corpus: Corpus) -> None:
 
 
 def damaged_entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
-    """Version with a damaged entry -> the damage: "is missing", "is empty" or "is incomplete"."""
+    """Return version -> "is missing", "is empty" or "is incomplete", for damaged entries."""
     paths = entries(files)
     damaged = {}
     for number in range(max(paths, default=-1) + 1):
@@ -158,7 +161,7 @@ def _time(milliseconds: int) -> datetime:
 
 
 def leftovers(corpus: Corpus, table: str) -> list[pyarrow.fs.FileInfo]:
-    """Files in the folder of a table that belong to no version: left by killed writers, or put there by others.
+    """List files in a table's folder that belong to no version: of killed writers, or foreign.
 
     Raises:
         CorpusError: An entry of the log is missing or damaged.

@@ -1,4 +1,4 @@
-"""A corpus as a clean folder of Parquet files, to be handed on: no log, no shard that was replaced."""
+"""Exports a corpus as a clean folder of Parquet files, without logs and replaced shards."""
 
 import json
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.card import write_card
@@ -20,7 +21,7 @@ from storage.schema import UTTERANCE
 
 log = logging.getLogger(__name__)
 
-_ROWS_A_GROUP = 256
+_GROUP_ROWS = 256
 _SHARD_BYTES = 500_000_000
 _FEATURES = {"audio": {"_type": "Audio"}}
 
@@ -34,23 +35,27 @@ def export(
     threshold: float | None,
     shard_bytes: int = _SHARD_BYTES,
 ) -> list[Path]:
-    """Write the current version into a new folder: utterances/*.parquet, rejects/, sources/, speakers/ and the card.
+    """Write the current version to a new folder.
 
-    Judgements come along, if there are any, with the names of those who judged.
+    The folder has utterances/*.parquet, rejects/, sources/, speakers/ and the card.
 
-    Utterances are in the order of their ids and marked so that `datasets` knows their audio without the
-    card. The folder appears whole or not at all.
+    Judgements are included, with the names of the judges. Utterances are in the order of their ids,
+    with metadata that lets `datasets` recognize the audio without the card. The folder appears as a
+    whole.
 
     Args:
+        corpus: The corpus to export.
         destination: A folder that does not exist yet.
-        title, settings, threshold: For the card, see `write_card`.
-        shard_bytes: Size in memory at which a file is closed and the next begun.
+        title: For the card, see `write_card`.
+        settings: For the card.
+        threshold: For the card.
+        shard_bytes: Size in memory at which a file is closed and the next one is started.
 
     Returns:
         The Parquet files.
 
     Raises:
-        CorpusError: The destination exists, or there is no utterance to export.
+        CorpusError: The destination exists, or the corpus has no utterances.
     """
     with new_folder(corpus, destination) as partial:
         files = [*_write_utterances(corpus, partial / "utterances", shard_bytes=shard_bytes)]
@@ -63,15 +68,15 @@ def export(
 
 @contextmanager
 def new_folder(corpus: Corpus, destination: Path) -> Iterator[Path]:
-    """A folder to export a corpus to, which becomes the destination when all went well.
+    """Yield a folder for an export, which becomes the destination when the block ends well.
 
     Raises:
-        CorpusError: The destination exists, or there is no utterance to export.
+        CorpusError: The destination exists, or the corpus has no utterances.
     """
     if destination.exists():
-        raise CorpusError(f"{destination} exists: name a new folder, or remove it first")
+        raise CorpusError(f"{destination} exists: give a new folder, or remove it first")
     if not corpus.shards():
-        raise CorpusError(f"the corpus at {corpus.location} has no utterance to export")
+        raise CorpusError(f"the corpus at {corpus.location} has no utterances to export")
     partial = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -84,29 +89,29 @@ def new_folder(corpus: Corpus, destination: Path) -> Iterator[Path]:
 
 def _write_utterances(corpus: Corpus, folder: Path, *, shard_bytes: int) -> Iterator[Path]:
     folder.mkdir(parents=True)
-    tables = map(_marked, ordered_tables(corpus))
+    tables = map(_with_audio_feature, ordered_tables(corpus))
     table = next(tables, None)
     while table is not None:
         path = folder / f"train-{len(list(folder.iterdir())):05d}.parquet"
         written = 0
         with pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1) as writer:
             while table is not None and written < shard_bytes:
-                writer.write_table(table, row_group_size=_ROWS_A_GROUP)
+                writer.write_table(table, row_group_size=_GROUP_ROWS)
                 written += table.nbytes
                 table = next(tables, None)
         yield path
 
 
 def ordered_tables(corpus: Corpus) -> Iterator[pa.Table]:
-    """The utterances, one stored shard in memory at a time, in the order of their ids."""
+    """Yield the utterances in the order of their ids, with one stored shard in memory at a time."""
     fragments = list(corpus.dataset().get_fragments())
-    firsts = [min(one.to_table(columns=["utterance_id"])["utterance_id"].to_pylist()) for one in fragments]
+    firsts = [pc.min(part.to_table(columns=["utterance_id"])["utterance_id"]).as_py() for part in fragments]
     for _, index in sorted(zip(firsts, range(len(fragments)), strict=True)):
         yield fragments[index].to_table(schema=UTTERANCE).sort_by("utterance_id")
 
 
-def _marked(table: pa.Table) -> pa.Table:
-    """The same rows, marked so that `datasets` knows the audio; it heeds the mark on a nullable field only."""
+def _with_audio_feature(table: pa.Table) -> pa.Table:
+    """Add the metadata by which `datasets` recognizes the audio, in a nullable field only."""
     audio = UTTERANCE.get_field_index("audio")
     schema = UTTERANCE.set(audio, UTTERANCE.field(audio).with_nullable(True))
     return table.cast(schema.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})}))

@@ -1,4 +1,7 @@
-"""Locks between processes, and files that appear whole or not at all. The kernel drops a lock with its holder."""
+"""Locks between processes, and files that are replaced as a whole.
+
+The kernel releases a lock when its holder ends, also when it is killed.
+"""
 
 import fcntl
 import logging
@@ -15,12 +18,12 @@ log = logging.getLogger(__name__)
 def locked(path: Path, *, what: str) -> Iterator[None]:
     """Hold the lock of a file or a folder; wait, and log that once, while another process holds it.
 
-    A lock file stays when the lock is released: removing it could leave two holders, one of the old file and one of a
-    new one.
+    A lock file stays when the lock is released: removing it could leave two holders, one of the old
+    file and one of a new one.
 
     Args:
-        path: An existing folder, or a file, which is made when absent. On a file system that has `flock`: a local disk,
-            a container's volume.
+        path: An existing folder, or a file, which is made when absent. On a file system that has
+            `flock`: a local disk, a container's volume.
         what: The locked resource as the log names it: "the CPU of this machine".
     """
     is_folder = path.is_dir()
@@ -43,7 +46,8 @@ def try_lock(folder: Path) -> int | None:
     """Lock a folder without waiting.
 
     Returns:
-        A handle; `os.close` releases the lock. None when another process holds it, or the folder is gone.
+        A handle; `os.close` releases the lock. None when another process holds it, or the folder is
+        gone.
     """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -57,9 +61,10 @@ def try_lock(folder: Path) -> int | None:
 
 @contextmanager
 def written_aside(file: Path) -> Iterator[Path]:
-    """A path to write to; what is written there replaces `file` when the block ends well.
+    """Yield a path to write to; what is written there replaces `file` when the block ends well.
 
-    The new content is on disk by then. What a killed process leaves behind is hidden and ends in ".tmp".
+    The new content is on disk by then. What a killed process leaves behind is hidden and ends in
+    ".tmp".
     """
     part = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

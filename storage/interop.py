@@ -1,4 +1,4 @@
-"""A corpus in the forms that other tools train from: WebDataset tar shards, and Shar of lhotse."""
+"""Exports a corpus for other tools: WebDataset tar shards, and lhotse's Shar."""
 
 import io
 import json
@@ -16,24 +16,27 @@ if TYPE_CHECKING:
 
 _SHARD_BYTES = 500_000_000
 _SHARD_CLIPS = 1000
-_TOLD = ("utterance_id", "audio", "text", "language", "speaker", "duration")
-"""Columns for which a supervision of lhotse has a field of its own."""
+# Columns with a field in lhotse's supervision; the others go into `custom`.
+_SUPERVISION = ("utterance_id", "audio", "text", "language", "speaker", "duration")
 
 
 def export_webdataset(corpus: Corpus, destination: Path, *, shard_bytes: int = _SHARD_BYTES) -> list[Path]:
-    """Write the current version as utterances-000000.tar ...: for each utterance {id}.flac, and {id}.json with its row.
+    """Write the current version as utterances-000000.tar and so on.
 
-    The same version gives the same bytes. The folder appears whole or not at all.
+    Each utterance is {id}.flac and {id}.json, its row.
+
+    Equal versions give equal bytes. The folder appears as a whole.
 
     Args:
+        corpus: The corpus to export.
         destination: A folder that does not exist yet.
-        shard_bytes: Size at which a shard is closed and the next begun.
+        shard_bytes: Size at which a shard is closed and the next one is started.
 
     Returns:
         The shards.
 
     Raises:
-        CorpusError: The destination exists, or there is no utterance to export.
+        CorpusError: The destination exists, or the corpus has no utterances.
     """
     with new_folder(corpus, destination) as folder:
         rows = _rows(corpus)
@@ -42,9 +45,9 @@ def export_webdataset(corpus: Corpus, destination: Path, *, shard_bytes: int = _
             path = folder / f"utterances-{len(list(folder.iterdir())):06d}.tar"
             with tarfile.open(path, "w") as shard:
                 while row is not None and shard.offset < shard_bytes:
-                    described = {name: value for name, value in row.items() if name != "audio"}
+                    fields = {name: value for name, value in row.items() if name != "audio"}
                     _add(shard, f"{row['utterance_id']}.flac", row["audio"]["bytes"])
-                    _add(shard, f"{row['utterance_id']}.json", json.dumps(described, ensure_ascii=False).encode())
+                    _add(shard, f"{row['utterance_id']}.json", json.dumps(fields, ensure_ascii=False).encode())
                     row = next(rows, None)
     return sorted(destination.iterdir())
 
@@ -52,24 +55,26 @@ def export_webdataset(corpus: Corpus, destination: Path, *, shard_bytes: int = _
 def export_shar(corpus: Corpus, destination: Path, *, shard_clips: int = _SHARD_CLIPS) -> list[Path]:
     """Write the current version for `lhotse.CutSet.from_shar(in_dir=destination)`.
 
-    A cut an utterance, with its recording (FLAC, the same samples) and one supervision: text, speaker, language, and
-    every other column of the row in `custom`. The folder appears whole or not at all.
+    Each utterance is a cut with its recording (FLAC, the same samples) and one supervision: text,
+    speaker, language, and the other columns of the row in `custom`. The folder appears as a whole.
 
     Args:
+        corpus: The corpus to export.
         destination: A folder that does not exist yet.
-        shard_clips: Utterances of a shard.
+        shard_clips: Number of utterances per shard.
 
     Returns:
         The files: cuts.000000.jsonl.gz, recording.000000.tar and so on.
 
     Raises:
-        CorpusError: lhotse is not installed; the destination exists; or there is no utterance to export.
+        CorpusError: lhotse is not installed, the destination exists, or the corpus has no
+            utterances.
     """
     try:
         from lhotse.shar import SharWriter
     except ImportError as error:
         raise CorpusError(
-            f"Shar is written by lhotse, which cannot be imported ({error}); install it, in the checkout: "
+            f"the Shar format needs lhotse, which cannot be imported ({error}); install it in the checkout: "
             "pip install --constraint requirements/constraints.txt -e '.[interop]'"
         ) from error
     with (
@@ -88,7 +93,7 @@ def _rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
 
 
 def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)  # of no user and no time
+    info = tarfile.TarInfo(name)  # without user and time, so that equal rows give equal bytes
     info.size = len(content)
     shard.addfile(info, io.BytesIO(content))
 
@@ -106,7 +111,7 @@ def _cut(row: Mapping[str, Any]) -> "MonoCut":
         text=row["text"],
         language=row["language"],
         speaker=row["speaker"],
-        custom={column: value for column, value in row.items() if column not in _TOLD},
+        custom={column: value for column, value in row.items() if column not in _SUPERVISION},
     )
     return MonoCut(
         id=name, start=0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision]

@@ -24,7 +24,7 @@ GAINS = {"no": 0, "partly": 1, "fits": 2}
 
 
 class Judgements:
-    """The judgements of a local corpus. Any number of processes of one machine may add to them at once.
+    """The judgements of a local corpus. Many processes of one machine may add to them at once.
 
     Args:
         corpus_folder: Folder of the corpus.
@@ -48,11 +48,12 @@ class Judgements:
         """Add a judgement. It is on disk on return; a killed process loses at most this one.
 
         Args:
-            row: The columns of `JUDGEMENT`; `date` as a datetime or in ISO 8601, with an offset from UTC.
+            row: The columns of `JUDGEMENT`; `date` as a datetime or in ISO 8601, with an offset
+                from UTC.
 
         Raises:
-            CorpusError: The row is invalid, the file is damaged, or the folder cannot be written to. Nothing has
-                changed then.
+            CorpusError: The row is invalid, the file is damaged, or the folder cannot be written
+                to. Nothing has changed then.
         """
         new = build_table([_checked(row)], schema=JUDGEMENT, name="judgements")
         try:
@@ -90,14 +91,14 @@ class Judgements:
             ) from error
 
     def graded(self, recipes: Mapping[str, str]) -> list[dict[str, Any]]:
-        """The mean gain of each pair of query and clip: `query`, `utterance_id`, `gain` and `judges`.
+        """Compute the mean gain of each pair: `query`, `utterance_id`, `gain` and `judges`.
 
-        The latest verdict of each judge counts; `gain` is the mean over judges of fits 2, partly 1, no 0. `judges` are
-        their names, sorted.
+        The latest verdict of each judge counts; `gain` is the mean over judges of fits 2, partly 1,
+        no 0. `judges` are their names, sorted.
 
         Args:
-            recipes: Utterance id -> recipe of the corpus's current clips. Judgements of clips that are gone, or were
-                made again with another recipe, do not count.
+            recipes: Utterance id -> recipe of the corpus's current clips. Judgements of clips that
+                are gone, or were made again with another recipe, do not count.
         """
         verdicts: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         counted = [row for row in self.rows() if recipes.get(row["utterance_id"]) == row["recipe"]]

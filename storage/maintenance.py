@@ -1,7 +1,7 @@
-"""Maintenance of a corpus: repair damage, remove sources, restore an earlier version, free disk space.
+"""Maintenance of a corpus: repair it, remove sources, restore a version, free disk space.
 
-No worker may write to the corpus meanwhile: the caller holds `Corpus.lock`, which keeps out the workers of this
-machine.
+No worker may write to the corpus meanwhile: the caller holds `Corpus.lock`, which keeps out the
+workers of this machine.
 """
 
 import uuid
@@ -35,7 +35,8 @@ from storage.verify import verify
 FORGOTTEN = -1
 """The ledger's token of a source to build again; no row has this token."""
 
-# Table -> the token that means "source absent". Ledger first, so a reader who trusts it never sees half a source.
+# Table -> the token that means "source absent". Ledger first, so a reader who trusts it never sees
+# half a source.
 _ABSENT = {"sources": FORGOTTEN, "utterances": NOTHING, "rejects": NOTHING}
 
 
@@ -127,8 +128,8 @@ def repair(corpus: Corpus) -> list[str]:
         The steps taken, one sentence each; none for a sound corpus.
 
     Raises:
-        CorpusError: There is no corpus, it is in an object store, or the damage cannot be repaired here. The message
-            gives the remedy.
+        CorpusError: There is no corpus, it is in an object store, or the damage cannot be repaired
+            here. The message gives the remedy.
     """
     require_corpus(corpus)
     done = [step for name in SCHEMAS for step in _repair_log(corpus, name)]
@@ -179,7 +180,7 @@ def _set_aside(path: Path) -> Iterator[str]:
 
 
 def history(corpus: Corpus) -> list[Change]:
-    """The versions of the utterances, the first one first.
+    """Return the versions of the utterances, the first one first.
 
     Raises:
         CorpusError: An entry of the log is missing or damaged.
@@ -216,8 +217,8 @@ def _label(shard: Shard) -> str:
 def restore(corpus: Corpus, version: int) -> list[str]:
     """Restore the three tables to their state at a version of the utterances.
 
-    This makes a new version; those in between stay. A source that was being committed at that moment, or was damaged
-    since, is removed. The next build adds the missing sources again.
+    This makes a new version; those in between stay. A source that was being committed at that
+    moment, or was damaged since, is removed. The next build adds the missing sources again.
 
     Args:
         corpus: A corpus that no worker is writing to.
@@ -227,7 +228,8 @@ def restore(corpus: Corpus, version: int) -> list[str]:
         The removed sources, sorted.
 
     Raises:
-        CorpusError: There is no such version, a vacuum has removed its shards, or a table cannot be written to.
+        CorpusError: There is no such version, a vacuum has removed its shards, or a table cannot be
+            written to.
     """
     targets = _moment(corpus, version)
     for name, target in targets.items():
@@ -239,11 +241,12 @@ def restore(corpus: Corpus, version: int) -> list[str]:
 
 
 def _moment(corpus: Corpus, version: int) -> dict[str, int]:
-    """The versions of the three tables that belong to a version of the utterances.
+    """Find the versions of the three tables that belong to a version of the utterances.
 
-    A source is written to the rejects, then to the utterances, then to the ledger. So the commits to the ledger before
-    the next version of the utterances complete that source, or are of sources without utterances. `forget` and
-    `restore` write in another order; the id of the operation identifies their steps.
+    A source is written to the rejects, then to the utterances, then to the ledger. So the commits
+    to the ledger before the next version of the utterances complete that source, or are of sources
+    without utterances. `forget` and `restore` write in another order; the id of the operation
+    identifies their steps.
     """
     logs = {name: list(versions(corpus, name)) for name in SCHEMAS}
     if not 0 <= version < len(logs["utterances"]):
@@ -280,7 +283,8 @@ def _restore_table(corpus: Corpus, name: str, version: int, *, operation: str) -
     table, past = corpus.delta(name), corpus.delta(name, version=version)
     if set(table.file_uris()) == set(past.file_uris()):
         return
-    # The tokens must be restored with the rows, or a build would take the restored rows for those it wrote last.
+    # The tokens must be restored with the rows, or a build would take the restored rows for those
+    # it wrote last.
     sources = set().union(*(_sources(corpus, each) for each in SCHEMAS), _sources(corpus, name, version=version))
     tokens = {source_id: _token(past, name, source_id) for source_id in sources}
     stale = {source_id: token for source_id, token in tokens.items() if token != _token(table, name, source_id)}

@@ -4,8 +4,8 @@
     {root}/promoted.json                      the current model and the decision that promoted it
     {root}/promotions.jsonl                   all decisions, promotions and refusals, with their reasons
 
-Runs on one version of a corpus with equal settings have the same folder, so that an interrupted run is resumed and a
-finished one is not repeated.
+Runs on one version of a corpus with equal settings have the same folder, so that an interrupted run
+is resumed and a finished one is not repeated.
 """
 
 import json
@@ -41,7 +41,8 @@ class Decision(BaseModel):
         promoted: Whether `model` became the current one.
         reason: A sentence.
         figure: The validation figure of `model`, 0 to 1: value, low, high; None when it has none.
-        difference: `model` minus `against` on the same clips, paired: value, low, high; None without a comparison.
+        difference: `model` minus `against` on the same clips, paired: value, low, high; None
+            without a comparison.
         clips: Number of validation clips in the comparison.
         date: Date and time in ISO 8601.
     """
@@ -78,19 +79,20 @@ class ModelStore:
         return cls(folder)
 
     def name(self, corpus: str, version: int, depends_on: Mapping[str, Any]) -> str:
-        """The name of a run's folder.
+        """Return the name of a run's folder.
 
         Args:
             corpus: Location of the corpus; its last part begins the name.
             version: Version of the utterances.
-            depends_on: Everything else that the model depends on, as JSON values: settings, table id.
+            depends_on: Everything else that the model depends on, as JSON values: settings, table
+                id.
         """
         canonical = json.dumps([version, dict(depends_on)], sort_keys=True, separators=(",", ":"), allow_nan=False)
         readable = re.sub(r"[^\w.-]+", "-", corpus.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "corpus"
         return f"{readable}-v{version}-{sha256(canonical.encode()).hexdigest()[:8]}"
 
     def folder(self, name: str) -> Path:
-        """The folder of a run, finished or not.
+        """Return the folder of a run, finished or not.
 
         Raises:
             ModelStoreError: The name is not one of a folder in the store.
@@ -108,7 +110,7 @@ class ModelStore:
         return [mark.parent.name for mark in marks]
 
     def promoted(self) -> Decision | None:
-        """The decision that promoted the current model; None before the first.
+        """Return the decision that promoted the current model; None before the first.
 
         Raises:
             ModelStoreError: The model's folder is gone, or promoted.json is damaged.
@@ -128,7 +130,7 @@ class ModelStore:
         return decision
 
     def to_search_with(self) -> str | None:
-        """The current model; before the first promotion, the newest finished one; None when there is none.
+        """Return the current model; before the first promotion, the newest finished one.
 
         Raises:
             ModelStoreError: As `promoted`.
@@ -139,10 +141,13 @@ class ModelStore:
         return self.names()[-1] if self.names() else None
 
     def record(self, decision: Decision) -> None:
-        """Append a decision to the history, and apply it. A killed process leaves the old or the new current model.
+        """Append a decision to the history and apply it.
+
+        A killed process leaves either the old or the new current model.
 
         Raises:
-            ModelStoreError: Another model became the current one meanwhile, or `decision` names no finished model.
+            ModelStoreError: Another model became the current one meanwhile, or `decision` names no
+                finished model.
         """
         if not self.finished(decision.model):
             raise ModelStoreError(f"{decision.model} is not a finished model of {self.root}")

@@ -1,4 +1,4 @@
-"""The figures of a corpus card, as PNG files."""
+"""The plots of a corpus card, as PNG files."""
 
 import logging
 import warnings
@@ -37,26 +37,26 @@ _STYLE: dict[Any, Any] = {
     "grid.color": "#e5e7eb",
     "grid.linewidth": 0.8,
 }
-# DejaVu has no Chinese, Japanese or Korean, which the names of series may be in: the first of these that is
-# installed fills in.
+# DejaVu has no Chinese, Japanese or Korean characters, which names of series may have: the first of
+# these fonts that is installed provides them.
 _CJK = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC")
 _PROSODY = (
     ("pitch_hz", "Pitch", "median F0 (Hz)"),
     ("energy_db", "Energy", "speech level (dBFS)"),
-    ("speaking_rate", "Speaking rate", "syllables a second"),
+    ("speaking_rate", "Speaking rate", "syllables per second"),
 )
 
 
 def draw(statistics: Statistics, folder: Path, *, threshold: float | None) -> dict[str, Path]:
-    """Draw what there is data for.
+    """Draw every plot that there is data for.
 
     Args:
-        statistics: The corpus in figures.
-        folder: Where the files go; made when absent. Plots of an earlier card in it are removed.
-        threshold: The similarity in use, to be marked on the retention curve.
+        statistics: The figures of the corpus.
+        folder: The folder for the files, created when absent. Other plots in it are removed.
+        threshold: The similarity threshold in use, marked on the retention curve.
 
     Returns:
-        The files by name, in the order of the card.
+        Name -> file, in the order of the card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_STYLE | {"font.family": _fonts()}):
@@ -81,7 +81,7 @@ def _figures(statistics: Statistics, *, threshold: float | None) -> dict[str, Fi
         figures["retention"] = _retention(statistics.similarities, threshold=threshold)
     if statistics.reasons:
         reasons = {f"{stage}: {reason}": count for (stage, reason), count in statistics.reasons.items()}
-        figures["rejects"] = _counted(reasons, title="Refused, by stage and reason", label="turns and sources")
+        figures["rejects"] = _counted(reasons, title="Refusals by stage and reason", label="turns and sources")
     if statistics.costs:
         figures["cost"] = _cost(statistics)
     return figures
@@ -130,7 +130,7 @@ def _retention(similarities: np.ndarray, *, threshold: float | None) -> Figure:
         axes.axvline(threshold, color=_ACCENT, linewidth=1.5, linestyle="--", label=label)
         axes.plot(threshold, share, "o", color=_ACCENT)
         axes.legend(frameon=False, loc="lower left")
-    axes.set(title=f"Share kept, of {similarities.size:,} turns with a similarity")
+    axes.set(title=f"Share kept of the {similarities.size:,} turns with a similarity")
     axes.set(xlabel="threshold on the mean similarity to the speaker's other turns", ylabel="kept (%)")
     axes.set_ylim(-3, 103)
     return figure
@@ -141,7 +141,7 @@ def _cost(statistics: Statistics) -> Figure:
     _bars(axes[0], {cost.stage: cost.seconds for cost in statistics.costs}, label="{:,.1f}")
     axes[0].set(title="Compute by stage", xlabel="seconds")
     _bars(axes[1], {cost.stage: cost.real_time_factor for cost in statistics.costs}, label="{:.3g}")
-    axes[1].set(title="Real-time factor by stage", xlabel="seconds of compute a second of audio")
+    axes[1].set(title="Real-time factor by stage", xlabel="seconds of compute per second of audio")
     return figure
 
 
@@ -175,7 +175,7 @@ def _bars(axes: Axes, values: Mapping[str, float], *, label: str) -> None:
 
 
 def _short(name: str, *, limit: int = 40) -> str:
-    """A name that fits beside a bar: speakers differ in how they end, so the middle goes."""
+    """Shorten a name in the middle, to fit next to a bar: names of speakers differ at the end."""
     flat = " ".join(name.split())
     return flat if len(flat) <= limit else f"{flat[: limit // 2 - 1]}…{flat[-limit // 2 :]}"
 
@@ -192,12 +192,12 @@ def _fonts() -> list[str]:
 
 def _save(figure: Figure, path: Path) -> Path:
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a title may hold "$"
+        text.set_parse_math(False)  # a title may contain "$"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with written_aside(path) as part:
             figure.savefig(part, format="png", dpi=130, metadata={"Software": None})
     glyphs = [warning for warning in caught if "missing from font" in str(warning.message)]
     if glyphs:
-        log.warning("%s lacks %d characters: install a font that has them (%s)", path.name, len(glyphs), _CJK[0])
+        log.warning("%s lacks %d characters: install a font with them (%s)", path.name, len(glyphs), _CJK[0])
     return path

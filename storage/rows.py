@@ -1,4 +1,4 @@
-"""Converts rows to an Arrow table of an exact schema, or raises an error that names the field; tokens of rows."""
+"""Converts rows to Arrow tables of an exact schema, and computes digests of rows."""
 
 import hashlib
 import json
@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 
 
 class CorpusError(ValueError):
-    """A corpus, or rows for one, are invalid. The message gives the fault, the place and usually the remedy."""
+    """Invalid rows or corpus; the message gives the fault, the place and usually the remedy."""
 
 
 def build_table(rows: Iterable[Mapping[str, Any]] | pa.Table, *, schema: pa.Schema, name: str) -> pa.Table:
     """Convert rows to a table of a schema.
 
     Args:
-        rows: Mappings with exactly the schema's fields, None for null, or a table of that schema. A list of pairs may
-            be given as a mapping.
+        rows: Mappings with exactly the schema's fields, None for null, or a table of that schema. A
+            list of pairs may be given as a mapping.
         schema: The schema of the result.
         name: The table's name in errors.
 
@@ -36,18 +36,18 @@ def build_table(rows: Iterable[Mapping[str, Any]] | pa.Table, *, schema: pa.Sche
 
 
 def content_token(table: pa.Table, *upstream: int) -> int:
-    """A 60-bit digest of the rows of a table, in any order, and of the tokens that they build on."""
+    """Compute a 60-bit digest of a table's rows, in any order, and of the tokens they build on."""
     return token_of(row_digests(table), *upstream)
 
 
 def token_of(digests: Iterable[str], *upstream: int) -> int:
-    """`content_token` of rows with these digests."""
+    """Compute the `content_token` of rows with these digests."""
     digest = hashlib.sha256("\n".join([*map(str, upstream), *sorted(digests)]).encode()).hexdigest()
     return int(digest[:15], 16)
 
 
 def row_digests(table: pa.Table) -> list[str]:
-    """SHA-256 of each row's content, independent of the order of the columns."""
+    """Compute the SHA-256 of each row's content, independent of the order of the columns."""
     return [_row_digest(row) for row in table.to_pylist()]
 
 

@@ -6,18 +6,19 @@ A corpus is a folder with three Delta tables:
     rejects/      one row per refused source or turn, with the reason
     sources/      the ledger: one row per source, its outcome and its cost
 
-and two Parquet files: `speakers.parquet`, one row per speaker of an episode with the person of the series it is, which
-is replaced after each build; and `judgements.parquet`, people's verdicts on clips.
+and two Parquet files: `speakers.parquet`, one row per speaker of an episode with the person of the
+series it is, which is replaced after each build; and `judgements.parquet`, people's verdicts on
+clips.
 
-For every source, `turns_found == turns_kept + turns_rejected`. The latter two are the number of its rows in
-`utterances`, and of its rows in `rejects` that are about a turn (`start` not null).
+For every source, `turns_found == turns_kept + turns_rejected`. The latter two are the number of its
+rows in `utterances`, and of its rows in `rejects` that are about a turn (`start` not null).
 """
 
 import pyarrow as pa
 from deltalake import Schema as DeltaSchema
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""The struct that Hugging Face `datasets` reads as an `Audio` feature: FLAC bytes and a file name."""
+"""FLAC bytes and a file name, which Hugging Face `datasets` reads as an `Audio` feature."""
 
 ATTRIBUTES = pa.struct(
     [
@@ -142,7 +143,7 @@ JUDGEMENT = pa.schema(
 
 
 def schema_problem(found: pa.Schema, expected: pa.Schema) -> str | None:
-    """Why rows of one schema cannot be read as rows of another; None when they can. The order may differ."""
+    """Explain why rows of one schema do not fit another; None when they do, in any order."""
     unknown = sorted(set(found.names) - set(expected.names))
     missing = [name for name in expected.names if name not in found.names]
     changed = [
@@ -160,5 +161,6 @@ def _described(field: pa.Field) -> str:
 
 
 def _same_type(first: pa.Field, second: pa.Field) -> bool:
-    # Delta names the element of a list "element" and the entries of a map "key_value", Arrow otherwise.
+    # Delta names the element of a list "element" and the entries of a map "key_value", Arrow
+    # otherwise.
     return DeltaSchema.from_arrow(pa.schema([first])) == DeltaSchema.from_arrow(pa.schema([second]))

@@ -31,7 +31,7 @@ class DamagedShardError(Exception):
 
 
 def live_shards(table: DeltaTable) -> list[Shard]:
-    """The shards of a table's version, in the order of their smallest source id."""
+    """Return the shards of a table's version, in the order of their smallest source id."""
     columns = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     shards = [
         Shard(
@@ -56,8 +56,9 @@ def read_shard(shard: Shard, files: pyarrow.fs.FileSystem, *, schema: pa.Schema,
         name: The table's name in errors.
 
     Raises:
-        DamagedShardError: There is no such file; its size, schema or number of rows is not the one in the log or the
-            schema; it cannot be decoded; or it has nulls or numbers that the schema forbids.
+        DamagedShardError: There is no such file; its size, schema or number of rows is not the one
+            in the log or the schema; it cannot be decoded; or it has nulls or numbers that the
+            schema forbids.
     """
     _check_size(shard, files)
     count = 0

@@ -1,4 +1,4 @@
-"""The contents of a corpus's shards, reduced to what `verify` compares: counts, digests and faults by source."""
+"""What `verify` keeps of a corpus's shards: counts, digests and faults by source."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -68,7 +68,8 @@ class Contents:
         ledger: The rows of the ledger, without timings.
         digests: Source id -> digests of its rows in the ledger.
         tallies: Table, "utterances" or "rejects" -> source id -> tally.
-        lengths: Diarization engine -> length of its speaker embeddings -> the sources with such embeddings.
+        lengths: Diarization engine -> length of its speaker embeddings -> the sources with such
+            embeddings.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,10 @@ class Contents:
         return self.tallies[name].setdefault(source_id, Tally())
 
     def close(self, name: str, *, before: str | None = None) -> None:
-        """Close the tallies of sources with smaller ids: shards come in the order of their ids. All by default."""
+        """Close the tallies of sources whose id is below `before`; all by default.
+
+        Shards come in the order of their ids, so later ones have no rows of these sources.
+        """
         for source_id, tally in self.tallies.get(name, {}).items():
             if before is None or source_id < before:
                 tally.close()

@@ -1,4 +1,4 @@
-"""Whether a source, its utterances and its rejects are complete and consistent, and the tokens of their rows."""
+"""Checks the rows of a commit for consistency, and computes their tokens."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from storage.schema import REJECT, SOURCE, UTTERANCE
 
 STATUSES = ("kept", "rejected", "failed")
 TIMINGS = frozenset({"committed_at", "stage_seconds"})
-"""Columns of the ledger that are not part of a source's content: two runs with equal results differ in them."""
+"""Columns of the ledger in which two runs with equal results differ."""
 
 NOTHING = token_of([])
 """The token of a source without rows in a table."""
@@ -26,7 +26,7 @@ def validated(
     utterances: Iterable[Mapping[str, Any]] | pa.Table,
     rejects: Iterable[Mapping[str, Any]],
 ) -> dict[str, pa.Table]:
-    """The rows of one source, by table, after all checks; `committed_at` is set to now.
+    """Check the rows of one source and return them by table, with `committed_at` set to now.
 
     Args:
         source: A row of the ledger without `committed_at`.
@@ -34,8 +34,8 @@ def validated(
         rejects: Its rejects.
 
     Raises:
-        CorpusError: A row does not fit its schema, belongs to another source or recipe, occurs twice, or the counts
-            in the ledger are not those of the rows.
+        CorpusError: A row does not fit its schema, belongs to another source or recipe, occurs
+            twice, or the counts in the ledger are not those of the rows.
     """
     if "committed_at" in source:
         raise CorpusError("sources: committed_at is set by the commit; leave it out")
@@ -53,7 +53,10 @@ def validated(
 
 
 def tokens_of(tables: Mapping[str, pa.Table]) -> dict[str, int]:
-    """The token of each table's rows; the ledger's also covers the other two tables, and leaves out the timings."""
+    """Compute the token of each table's rows.
+
+    The ledger's token leaves out the timings and covers the tokens of the other two tables.
+    """
     rejects, utterances = content_token(tables["rejects"]), content_token(tables["utterances"])
     ledger = tables["sources"].drop_columns(list(TIMINGS))
     return {"rejects": rejects, "utterances": utterances, "sources": content_token(ledger, rejects, utterances)}

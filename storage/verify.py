@@ -1,8 +1,9 @@
-"""Verify a corpus: its logs, its shards, its audio, and that every committed row is there once and unaltered.
+"""Verify a corpus: logs, shards and audio, and that each committed row is there once, unaltered.
 
-The log of each table has a token of each source's rows, made of their content (`Corpus.commit_source`). `verify`
-computes the token again from the shards, so it detects rows that were lost, doubled or altered, by any program. It
-keeps in memory the ledger, a few numbers per source, and the row digests of the sources of one shard.
+The log of each table has a token of each source's rows, made of their content
+(`Corpus.commit_source`). `verify` computes the token again from the shards, so it detects rows that
+were lost, doubled or altered, by any program. It keeps in memory the ledger, a few numbers per
+source, and the row digests of the sources of one shard.
 """
 
 from collections import Counter, defaultdict
@@ -57,7 +58,7 @@ class Report:
     shards: int = 0
 
     def damaged_sources(self) -> list[str]:
-        """The sources to build again."""
+        """Return the sources to build again."""
         return sorted({source_id for problem in self.problems for source_id in problem.sources})
 
 
@@ -67,8 +68,9 @@ def verify(corpus: Corpus, *, audio: bool = True) -> Report:
     Run it while no worker is writing: a source that is just being committed is half there.
 
     Args:
-        audio: Also decode every clip, which takes most of the time. Without it, clips are still compared with what
-            was committed.
+        corpus: The corpus to check.
+        audio: Also decode every clip, which takes most of the time. Without it, clips are still
+            compared with what was committed.
 
     Raises:
         CorpusError: There is no corpus.

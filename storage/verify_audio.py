@@ -1,4 +1,4 @@
-"""Check that the clip of an utterance is a complete FLAC file with the rate and the length that its row gives."""
+"""Checks that a clip is a complete FLAC file of the rate and length in its row."""
 
 import hashlib
 import io
@@ -6,14 +6,15 @@ import io
 import numpy as np
 import soundfile
 
-# The MD5 of the samples in a FLAC file: the end of STREAMINFO, which comes first (RFC 9639, section 8.2).
+# The MD5 of the samples in a FLAC file: the end of STREAMINFO, which comes first (RFC 9639, section
+# 8.2).
 _MD5 = slice(26, 42)
 _BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _SLACK = 0.02  # seconds: a turn may end between two samples, or at the end of the file
 
 
 def audio_problem(data: bytes | None, *, sample_rate: int, duration: float) -> str | None:
-    """The fault of an utterance's clip, as the end of a sentence about it; None for a sound one.
+    """Describe the fault of a clip, as the end of a sentence about it; None for a sound one.
 
     Args:
         data: The FLAC file.
@@ -40,7 +41,7 @@ def audio_problem(data: bytes | None, *, sample_rate: int, duration: float) -> s
 
 
 def _md5(samples: np.ndarray, *, bits: int) -> bytes:
-    """The MD5 of (samples, channels) int32 with left-aligned values, as FLAC computes it."""
+    """Compute the MD5 of (samples, channels) int32 with left-aligned values as FLAC does."""
     whole = (samples >> (32 - bits)).astype("<i4")
     packed = whole.view(np.uint8).reshape(-1, 4)[:, : bits // 8]
     return hashlib.md5(packed.tobytes(), usedforsecurity=False).digest()

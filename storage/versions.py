@@ -23,7 +23,8 @@ class CorpusVersion:
 
     Attributes:
         location: Location of the corpus.
-        table: Id of its Delta table of utterances. A corpus that was deleted and built again has another id.
+        table: Id of its Delta table of utterances. A corpus that was deleted and built again has
+            another id.
         version: Version of the utterances.
     """
 
@@ -50,7 +51,8 @@ class CorpusVersion:
         """Yield utterance id and FLAC file of each of these utterances, in the order of storage.
 
         Raises:
-            CorpusError: The version has no such utterance, or its shards are gone (vacuum) or damaged.
+            CorpusError: The version has no such utterance, or its shards are gone (vacuum) or
+                damaged.
         """
         for start in range(0, len(utterance_ids), _IDS_AT_A_TIME):
             missing = set(utterance_ids[start : start + _IDS_AT_A_TIME])

@@ -1,4 +1,4 @@
-"""Work files: the output of each stage, at a path derived from everything that the output depends on.
+"""Work files: the output of each stage, at a path derived from everything it depends on.
 
     {root}/{stage}/{key[:2]}/{key}/     the files of one output, and manifest.json
     {root}/.partial/                    outputs that are being written
@@ -34,8 +34,10 @@ class Step:
 
     Attributes:
         stage: Name of the stage: lower-case letters, digits, "-" and "_".
-        version: Version of the stage's code; increase it when equal inputs would give another output.
-        engine: Engine with the revision of its weights, "name@revision"; empty for a stage without one.
+        version: Version of the stage's code; increase it when equal inputs would give another
+            output.
+        engine: Engine with the revision of its weights, "name@revision"; empty for a stage without
+            one.
         parameters: The settings that the output depends on: JSON values, with strings as keys.
         inputs: Digests of the stage's inputs, in order: keys of earlier steps, or `sha256_file`.
 
@@ -77,7 +79,8 @@ class Step:
 class WorkStore:
     """Work files in a local folder that any number of processes may share.
 
-    The file system must have atomic rename and `flock` on folders: a local disk, a container's volume.
+    The file system must have atomic rename and `flock` on folders: a local disk, a container's
+    volume.
 
     Args:
         root: The folder, created when absent. Files that killed writers left in it are removed.
@@ -90,9 +93,10 @@ class WorkStore:
         self._remove_abandoned()
 
     def folder(self, step: Step) -> Path | None:
-        """The folder of a step's output; None when the output is yet to be computed.
+        """Return the folder of a step's output; None when the output is yet to be computed.
 
-        A damaged output (no manifest, a file missing or of another size) is removed, to be computed again.
+        A damaged output (no manifest, a file missing or of another size) is removed, to be computed
+        again.
         """
         folder = self._place(step)
         if not os.path.lexists(folder):  # a dangling link would block an output, too
@@ -111,10 +115,10 @@ class WorkStore:
 
     @contextmanager
     def write(self, step: Step) -> Iterator[Path]:
-        """A new folder for a step's output, which is published when the block ends well.
+        """Yield a new folder for a step's output, which is published when the block ends well.
 
-        When the block raises, the folder is removed. When another writer was first, its output stays and this one is
-        discarded: equal steps have equal outputs.
+        When the block raises, the folder is removed. When another writer was first, its output
+        stays and this one is discarded: equal steps have equal outputs.
         """
         with self._partial_folder() as folder:
             yield folder
@@ -122,13 +126,13 @@ class WorkStore:
             self._publish(folder, step)
 
     def manifest(self, step: Step) -> dict[str, Any] | None:
-        """The step, and relative path -> size and SHA-256 of each file of its output; None without an output."""
+        """Return the step and the size and SHA-256 of each output file; None without an output."""
         folder = self.folder(step)
         return None if folder is None else json.loads((folder / MANIFEST).read_text())
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A temporary folder on the store's disk."""
+        """Yield a temporary folder on the store's disk."""
         with self._partial_folder() as folder:
             yield folder
 
@@ -142,8 +146,9 @@ class WorkStore:
             try:
                 folder.rename(place)
             except OSError:
-                # A folder with files cannot be replaced by a rename: another writer was first. If its output is
-                # damaged, the check above removes it. Otherwise the error is about this writer's folder.
+                # A folder with files cannot be replaced by a rename: another writer was first. If
+                # its output is damaged, the check above removes it. Otherwise the error is about
+                # this writer's folder.
                 if not place.exists():
                     raise
             else:
@@ -171,8 +176,8 @@ class WorkStore:
                 os.close(lock)
 
     def _remove_abandoned(self) -> None:
-        # The kernel drops a writer's lock with the writer. Unlike a process id or an age, that is reliable, also
-        # between containers.
+        # The kernel drops a writer's lock with the writer. Unlike a process id or an age, that is
+        # reliable, also between containers.
         for folder in self._partial.iterdir():
             lock = try_lock(folder)
             if lock is not None:

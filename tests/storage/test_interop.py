@@ -96,9 +96,9 @@ def test_an_export_is_whole_or_not_there(
     filled: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export: Any
 ) -> None:
     (tmp_path / "mine").mkdir()
-    with pytest.raises(CorpusError, match="exists: name a new folder"):
+    with pytest.raises(CorpusError, match="exists: give a new folder"):
         export(filled, tmp_path / "mine")
-    with pytest.raises(CorpusError, match="no utterance to export"):
+    with pytest.raises(CorpusError, match="no utterances to export"):
         export(Corpus.open(tmp_path / "empty", create=True), tmp_path / "none")
 
     def fail(corpus: Corpus) -> Any:

@@ -138,7 +138,7 @@ def test_datasets_knows_the_audio_of_an_export(exported, given, cache):
 
 
 def test_an_export_does_not_overwrite(filled, exported):
-    with pytest.raises(CorpusError, match="exists: name a new folder"):
+    with pytest.raises(CorpusError, match="exists: give a new folder"):
         export(filled, exported, title="Test", settings={}, threshold=None)
 
 
@@ -153,6 +153,6 @@ def test_a_failed_export_leaves_nothing(filled, tmp_path, monkeypatch):
 
 
 def test_there_must_be_something_to_export(corpus, tmp_path):
-    with pytest.raises(CorpusError, match="no utterance to export"):
+    with pytest.raises(CorpusError, match="no utterances to export"):
         export(corpus, tmp_path / "clean", title="Test", settings={}, threshold=None)
     assert verify(corpus).problems == []
