@@ -25,7 +25,7 @@ from storage.verify import verify
 
 SETTINGS = {
     "batch_episodes": 3,
-    "download": {"socket_timeout": 3, "parallel": 2, "private_addresses": True},
+    "download": {"limits": {"socket_timeout": 3, "parallel": 2}, "private_addresses": True},
 }
 """Small batches, so that there is work to lose between them."""
 RANDOM_KILLS = (10.0, 40.0)

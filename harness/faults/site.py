@@ -1,6 +1,5 @@
 """The site that the videos come from: a feed of short episodes, over connections that can break."""
 
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from fsclap.audio import ffmpeg_binary
-from harness.faults.stand import ROOT
+from harness.samples import cut, sample_episodes
 
 LENGTH = 25.0
 """Seconds of an episode."""
@@ -58,14 +56,12 @@ def site(folder: Path) -> Iterator[Site]:
 
 
 def episodes(folder: Path) -> dict[str, bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    found = {}
-    for number, media in enumerate(sorted((ROOT / "samples").glob("*/*.mp4"))):
+    files = {}
+    for number, episode in enumerate(sample_episodes()):
         name = f"e{number:02d}.mp4"
-        command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-y", "-i", str(media), "-t", str(LENGTH), "-vn"]
-        subprocess.run([*command, str(folder / name)], check=True)
-        found[name] = (folder / name).read_bytes()
-    return {**found, "e90.mp4": b"This is no video.\n" * 100, "e91.mp4": found["e01.mp4"]}
+        media = cut(episode, folder / name, start=0, seconds=LENGTH, picture=False)
+        files[name] = media.read_bytes()
+    return {**files, "e90.mp4": b"This is no video.\n" * 100, "e91.mp4": files["e01.mp4"]}
 
 
 class _Handler(BaseHTTPRequestHandler):

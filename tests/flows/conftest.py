@@ -1,38 +1,22 @@
-"""A real Prefect server for the flow tests, with the limits that the tasks need, and short real recordings."""
+"""Copies of what the session built, for tests that change it."""
 
-import asyncio
-import subprocess
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
 
-from deployments.bootstrap import bootstrap
-from fsclap.audio import ffmpeg_binary
-
-SAMPLES = Path(__file__).parents[2] / "samples"
+from tests.flows.built import Built
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # The harness isolates the database but not the results, so a task could be Cached from an earlier session.
-    results = tmp_path_factory.mktemp("results")
-    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results}), prefect_test_harness(server_startup_timeout=120):
-        asyncio.run(_bootstrap())
-        yield
-
-
-async def _bootstrap() -> None:
-    async with get_client() as client:
-        await bootstrap(client)
-
-
-def cut(episode: str, destination: Path, *, start: float, seconds: float) -> Path:
-    """A stretch of a sample episode as an mp4 file of its own."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-y", "-ss", str(start), "-i", str(SAMPLES / episode)]
-    subprocess.run([*command, "-t", str(seconds), str(destination)], check=True)
-    return destination
+@pytest.fixture
+def built(built_corpus: Built, tmp_path: Path) -> Iterator[Built]:
+    """A copy of the corpus and its work files; the feed lists what it listed before when the test is over."""
+    shutil.copytree(built_corpus.corpus, tmp_path / "corpus")
+    shutil.copytree(built_corpus.work, tmp_path / "work")
+    shown = dict(built_corpus.shown)
+    built_corpus.requests.clear()
+    yield replace(built_corpus, corpus=str(tmp_path / "corpus"), work=str(tmp_path / "work"))
+    built_corpus.shown.clear()
+    built_corpus.shown.update(shown)

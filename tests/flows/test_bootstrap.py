@@ -11,7 +11,7 @@ from prefect.concurrency.sync import rate_limit
 from deployments.bootstrap import CRASHED, LOST, POOLS, bootstrap, lost_runs
 from tasks.limits import DOWNLOADS, LIMITS, download_slot
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def test_bootstrap_makes_pools_limits_and_automations_once() -> None:
@@ -22,7 +22,7 @@ def test_bootstrap_makes_pools_limits_and_automations_once() -> None:
     assert before["limits"] == {DOWNLOADS: 7}, "a limit changed by hand stays"
 
 
-def test_what_an_earlier_release_made_is_brought_up_to_date() -> None:
+def test_bootstrap_brings_a_server_of_an_earlier_release_up_to_date() -> None:
     old, new = asyncio.run(_upgraded())
     assert old["automations"] != new["automations"]
     assert [name for name, _ in new["automations"]] == sorted([CRASHED, LOST])

@@ -10,17 +10,17 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from tasks import events
 from tasks.events import EventLostError, announce_event
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def test_it_is_in_the_servers_database_when_the_call_returns() -> None:
+def test_an_announced_event_is_in_the_database_when_the_call_returns() -> None:
     announce_event("fsclap.test.announced", name="data/corpus", resource="fsclap.test.corpus", payload={"version": 7})
     (found,) = asyncio.run(_events("fsclap.test.announced"))
     assert found["payload"] == {"version": 7}
     assert found["resource"]["prefect.resource.name"] == "data/corpus"
 
 
-def test_a_server_that_is_not_there_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "PATIENCE", 1.0)
     with socket.socket() as taken:  # bound, and nobody listens
         taken.bind(("127.0.0.1", 0))

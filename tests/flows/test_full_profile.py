@@ -21,9 +21,9 @@ from fsclap.corpus.captioning.grammar import load_grammar
 from fsclap.corpus.settings import BuildSettings, weights_in_use
 from fsclap.weights import LIBRARY, find_weights
 from harness.models.full_profile import write_library
+from harness.samples import cut, sample_episodes
 from storage.corpus import Corpus
 from storage.verify import verify
-from tests.flows.conftest import cut
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -63,10 +63,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def built(library: Path, prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("full")
-    episodes = sorted((ROOT / "samples").glob("*/*.mp4"))
+    episodes = sample_episodes()
     for number, episode in enumerate((episodes[0], episodes[-1]), start=1):
-        path = folder / "series" / f"e{number:02d}.mp4"
-        cut(episode.relative_to(ROOT / "samples").as_posix(), path, start=0, seconds=20)
+        cut(episode, folder / "series" / f"e{number:02d}.mp4", start=0, seconds=20)
     made = Built(str(folder / "corpus"), str(folder / "work"), folder / "series")
     assert made.build().is_completed()
     return made

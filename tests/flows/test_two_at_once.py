@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL
 
+from harness.samples import cut, sample_episodes
 from storage.build_record import read_build
 from storage.corpus import Corpus
 from storage.verify import verify
-from tests.flows.conftest import SAMPLES, cut
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -31,7 +31,7 @@ refresh_corpus(sys.argv[1])
 
 
 def test_every_source_is_there_once(tmp_path: Path) -> None:
-    episodes = sorted(path.relative_to(SAMPLES).as_posix() for path in SAMPLES.glob("*/*.mp4"))[:4]
+    episodes = sample_episodes()[:4]
     one, two = tmp_path / "one", tmp_path / "two"
     files = [
         cut(episode, one / f"e{number}.mp4", start=0, seconds=12) for number, episode in enumerate(episodes, start=1)

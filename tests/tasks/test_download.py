@@ -1,38 +1,40 @@
-"""Settings of how media are fetched are not part of what a row says."""
+"""How media are fetched is no part of what a row depends on; which track is fetched is."""
 
 from pathlib import Path
 
 import pytest
 
-from fsclap.corpus.download import DownloadSettings, Episode
+from fsclap.corpus.download import Episode
 from fsclap.corpus.settings import BuildSettings
 from storage.work import WorkStore
 from tasks.batches import Item
+from tasks.declared import Plan, declare
 from tasks.download import download_stage
-from tasks.plan import recipe
 
 EPISODE = Episode("0" * 16, "http://example.org/a.mp4", "series", "a", "A")
 
 
+def plan(**download: object) -> Plan:
+    return declare(BuildSettings.model_validate({"download": download}))
+
+
 @pytest.mark.parametrize(
-    "other",
+    "changed",
     [
         {"private_addresses": True},
         {"cookies": "cookies.txt"},
-        {"max_episodes": 5},
-        {"max_megabytes": 5},
-        {"timeout": 5},
+        {"limits": {"max_episodes": 5}},
+        {"limits": {"max_megabytes": 5}},
+        {"limits": {"timeout": 5}},
     ],
 )
-def test_how_media_are_fetched_changes_no_recipe(other: dict[str, object], tmp_path: Path) -> None:
-    usual = BuildSettings().resolved()
-    chosen = usual.model_copy(update={"download": DownloadSettings.model_validate(other)})
-    assert recipe(chosen, EPISODE) == recipe(usual, EPISODE)
+def test_how_media_are_fetched_changes_no_recipe(changed: dict[str, object], tmp_path: Path) -> None:
     store, item = WorkStore(str(tmp_path)), Item(episode=EPISODE)
-    assert download_stage(store, chosen).step(item) == download_stage(store, usual).step(item)
+    assert plan(**changed).recipe(EPISODE) == plan().recipe(EPISODE)
+    assert download_stage(store, plan(**changed)).step(item) == download_stage(store, plan()).step(item)
 
 
-def test_which_track_is_fetched_does() -> None:
-    usual = BuildSettings().resolved()
-    chosen = usual.model_copy(update={"download": DownloadSettings(format="worst")})
-    assert recipe(chosen, EPISODE) != recipe(usual, EPISODE)
+def test_another_track_is_another_recipe(tmp_path: Path) -> None:
+    store, item = WorkStore(str(tmp_path)), Item(episode=EPISODE)
+    assert plan(format="worst").recipe(EPISODE) != plan().recipe(EPISODE)
+    assert download_stage(store, plan(format="worst")).step(item) != download_stage(store, plan()).step(item)

@@ -8,6 +8,7 @@ import pytest
 from fsclap.corpus.download import Episode
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal, make_batches
+from tasks.declared import Declared
 from tasks.stages import AT_ONCE, Product, Stage, outcome, pieces, run_stage
 
 
@@ -33,7 +34,8 @@ class Counter:
         self.asked: list[list[str]] = []
 
     def stage(self, **parameters: object) -> Stage:
-        return Stage("diarization", "engine@1", parameters, lambda item: [item.episode.source_id], self.produce)
+        declared = Declared(engine="engine@1", parameters=parameters, version=1)
+        return Stage("diarization", declared, lambda item: [item.episode.source_id], self.produce)
 
     def produce(self, items: list[Item]) -> Iterator[Product | Refusal]:
         self.asked.append([item.episode.name for item in items])

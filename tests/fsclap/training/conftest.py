@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from fsclap.audio import DecodeSettings, decode, encode_flac
+from fsclap.audio import encode_flac
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, SplitSettings, make_split
+from fsclap.media import DecodeSettings, decode
 from fsclap.model.settings import ModelSettings
 from fsclap.training.settings import ComputeSettings, OptimizerSettings, TrainSettings
 from tests.fsclap.conftest import SAMPLES
