@@ -178,15 +178,15 @@ def test_what_is_found_can_be_taken_away(index_folder: Path, tmp_path: Path, cap
 
 
 def test_an_index_is_built_with_the_newest_model_while_none_is_current(
-    corpus_folder: Path, version: CorpusVersion, tmp_path: Path, capsys: Shown
+    small_corpus: Path, version: CorpusVersion, tmp_path: Path, capsys: Shown
 ) -> None:
-    build = ("index", "build", "--corpus", corpus_folder, "--models", tmp_path / "models", "--device", "cpu")
+    build = ("index", "build", "--corpus", small_corpus, "--models", tmp_path / "models", "--device", "cpu")
     assert run(*build, "--index", tmp_path / "index") == 1
     assert "no finished model" in capsys.readouterr().err
     model = make_model(tmp_path / "models" / "newest", version)
     (model / "training.json").write_text("{}")
     assert run(*build, "--index", tmp_path / "index") == 0
-    assert f"40 clips and 25 captions of {corpus_folder}" in capsys.readouterr().out
+    assert f"20 clips and 13 captions of {small_corpus}" in capsys.readouterr().out
     assert run("index", "show", "--index", tmp_path / "index", "--json") == 0
     assert json.loads(capsys.readouterr().out)["model"] == str(model)
 

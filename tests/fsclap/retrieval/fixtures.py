@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from fsclap.audio import DecodeSettings, decode, encode_flac
+from fsclap.audio import encode_flac
 from fsclap.data.splits import Split, SplitSettings
+from fsclap.media import DecodeSettings, decode
 from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
 from fsclap.retrieval.build import build_index
@@ -51,6 +52,14 @@ def corpus_folder(waves: dict[str, np.ndarray], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="session")
+def small_corpus(waves: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 20 of the 40 clips; no test may change it."""
+    folder = tmp_path_factory.mktemp("small-corpus")
+    commit(Corpus.open(folder, create=True), "Crossed Lines", waves["Crossed Lines"])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def version(corpus_folder: Path) -> CorpusVersion:
     return CorpusVersion.open(str(corpus_folder))
 
@@ -62,9 +71,17 @@ def model_folder(version: CorpusVersion, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def index_folder(version: CorpusVersion, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the 40 clips; no test may change it."""
+    """The index of the 40 clips; no test may change it."""
     folder = tmp_path_factory.mktemp("index")
     build_index(folder, model_folder, version, device="cpu", progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_index(small_corpus: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the 20 clips; no test may change it."""
+    folder = tmp_path_factory.mktemp("small-index")
+    build_index(folder, model_folder, CorpusVersion.open(str(small_corpus)), device="cpu", progress=False)
     return folder
 
 

@@ -39,10 +39,15 @@ def build(folder: Path, model: Path, version: CorpusVersion) -> Index:
 
 
 @pytest.fixture
-def own_corpus(tmp_path: Path, waves: dict[str, np.ndarray]) -> Path:
+def own_corpus(small_corpus: Path, tmp_path: Path) -> Path:
     """A corpus of one episode that a test may change."""
-    commit(Corpus.open(tmp_path / "corpus", create=True), "Crossed Lines", waves["Crossed Lines"])
-    return tmp_path / "corpus"
+    return shutil.copytree(small_corpus, tmp_path / "corpus")
+
+
+@pytest.fixture
+def own_index(small_index: Path, tmp_path: Path) -> Path:
+    """The index of `own_corpus`, which a test may change."""
+    return shutil.copytree(small_index, tmp_path / "index")
 
 
 def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, version: CorpusVersion) -> None:
@@ -62,52 +67,50 @@ def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, ver
     assert np.allclose(index.caption_vectors[5], model.embed_text([captions[5]])[0].numpy(), atol=1e-5)
 
 
-def test_an_index_that_is_up_to_date_is_left_alone(own_corpus: Path, model_folder: Path, tmp_path: Path) -> None:
-    first = build(tmp_path / "index", model_folder, listened(own_corpus))
-    again = listened(own_corpus)
-    assert build(tmp_path / "index", model_folder, again).record == first.record
-    assert again.heard == []
+def test_an_index_that_is_up_to_date_is_left_alone(own_corpus: Path, own_index: Path, model_folder: Path) -> None:
+    before = Index.open(own_index).record
+    version = listened(own_corpus)
+    assert build(own_index, model_folder, version).record == before
+    assert version.heard == []
 
 
 def test_only_new_clips_are_embedded(
-    own_corpus: Path, model_folder: Path, waves: dict[str, np.ndarray], tmp_path: Path
+    own_corpus: Path, own_index: Path, index_folder: Path, model_folder: Path, waves: dict[str, np.ndarray]
 ) -> None:
-    first = build(tmp_path / "index", model_folder, listened(own_corpus))
+    before = Index.open(own_index).record
     new = commit(Corpus.open(own_corpus), "Dvě ryby", waves["Dvě ryby"])
     grown = listened(own_corpus)
-    second = build(tmp_path / "index", model_folder, grown)
+    second = build(own_index, model_folder, grown)
     assert sorted(grown.heard) == [f"{new}-{number:05d}" for number in range(CLIPS)]
-    whole = build(tmp_path / "anew", model_folder, CorpusVersion.open(str(own_corpus)))
+    whole = Index.open(index_folder)
     assert second.rows == whole.rows
     assert np.allclose(second.vectors, whole.vectors, atol=1e-6)
     assert second.captions == whole.captions
-    assert second.record.version > first.record.version
-    assert len([path for path in (tmp_path / "index").iterdir() if path.is_dir()]) == 1
+    assert second.record.version > before.version
+    assert len([path for path in own_index.iterdir() if path.is_dir()]) == 1
 
 
-def test_a_clip_that_was_made_anew_is_embedded_anew(
-    own_corpus: Path, model_folder: Path, waves: dict[str, np.ndarray], tmp_path: Path
+def test_a_clip_that_was_made_again_is_embedded_again(
+    own_corpus: Path, own_index: Path, model_folder: Path, waves: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    build(tmp_path / "index", model_folder, listened(own_corpus))
     commit(Corpus.open(own_corpus), "Crossed Lines", waves["Crossed Lines"][::-1].copy(), recipe="recipe-2", clips=5)
     changed = listened(own_corpus)
-    index = build(tmp_path / "index", model_folder, changed)
+    index = build(own_index, model_folder, changed)
     assert len(changed.heard) == len(index.rows) == 5
-    anew = build(tmp_path / "anew", model_folder, CorpusVersion.open(str(own_corpus)))
-    assert np.allclose(index.vectors, anew.vectors, atol=1e-6)
+    fresh = build(tmp_path / "fresh", model_folder, CorpusVersion.open(str(own_corpus)))
+    assert np.allclose(index.vectors, fresh.vectors, atol=1e-6)
 
 
-def test_another_model_embeds_everything(own_corpus: Path, model_folder: Path, tmp_path: Path) -> None:
-    build(tmp_path / "index", model_folder, listened(own_corpus))
+def test_another_model_embeds_everything(own_corpus: Path, own_index: Path, model_folder: Path, tmp_path: Path) -> None:
     version = listened(own_corpus)
     other = make_model(tmp_path / "other", version, seed=1)
-    index = build(tmp_path / "index", other, version)
+    index = build(own_index, other, version)
     assert len(version.heard) == CLIPS
     assert index.record.weights == model_digest(other) != model_digest(model_folder)
 
 
-def test_a_build_that_was_killed_goes_on_where_it_was(
-    own_corpus: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_build_that_was_killed_continues_where_it_stopped(
+    own_corpus: Path, small_index: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fsclap.retrieval.build._CLIPS_AT_A_TIME", 6)
 
@@ -126,11 +129,11 @@ def test_a_build_that_was_killed_goes_on_where_it_was(
     resumed = listened(own_corpus)
     index = build(tmp_path / "index", model_folder, resumed)
     assert len(resumed.heard) == CLIPS - 12
-    assert np.allclose(index.vectors, build(tmp_path / "anew", model_folder, whole).vectors, atol=1e-6)
+    assert np.allclose(index.vectors, Index.open(small_index).vectors, atol=1e-6)
 
 
-def test_a_clip_that_cannot_be_heard_is_left_out_and_named(
-    own_corpus: Path, model_folder: Path, tmp_path: Path
+def test_a_clip_that_cannot_be_decoded_is_left_out_and_named(
+    own_corpus: Path, small_index: Path, model_folder: Path, tmp_path: Path
 ) -> None:
     class Damaged(CorpusVersion):
         def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -144,7 +147,7 @@ def test_a_clip_that_cannot_be_heard_is_left_out_and_named(
     ids = index.rows["utterance_id"].to_pylist()
     assert len(ids) == len(index.vectors) == CLIPS - 1
     assert id_ not in ids
-    expected = build(tmp_path / "anew", model_folder, whole)
+    expected = Index.open(small_index)
     assert np.allclose(index.vectors, np.delete(expected.vectors, 3, axis=0), atol=1e-6)
 
 
@@ -171,10 +174,9 @@ def test_a_folder_without_a_model_is_refused(own_corpus: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("damage", ["record", "vectors", "fewer", "gone"])
 def test_a_damaged_index_is_refused_and_can_be_built_again(
-    damage: str, index_folder: Path, model_folder: Path, version: CorpusVersion, tmp_path: Path
+    damage: str, own_index: Path, model_folder: Path, small_corpus: Path
 ) -> None:
-    folder = tmp_path / "index"
-    shutil.copytree(index_folder, folder)
+    folder = own_index
     place = folder / Index.open(folder).record.build
     if damage == "record":
         (folder / "index.json").write_text(json.dumps({"corpus": "c"}))
@@ -186,4 +188,4 @@ def test_a_damaged_index_is_refused_and_can_be_built_again(
         (place / "rows.arrow").unlink()
     with pytest.raises(SearchError, match=r"damaged.*build"):
         Index.open(folder)
-    assert len(build(folder, model_folder, version).rows) == 2 * CLIPS
+    assert len(build(folder, model_folder, CorpusVersion.open(str(small_corpus))).rows) == CLIPS

@@ -28,13 +28,9 @@ def corpus(corpus_folder: Path, tmp_path: Path) -> Corpus:
 
 
 @pytest.fixture
-def index(corpus: Corpus, model_folder: Path, tmp_path: Path) -> Path:
-    return build(tmp_path / "index", corpus, model_folder)
-
-
-def build(folder: Path, corpus: Corpus, model_folder: Path) -> Path:
-    build_index(folder, model_folder, CorpusVersion.open(str(corpus.folder)), device="cpu", progress=False)
-    return folder
+def index(index_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the index of `corpus`."""
+    return shutil.copytree(index_folder, tmp_path / "index")
 
 
 def page(index: Path, corpus: Corpus) -> FastAPI:
@@ -51,7 +47,7 @@ def test_a_page_shows_what_was_added_while_it_ran(
     with served(page(index, corpus)) as address, httpx.Client(base_url=address) as client:
         assert client.get("/api/corpus").json()["clips"] == 40
         commit(corpus, "Dvě ryby, druhý díl", waves["Dvě ryby"], clips=3)
-        build(index, corpus, model_folder)
+        build_index(index, model_folder, CorpusVersion.open(str(corpus.folder)), device="cpu", progress=False)
         until(lambda: client.get("/api/corpus").json()["clips"] == 43, patience=60, what="the page shows the new clips")
         found = client.get("/api/search", params={"query": "a voice", "where": "series~druhý"}).json()["clips"]
         assert len(found) == 3

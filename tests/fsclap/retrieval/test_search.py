@@ -111,7 +111,8 @@ def test_re_ranking_wants_a_matching_head(searcher: Searcher) -> None:
         searcher.search(QUERY, rerank=5)
 
 
-def test_the_matching_head_orders_the_best(version: CorpusVersion, tmp_path: Path) -> None:
+def test_the_matching_head_orders_the_best(small_corpus: Path, tmp_path: Path) -> None:
+    version = CorpusVersion.open(str(small_corpus))
     model = make_model(tmp_path / "model", version, rerank=True)
     index = build_index(tmp_path / "index", model, version, device="cpu", progress=False)
     searcher = Searcher.open(index.folder, sound=version.audio, device="cpu")
