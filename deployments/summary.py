@@ -1,4 +1,4 @@
-"""What `make run` says in the end: a short table, and what a search finds."""
+"""The summary that `make run` prints: a short table, and the results of a search."""
 
 import json
 import os
@@ -19,7 +19,13 @@ from storage.versions import CorpusVersion
 
 
 def summary(location: str, models: str, followers: list[str]) -> str:
-    """What a corpus holds, what it refused and why, what each stage cost, and the model that came of it."""
+    """Format a table of the corpus, its refusals, the time of each stage and the model.
+
+    Args:
+        location: The corpus.
+        models: Folder of the models.
+        followers: How each flow after the build ended, as "name: state".
+    """
     corpus = Corpus.open(location)
     totals = corpus.totals()
     sources = list(corpus.ledger().values())
@@ -46,7 +52,13 @@ def summary(location: str, models: str, followers: list[str]) -> str:
 
 
 def answers(index: Path, query: str, folder: Path) -> str:
-    """What the index answers to a query: the clips, written to a folder where they can be played, and how to go on."""
+    """Search the index, write the clips to a folder, and format the results and the next commands.
+
+    Args:
+        index: Folder of the index.
+        query: A description of a voice.
+        folder: Folder for the clips; it is replaced.
+    """
     searcher = Searcher.open(index)
     record = searcher.index.record
     sound = CorpusVersion.open(record.corpus, record.version).audio
@@ -57,7 +69,7 @@ def answers(index: Path, query: str, folder: Path) -> str:
         lines += [f"{prompt['rank']:6d}  {prompt['score']:+.3f}  {prompt['caption']}"]
         lines += [f"                {(folder / prompt['audio']).resolve()}"]
     if ModelStore.open(Path(record.model).parent).promoted() is None:
-        lines.append("        No model beat chance on a corpus this small: the order of these clips means little.")
+        lines.append("        No model beat chance on a corpus this small, so the order of these clips means little.")
     page = f"http://127.0.0.1:{PORT}/?{urlencode({'query': query})}"
     lines += ["", 'search yourself  .venv/bin/fsclap search "a weary voice, speaking slowly" --top 5']
     lines += [f"search page      .venv/bin/fsclap app, then {page}"]
@@ -65,16 +77,16 @@ def answers(index: Path, query: str, folder: Path) -> str:
 
 
 def evaluation_of(models: str, corpus: str, version: int) -> Path | None:
-    """The newest evaluation on a corpus version, as its folder; None when there is none."""
-    found = Path(models).glob(f"*/evaluation/{Path(corpus).name}-v{version}/{FILE}")
-    newest = max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    """Return the folder of the newest evaluation on a corpus version; None if there is none."""
+    files = Path(models).glob(f"*/evaluation/{Path(corpus).name}-v{version}/{FILE}")
+    newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
     return newest.parent if newest else None
 
 
 def model_rows(models: str, folder: Path | None) -> list[tuple[str, str]]:
-    """The model that was evaluated in a folder: whether it is the current one, its figures, its report."""
+    """Format the rows of an evaluated model: whether it is current, its figures, its report."""
     if folder is None:
-        return [("model", "none was evaluated on this version")]
+        return [("model", "no model was evaluated on this version")]
     evaluation = Evaluation.load(folder / FILE)
     current = ModelStore.open(models).promoted()
     state = "the current one" if current and current.model == Path(evaluation.model).name else "not the current one"
@@ -83,7 +95,7 @@ def model_rows(models: str, folder: Path | None) -> list[tuple[str, str]]:
     if row is None:
         rows.append(("figures", "none: the model leaks" if evaluation.leak.leaks else "none"))
     else:
-        at = f"of {row.pool} clips of speakers never heard, mean of both directions"
+        at = f"of {row.pool} clips of speakers not in training, mean of both directions"
         for name in ("mAP@10", "R@10"):
             rows.append((name, f"{interval(row.metrics[name])}, chance {percent(row.chance[name])}, {at}"))
     return [*rows, ("report", (folder / PAGE).resolve().as_uri())]

@@ -1,4 +1,4 @@
-"""Tasks of the evaluation flow: the report, what people see of it, and which model is the current one."""
+"""Tasks of the evaluation flow: the report, and which model is the current one."""
 
 import datetime
 import logging
@@ -47,7 +47,7 @@ class EvaluatedModel(BaseModel):
 
 @task(task_run_name="evaluate {model} on {corpus}", cache_policy=NO_CACHE)
 def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> EvaluatedModel:
-    """Run the leak probe and the protocol on the test part, add people's judgements, write the report."""
+    """Run the leak probe and the test part, add people's judgements, write the report."""
     from fsclap.data.splits import Split
     from fsclap.evaluation.judged import judge_model
     from fsclap.evaluation.report import clips_needed, write_report
@@ -81,7 +81,7 @@ def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> E
 
 @task(task_run_name="promote {evaluated.model}?", cache_policy=NO_CACHE)
 def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
-    """Make the model the current one if it is better than the current one, and keep the decision."""
+    """Promote the model if it is better than the current one, and keep the decision."""
     from fsclap.data.splits import Split
     from fsclap.evaluation import promotion
 
@@ -104,7 +104,7 @@ def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
 
 @task(task_run_name="show the evaluation of {evaluated.model}", cache_policy=NO_CACHE)
 def show_evaluation(evaluated: EvaluatedModel) -> None:
-    """Show the headline with the map, the metrics as a table, and a link to the report, as artifacts."""
+    """Show the headline with the map, the metrics, and a link to the report."""
     from fsclap.evaluation.results import FILE, Evaluation
 
     report = Path(evaluated.report).resolve()

@@ -1,4 +1,4 @@
-"""Tasks of the training flow: where the model goes, what it is trained on, what people see of it."""
+"""Tasks of the training flow: where the model goes, and what people see of it."""
 
 import logging
 from pathlib import Path
@@ -113,7 +113,7 @@ def show_too_small(corpus: str, refusal: TooFewClips) -> None:
 
 
 def announce_trained(trained: TrainedModel) -> bool:
-    """Emit the event that starts the evaluation, unless there is one of this corpus version already."""
+    """Emit the event that starts the evaluation, unless this version was evaluated."""
     if report_folder(trained.model, trained.corpus, trained.version).joinpath(FILE).is_file():
         log.info("%s was evaluated before: no event", trained.model)
         return False
@@ -150,7 +150,7 @@ def open_clips(corpus: Corpus, version: int, work: str) -> "ClipStore":
 
 
 def _split(clips: "ClipStore", folder: Path, store: ModelStore, settings: TrainSettings) -> "Split":
-    """Reuse an interrupted run's split; otherwise a new one that keeps each clip and voice on its side."""
+    """Reuse an interrupted run's split; otherwise keep each clip and voice on its side."""
     from fsclap.data.splits import Split, make_split
 
     if (folder / "split.json").is_file():
@@ -161,7 +161,7 @@ def _split(clips: "ClipStore", folder: Path, store: ModelStore, settings: TrainS
 
 
 def _table_id(corpus: Corpus) -> str:
-    """Identify the corpus: one deleted and rebuilt in the same place repeats its version numbers."""
+    """Identify the corpus: a rebuilt one in the same place repeats version numbers."""
     return str(DeltaTable(corpus.uri("utterances")).metadata().id)
 
 

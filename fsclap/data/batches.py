@@ -1,4 +1,4 @@
-"""From clips to batches: the same batches in the same order, whatever the number of workers and devices."""
+"""From clips to batches: the same, in the same order, for any number of workers and devices."""
 
 import logging
 import multiprocessing.util
@@ -23,13 +23,15 @@ from fsclap.model.tokens import Tokens, pad
 log = logging.getLogger(__name__)
 
 MEGA_BATCH = 4
-"""Batches whose clips are sorted by length together. With more of them there is less padding, but the
-same clips meet again and again; with the whole corpus, every epoch would have the same batches."""
+"""Batches whose clips are sorted by length together. With more of them there is less padding, but
+the same clips meet again and again; with the whole corpus, every epoch would have the same
+batches."""
 LEAST = 2
 """Pairs in the smallest batch: one pair has nothing to contrast with."""
 
 
-# Not a dataclass: Lightning Fabric looks into those and would cast the features to half precision before the model.
+# Not a dataclass: Lightning Fabric looks into those and would cast the features to half precision
+# before the model.
 class Batch:
     """Pairs, row i of the audio with row i of the text.
 
@@ -90,7 +92,7 @@ class Pairs(Dataset[Item]):
         return len(self.ids)
 
     def __getitem__(self, at: tuple[int | None, int]) -> Item:
-        """Return the pair at (epoch, position), cropped at random; without an epoch, to the middle."""
+        """Return the pair at (epoch, position), cropped at random; epoch None: to the middle."""
         epoch, position = at
         audio = self._cropped(self.audio[position], epoch, position)
         return audio, self.text[position], int(self.groups[position]), position
@@ -116,7 +118,7 @@ def load_pairs(
     cached: Literal["frozen", "all"] = "frozen",
     progress: bool = True,
 ) -> Pairs:
-    """Load the pairs of these utterances, in order. Clips that cannot be used are left out and logged.
+    """Load the pairs of these utterances, in order; unusable clips are left out and logged.
 
     Args:
         store: Clips of the corpus version.
@@ -166,8 +168,8 @@ def epoch_batches(lengths: np.ndarray, size: int, *, seed: int, epoch: int, mult
         size: Most pairs per batch. A batch with nothing to contrast is left out.
         seed: Seed of the order.
         epoch: Number of the epoch, from 0; each has another order.
-        multiple: Every batch is a multiple of this, which divides `size`. At most `multiple` - 1 pairs
-            sit out an epoch.
+        multiple: Every batch is a multiple of this, which divides `size`. At most `multiple` - 1
+            pairs sit out an epoch.
     """
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(len(lengths))
@@ -216,7 +218,8 @@ def batches_of(
 def _leave_at_once(_: int) -> None:
     """Make a worker exit without the exit handlers of its parent's threads, such as a scheduler's.
 
-    They fail in a fork, and the worker would seem to have died. Queues are flushed before (priority -5).
+    They fail in a fork, and the worker would seem to have died. Queues are flushed before (priority
+    -5).
     """
     multiprocessing.util.Finalize(None, os._exit, args=(0,), exitpriority=-100)
 
@@ -225,8 +228,8 @@ def _leave_at_once(_: int) -> None:
 def embed(model: FSCLAP, pairs: Pairs, *, batch: int = 256, workers: int | None = None) -> Embeddings:
     """Embed every pair, cropped to the middle.
 
-    A model with fusion="paired" fuses each clip with its own caption here, so its embeddings say nothing
-    about retrieval.
+    A model with fusion="paired" fuses each clip with its own caption here, so its embeddings say
+    nothing about retrieval.
 
     Returns:
         (pairs, embedding) float32 each, on the CPU, in the order of `pairs`.

@@ -1,8 +1,8 @@
 """A corpus version on local disk, for fast reads of any clip, in any order and from any process.
 
 A Delta table is read in batches, while a trainer needs clip 4711, then clip 12. `ClipStore.create`
-copies the rows once into an Arrow file that is mapped into memory, and decodes every clip on the way:
-unreadable clips are known before training starts.
+copies the rows once into an Arrow file that is mapped into memory, and decodes every clip on the
+way: unreadable clips are known before training starts.
 """
 
 import functools
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 
 FILE = "clips.arrow"
 KEPT_VERSIONS = 2
-"""Versions of a corpus whose clips are kept: the newest, and one that an evaluation may still read."""
+"""Versions of a corpus to keep: the newest, and one that an evaluation may still read."""
 MIN_CLIP: Seconds = 0.1
-"""Shorter clips are refused: they have no style to describe, and an encoder's frame is up to 80 ms."""
+"""Shorter clips are refused: they have no style, and an encoder's frame is up to 80 ms."""
 MISSING: Seconds = 0.1
 """A clip that ends this much earlier than its row says was cut off."""
 _ROWS_AT_A_TIME = 256
@@ -58,7 +58,7 @@ class CorruptClip(ValueError):  # noqa: N818 (an outcome, as `Refused` is)
 
 @dataclass(frozen=True)
 class ClipStore:
-    """The clips of one corpus version. Can be pickled: each process maps the file on its first read."""
+    """The clips of one corpus version. Can be pickled: each process maps the file when it reads."""
 
     folder: Path
 
@@ -72,7 +72,8 @@ class ClipStore:
         Args:
             folder: Folder of the copy.
             batches: Rows with at least `utterance_id`, `caption` and `audio`; not read if the copy
-                exists. A clip that cannot be trained on is copied, and marked in the column `defect`.
+                exists. A clip that cannot be trained on is copied, and marked in the column
+                `defect`.
             key: Identity of the rows: the location and version of the corpus.
             progress: Show a bar.
 
@@ -147,7 +148,7 @@ class ClipStore:
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """All columns of the corpus but `audio`, plus `audio_sha256`, and `defect`: why a clip is unusable."""
+        """All columns but `audio`, plus `audio_sha256` and `defect`, why a clip is unusable."""
         return self._rows.drop_columns(["audio"])
 
     @functools.cached_property
@@ -192,7 +193,8 @@ class ClipStore:
         """Decode a clip to (samples,) float32 at `sample_rate`.
 
         Raises:
-            CorruptClip: It cannot be decoded, is shorter than MIN_CLIP, or has NaN or infinite samples.
+            CorruptClip: It cannot be decoded, is shorter than MIN_CLIP, or has NaN or infinite
+                samples.
         """
         if defect := self.defect(row):
             raise defect
@@ -216,7 +218,8 @@ def decode_clip(flac: Any, sample_rate: Hertz) -> np.ndarray:
         (samples,) float32 at `sample_rate`.
 
     Raises:
-        ValueError: The clip can't be decoded, is shorter than MIN_CLIP, or has samples that are not finite.
+        ValueError: The clip can't be decoded, is shorter than MIN_CLIP, or has samples that are not
+            finite.
     """
     wave, rate = _sound(flac, None)
     return resample(wave, rate, sample_rate)
@@ -245,7 +248,7 @@ def _copy(file: Path, batches: Iterable[pa.RecordBatch], *, key: str, progress: 
 
 
 def _examined(batch: pa.RecordBatch, pool: ThreadPoolExecutor) -> pa.RecordBatch:
-    """The rows with their audio as bytes, its digest, and why a clip is unusable."""
+    """Add the digest of the audio, and why a clip is unusable."""
     audio = [row["bytes"] if row is not None else None for row in batch["audio"].to_pylist()]
     captions = batch["caption"].to_pylist()
     durations = batch["duration"].to_pylist() if "duration" in batch.schema.names else [None] * len(batch)

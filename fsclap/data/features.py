@@ -3,8 +3,8 @@
     {folder}/{revision}/part-*.arrow    key: SHA-256 of the audio or the caption;
                                         values: float16, mapped into memory
 
-A new version of the corpus only adds the features of its new clips. Parts are written aside, renamed
-into place and never changed, so readers need no lock.
+A new version of the corpus only adds the features of its new clips. Parts are written aside,
+renamed into place and never changed, so readers need no lock.
 """
 
 import functools
@@ -102,11 +102,12 @@ class FeatureCache:
         return np.array([counts[part][row] for part, row in map(self._places.__getitem__, keys)], dtype=np.int64)
 
     def fill(self, keys: Sequence[str], compute: Callable[[list[int]], Iterable[tuple[int, np.ndarray]]]) -> None:
-        """Compute missing features once: another process that needs the same waits, and then reads them.
+        """Compute missing features once; another process that needs the same waits.
 
         Args:
             keys: Keys, possibly repeated.
-            compute: From positions in `keys` to (position, (frames, dim) array); may leave some out.
+            compute: From positions in `keys` to (position, (frames, dim) array); may leave some
+                out.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._read_again()

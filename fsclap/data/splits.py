@@ -21,7 +21,7 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 """From the least to the most protected."""
 MIN_WORDS = 4
-"""Transcripts with fewer words, such as "Yes.", may be in several parts: they identify no recording."""
+"""Transcripts of fewer words, such as "Yes.", may be in several parts."""
 
 _MOVED = "voice moved: "
 
@@ -93,7 +93,7 @@ class Split(BaseModel):
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
     def nearest_training_speaker(self, part: Part) -> float | None:
-        """Return the highest cosine between the mean embeddings of a speaker of `part` and one of training.
+        """Return the highest cosine between mean embeddings of `part` and of training.
 
         None for a corpus without speaker embeddings.
         """
@@ -118,23 +118,25 @@ class Split(BaseModel):
 def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None = None) -> Split:
     """Split a corpus by voice, or by series, so that no text or recording is in two parts.
 
-    By voice: speaker labels are local to an episode, so speakers with similar mean embeddings count as
-    one voice, and a voice is in one part as a whole. By series (`validation_series`, `test_series`): the
-    part consists of the clips of these series; other clips of a voice in them are removed.
+    By voice: speaker labels are local to an episode, so speakers with similar mean embeddings count
+    as one voice, and a voice is in one part as a whole. By series (`validation_series`,
+    `test_series`): the part consists of the clips of these series; other clips of a voice in them
+    are removed.
 
     By text: a clip is removed from training if a clip of validation or test has the same caption,
     transcript (of MIN_WORDS or more) or recording; and from validation if one of test has.
 
-    With `earlier`, the split of another version of the corpus, what was drawn stays: a voice is in the
-    part its utterances and speakers were in, and only new voices are drawn. If new clips join two voices
-    of different parts into one, it takes the most protected part (test, then validation), and its clips
-    from another part are removed for good: an earlier model knows them, so they must not measure it, and
-    they share a voice with clips that do, so no model may train on them.
+    With `earlier`, the split of another version of the corpus, what was drawn stays: a voice is in
+    the part its utterances and speakers were in, and only new voices are drawn. If new clips join
+    two voices of different parts into one, it takes the most protected part (test, then
+    validation), and its clips from another part are removed for good: an earlier model knows them,
+    so they must not measure it, and they share a voice with clips that do, so no model may train on
+    them.
 
     Args:
-        table: `utterance_id`, `series`, `speaker`, `caption`, `text`, `speaker_embedding` of each clip.
-            With `audio_sha256`, equal recordings are found; with `defect` (`ClipStore.table` has both),
-            unreadable clips are removed.
+        table: `utterance_id`, `series`, `speaker`, `caption`, `text`, `speaker_embedding` of each
+            clip. With `audio_sha256`, equal recordings are found; with `defect` (`ClipStore.table`
+            has both), unreadable clips are removed.
         settings: Shares, seed and limits.
         earlier: Split that voices and clips keep their part of.
 
@@ -197,8 +199,8 @@ def _voices(speakers: dict[str, np.ndarray | None], settings: SplitSettings) -> 
     """Speaker -> number of its voice; each speaker without an embedding is a separate voice.
 
     Voices are not the persons of `fsclap.corpus.linking`: linking must not join two people, while a
-    split must not separate one, since a voice in two parts is a leak. So the threshold is lower, series
-    are compared with each other, and two labels of one episode may be one voice.
+    split must not separate one, since a voice in two parts is a leak. So the threshold is lower,
+    series are compared with each other, and two labels of one episode may be one voice.
     """
     embedded = {speaker: vector for speaker, vector in sorted(speakers.items()) if vector is not None}
     voices: dict[str, int] = {}
@@ -254,7 +256,7 @@ def _parts(
 
 
 def _before(earlier: Split | None) -> dict[str, Part]:
-    """Utterance and speaker -> the part it was in. Both fit in one dict: only speakers have slashes."""
+    """Utterance and speaker -> the part it was in; speakers have slashes, utterances none."""
     if earlier is None:
         return {}
     by_id = {id_: part for part in PARTS for id_ in earlier.ids(part)}
@@ -272,7 +274,7 @@ def _most_protected(wishes: Iterable[tuple[int, Part | None]]) -> dict[int, Part
 def _draw(
     sizes: Counter[int], kept: dict[int, Part], settled: Set[int], parts: list[Part], settings: SplitSettings
 ) -> dict[int, Part]:
-    """Give the largest voices first, each to the part that lacks most; then fill parts below the minimum."""
+    """Give the largest voices first, each to the part that lacks most; then fill up parts."""
     rng = np.random.default_rng(settings.seed)
     jitter = {voice: rng.uniform(0.5, 1) for voice in sorted(sizes)}
     order = sorted(sizes.keys() - settled, key=lambda voice: -sizes[voice] * jitter[voice])
@@ -311,7 +313,7 @@ def _out_of_place(
     parts: dict[int, Part],
     earlier: Split | None,
 ) -> dict[str, str]:
-    """Clips that cannot be in their voice's part: of another series, or known to an earlier model."""
+    """Clips that cannot be in their voice's part: of another series, or known before."""
     by_series = {voices[clip.speaker] for clip in clips if explicit[clip.series] is not None}
     before = {} if earlier is None else {id_: part for part in PARTS for id_ in earlier.ids(part)}
     gone = {} if earlier is None else {i: why for i, why in earlier.removed.items() if why.startswith(_MOVED)}

@@ -1,18 +1,18 @@
-"""How far embeddings have collapsed, in figures: what Fig. 2 of the paper shows as a drawing."""
+"""How far embeddings have collapsed, in numbers; Fig. 2 of the paper shows it as a drawing."""
 
 import numpy as np
 
 from fsclap.evaluation.results import Alignment, Collapse
 
 AT_A_TIME = 2**22
-"""Cosines held at once: 16 MiB in float32."""
+"""Cosines computed at once: 16 MiB in float32."""
 
 
 def collapse(embeddings: np.ndarray) -> Collapse:
-    """Spread of one modality's embeddings; `Collapse` says what each figure means.
+    """Measure the spread of one modality's embeddings; `Collapse` explains each figure.
 
-    The effective rank is of the matrix as it is, its mean not taken away, so that embeddings that all point one way
-    have rank 1.
+    The effective rank is that of the uncentred matrix, so embeddings that all point one way have
+    rank 1.
 
     Args:
         embeddings: (N, E) rows of unit norm, N >= 2.
@@ -22,7 +22,7 @@ def collapse(embeddings: np.ndarray) -> Collapse:
     """
     rows = _units(embeddings, "embeddings")
     if len(rows) < 2:
-        raise ValueError("the spread of embeddings needs at least two of them, got one")
+        raise ValueError("the spread of embeddings needs at least two rows, got one")
     total = rows.sum(axis=0)
     pairs = len(rows) * (len(rows) - 1)
     return Collapse(
@@ -33,21 +33,21 @@ def collapse(embeddings: np.ndarray) -> Collapse:
 
 
 def alignment(audio: np.ndarray, text: np.ndarray) -> Alignment:
-    """How the modalities lie to one another; `Alignment` says what each figure means.
+    """Measure how the modalities lie relative to each other; `Alignment` explains each figure.
 
     Args:
         audio: (N, E) rows of unit norm.
         text: (N, E) rows of unit norm; row i belongs to audio i.
 
     Raises:
-        ValueError: Shapes don't agree, or a row is not of unit norm.
+        ValueError: Shapes differ, or a row is not of unit norm.
     """
     if audio.shape != text.shape:
-        raise ValueError(f"expected audio and text of one shape, got {audio.shape} and {text.shape}")
-    one, other = _units(audio, "audio"), _units(text, "text")
+        raise ValueError(f"audio and text must have the same shape, got {audio.shape} and {text.shape}")
+    clips, captions = _units(audio, "audio"), _units(text, "text")
     return Alignment(
-        alignment=float(np.square(one - other).sum(axis=1).mean()),
-        modality_gap=float(np.linalg.norm(one.mean(axis=0) - other.mean(axis=0))),
+        alignment=float(np.square(clips - captions).sum(axis=1).mean()),
+        modality_gap=float(np.linalg.norm(clips.mean(axis=0) - captions.mean(axis=0))),
     )
 
 
@@ -63,7 +63,7 @@ def _units(embeddings: np.ndarray, name: str) -> np.ndarray:
 
 
 def _uniformity(rows: np.ndarray) -> float:
-    """log mean over i != j of exp(-2 |x_i - x_j|^2), which is exp(4 cos - 4), in blocks of rows."""
+    """Log of the mean over i != j of exp(-2 |x_i - x_j|^2), which is exp(4 cos - 4), in blocks of rows."""
     single = rows.astype(np.float32)
     size = max(1, AT_A_TIME // len(rows))
     total = 0.0
@@ -75,7 +75,7 @@ def _uniformity(rows: np.ndarray) -> float:
 
 
 def _effective_rank(rows: np.ndarray) -> float:
-    """exp of the entropy of the singular values, as shares of their sum (Roy & Vetterli 2007)."""
+    """Exponential of the entropy of the singular values, as shares of their sum (Roy & Vetterli 2007)."""
     singular = np.linalg.svd(rows, compute_uv=False)
     shares = singular / singular.sum()
     shares = shares[shares > 0]

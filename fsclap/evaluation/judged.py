@@ -1,9 +1,10 @@
-"""A model against what people heard: nDCG@10 over the clips that they judged for a query.
+"""A model against people's judgements: nDCG@10 over the clips that people judged for a query.
 
-The judged clips of the evaluated part are put in the model's order, and the discounted gain of that order is divided by
-that of the best one (Järvelin & Kekäläinen 2002). Clips that nobody judged are left out of the order: "condensed lists"
-(Sakai 2007), for to count them as wrong would favour the model whose finds were judged. Chance is high here: among ten
-judged clips of which five fit, an order at random has an nDCG of 0.77.
+The judged clips of the evaluated part are ranked by the model, and the discounted gain of that
+order is divided by that of the best one (Järvelin & Kekäläinen 2002). Clips that nobody judged are
+left out: "condensed lists" (Sakai 2007), because counting them as wrong would favour the model
+whose results were judged. Chance is high here: if five of ten judged clips fit, a random order has
+an nDCG of 0.77.
 """
 
 from collections import defaultdict
@@ -27,11 +28,13 @@ Embed = Callable[[Sequence[str]], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """What people say of a query and a clip.
+    """People's judgement of a clip for a query.
 
     Attributes:
-        gain: Mean over those who judged: 2 it fits, 1 partly, 0 it does not.
-        judges: Their names.
+        query: The description.
+        utterance_id: The clip.
+        gain: Mean over judges: 2 fits, 1 partly, 0 does not fit.
+        judges: Names of the judges.
     """
 
     query: str
@@ -41,25 +44,28 @@ class Graded:
 
 
 def judge_model(
-    folder: Path, found: EvaluationRun, graded: Sequence[Graded], *, device: str = "auto", resamples: int = RESAMPLES
+    folder: Path, run: EvaluationRun, graded: Sequence[Graded], *, device: str = "auto", resamples: int = RESAMPLES
 ) -> Judged | None:
-    """nDCG@10 of a model that was evaluated, on the clips of that part.
+    """Compute the nDCG@10 of an evaluated model on the judged clips of the evaluated part.
 
     Args:
-        folder: Of the model.
-        found: Its evaluation, with the embeddings of the clips.
+        folder: Folder of the model.
+        run: Its evaluation, with the embeddings of the clips.
+        graded: Judgements.
+        device: "cpu", "cuda" or "auto".
+        resamples: Number of bootstrap resamples.
 
     Returns:
-        None when nobody judged anything, or the model leaks.
+        None if nobody judged anything, or the model leaks.
     """
-    if not graded or found.evaluation.leak.leaks:
+    if not graded or run.evaluation.leak.leaks:
         return None
     model = load_model(folder, device)
 
     def embed(queries: Sequence[str]) -> np.ndarray:
         return np.concatenate([model.embed_text([query]).cpu().numpy() for query in queries])
 
-    return judged_figure(graded, found.ids, found.audio, embed, seed=found.evaluation.seed, resamples=resamples)
+    return judged_figure(graded, run.ids, run.audio, embed, seed=run.evaluation.seed, resamples=resamples)
 
 
 def judged_figure(
@@ -71,28 +77,30 @@ def judged_figure(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Judged:
-    """nDCG@10, its interval over queries, and what an order at random would reach for the same queries.
+    """Compute nDCG@10, its interval over queries, and that of a random order for the same queries.
 
     Args:
-        graded: One entry a query and clip.
-        ids: Utterance id of each evaluated clip. Others, such as those of training, do not count.
+        graded: One entry per query and clip.
+        ids: Utterance id of each evaluated clip. Other clips, such as those of training, do not
+            count.
         audio: (clips, embedding) unit rows, in the order of `ids`.
-        embed: Of queries.
-        seed: Of the bootstrap.
+        embed: Embeds queries.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
     """
     row_of = {id_: row for row, id_ in enumerate(ids)}
     by_query: dict[str, list[Graded]] = defaultdict(list)
-    for one in graded:
-        by_query[one.query].extend([one] if one.utterance_id in row_of else [])
-    scored = {query: said for query, said in sorted(by_query.items()) if len({one.gain for one in said}) > 1}
-    counted = [one for said in scored.values() for one in said]
+    for grade in graded:
+        by_query[grade.query].extend([grade] if grade.utterance_id in row_of else [])
+    scored = {query: grades for query, grades in sorted(by_query.items()) if len({g.gain for g in grades}) > 1}
     reached, chance = [], []
-    for said, vector in zip(scored.values(), embed(list(scored)) if scored else (), strict=True):
-        gains = np.array([[one.gain for one in said]])
-        cosines = audio[[row_of[one.utterance_id] for one in said]] @ vector
-        # Of equal scores, scikit-learn takes the mean over all orders: with all of them equal, that is chance.
+    for grades, vector in zip(scored.values(), embed(list(scored)) if scored else (), strict=True):
+        gains = np.array([[grade.gain for grade in grades]])
+        cosines = audio[[row_of[grade.utterance_id] for grade in grades]] @ vector
+        # Of equal scores, scikit-learn averages over all orders: if all are equal, that is chance.
         reached.append(ndcg_score(gains, cosines[None], k=K))
         chance.append(ndcg_score(gains, np.zeros_like(gains), k=K))
+    counted = [grade for grades in scored.values() for grade in grades]
     settings = {"seed": seed, "resamples": resamples}
     return Judged(
         ndcg=interval(np.array(reached), **settings) if scored else None,
@@ -100,8 +108,8 @@ def judged_figure(
         above_chance=difference(np.array(reached), np.array(chance), **settings) if scored else None,
         queries=len(scored),
         left_out=len(by_query) - len(scored),
-        judgements=sum(len(one.judges) for one in counted),
-        elsewhere=sum(len(one.judges) for one in graded if one.utterance_id not in row_of),
-        clips=len({one.utterance_id for one in counted}),
-        judges=len({name for one in counted for name in one.judges}),
+        judgements=sum(len(grade.judges) for grade in counted),
+        elsewhere=sum(len(grade.judges) for grade in graded if grade.utterance_id not in row_of),
+        clips=len({grade.utterance_id for grade in counted}),
+        judges=len({name for grade in counted for name in grade.judges}),
     )

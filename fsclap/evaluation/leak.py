@@ -1,9 +1,9 @@
 """The leak probe: does an embedding know the partner it was computed with?
 
-A retrieval figure means something only when a clip's embedding is the same whatever caption it comes with. Where
-clip i is fused with its own caption before both are compared, the two recognise one another by that alone: R@1 is
-100 % on captions of pure noise. So the probe encodes pairs that have nothing to do with one another, and looks
-whether they find one another nonetheless.
+A retrieval figure means something only if a clip's embedding is the same whatever caption it comes
+with. If clip i is fused with its own caption before both are compared, the two recognise each other
+by that alone: R@1 is 100 % on captions of pure noise. So the probe encodes unrelated pairs and
+checks whether they find each other nonetheless.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from fsclap.evaluation.results import LeakProbe
 from fsclap.model.tokens import Tokens
 
 MOVED = 1e-3
-"""Distance an embedding may move by rounding; unit vectors are at most 2 apart."""
+"""Distance that rounding may move an embedding; unit vectors are at most 2 apart."""
 
 CERTAINTY = 0.9995
 """Upper end of a two-sided 99.9 % interval."""
@@ -32,31 +32,33 @@ class LeakError(RuntimeError):
 
 
 def probe(encode_pairs: EncodePairs, audio: Tokens, text: Tokens, *, seed: int, batch: int = 64) -> LeakProbe:
-    """Encode clips with captions of noise, and with those of other clips, and see whether they find one another.
+    """Encode clips with noise, and with other clips' captions; check if they find each other.
 
-    The noise has nothing of the captions: features are normal with the mean and the deviation that each has over
-    all tokens, ids are drawn from those that occur, and lengths are another caption's.
+    The noise has nothing in common with the captions: features are normal with the mean and
+    deviation that each has over all tokens, ids are drawn from those that occur, and lengths are
+    another caption's.
 
     Args:
         encode_pairs: The model, in evaluation mode.
-        audio: Clips; a few hundred are best, and 2 the least.
+        audio: Clips; at least 2, a few hundred are best.
         text: Their captions, row for row.
-        seed: Of noise and partners.
+        seed: Seed of noise and partners.
         batch: Pairs encoded at a time.
 
     Raises:
-        ValueError: Rows don't agree, there are fewer than two pairs, or an embedding is not finite.
+        ValueError: Row counts differ, there are fewer than two pairs, or an embedding is not
+            finite.
     """
     if len(audio) != len(text) or len(audio) < 2:
-        raise ValueError(f"the leak probe needs as many clips as captions, 2 at least, got {len(audio)}, {len(text)}")
+        raise ValueError(f"the leak probe needs as many clips as captions, at least 2; got {len(audio)}, {len(text)}")
     generator = torch.Generator().manual_seed(seed)
-    others = _other_rows(len(text), generator)
+    shuffled = _other_rows(len(text), generator)
     own, _ = _encoded(encode_pairs, audio, text, batch)
     figures, moved = [], 0.0
-    for partners in (_noise(text, generator), text[others.to(text.values.device)]):
+    for partners in (_noise(text, generator), text[shuffled.to(text.values.device)]):
         clips, captions = _encoded(encode_pairs, audio, partners, batch)
-        found = [paper_metrics(*pair)["R@1"].mean() for pair in ((clips, captions), (captions, clips))]
-        figures.append(float(np.mean(found)))
+        both = [paper_metrics(*pair)["R@1"].mean() for pair in ((clips, captions), (captions, clips))]
+        figures.append(float(np.mean(both)))
         moved = max(moved, float(np.linalg.norm(clips - own, axis=1).max()))
     limit = float(binom.ppf(CERTAINTY, len(audio), 1 / len(audio))) / len(audio)
     return LeakProbe(
@@ -70,28 +72,28 @@ def probe(encode_pairs: EncodePairs, audio: Tokens, text: Tokens, *, seed: int, 
     )
 
 
-def require_no_leak(found: LeakProbe) -> None:
-    """Stop here if the model leaks.
+def require_no_leak(leak: LeakProbe) -> None:
+    """Refuse a model that leaks.
 
     Raises:
-        LeakError: It does; the message says what gave it away and what to do.
+        LeakError: It leaks; the message gives the evidence and says what to do.
     """
-    if not found.leaks:
+    if not leak.leaks:
         return
     signs = [
-        f"R@1 is {value:.1%} among {found.pairs} clips {what} (chance {found.chance:.1%}, limit {found.limit:.1%})"
+        f"R@1 is {value:.1%} among {leak.pairs} clips {what} (chance {leak.chance:.1%}, limit {leak.limit:.1%})"
         for value, what in (
-            (found.noise_r1, "encoded with captions of noise"),
-            (found.shuffled_r1, "encoded with the captions of other clips"),
+            (leak.noise_r1, "encoded with noise as captions"),
+            (leak.shuffled_r1, "encoded with the captions of other clips"),
         )
-        if value > found.limit
+        if value > leak.limit
     ]
-    if found.moved > MOVED:
-        signs.append(f"a clip's embedding moves by {found.moved:.2g} when its caption is replaced")
+    if leak.moved > MOVED:
+        signs.append(f"a clip's embedding moves by {leak.moved:.2g} when its caption is replaced")
     advice = (
-        'The model sees the answer before it is asked: retrieval figures need model.fusion="shared" or "none".'
-        if len(signs) > 1 or found.moved <= MOVED
-        else "Is the model in evaluation mode? Dropout moves embeddings too."
+        'The model sees the answer in advance: retrieval figures need model.fusion="shared" or "none".'
+        if len(signs) > 1 or leak.moved <= MOVED
+        else "Is the model in evaluation mode? Dropout moves embeddings, too."
     )
     raise LeakError(f"the embeddings leak: {'; '.join(signs)}. {advice}")
 
@@ -120,8 +122,8 @@ def _noise(text: Tokens, generator: torch.Generator) -> Tokens:
 
 
 def _other_rows(count: int, generator: torch.Generator) -> Tensor:
-    """For each row another one, each once: the next in an order at random."""
+    """Assign each row another one, each once: the next in a random order."""
     order = torch.randperm(count, generator=generator)
-    others = torch.empty_like(order)
-    others[order] = order.roll(1)
-    return others
+    partners = torch.empty_like(order)
+    partners[order] = order.roll(1)
+    return partners

@@ -1,9 +1,10 @@
-"""Retrieval metrics of unit embeddings, in blocks of queries: the whole matrix of similarities is never held.
+"""Retrieval metrics of unit embeddings, in blocks of queries to bound memory.
 
-Notation: Q queries, N items, E the width of the embeddings; a metric is returned a query, (Q,) float64 in [0, 1].
+Notation: Q queries, N items, E the width of the embeddings. A metric has one value per query, (Q,)
+float64 in [0, 1].
 
-Ties are resolved by expectation: a metric is its exact mean over all orders that equal scores allow. Equal items
-have equal scores here to the last bit, wherever in the matrix they are.
+Ties are resolved by expectation: a metric is its exact mean over all orders that equal scores
+allow. Equal items have equal scores to the last bit, wherever in the matrix they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ AT_A_TIME = 2**24
 """Similarities in a block: 64 MiB in float32."""
 
 PerQuery = dict[str, np.ndarray]
-"""For each of METRICS the value of each query, (Q,)."""
+"""(Q,) values for each of METRICS."""
 
 Relevance = Callable[[slice], np.ndarray]
 """From a range of queries to (queries, N) bool: which items answer them."""
@@ -30,7 +31,7 @@ Relevance = Callable[[slice], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where each query's one positive came, (Q,) int64 each.
+    """The rank of each query's one positive, (Q,) int64 each.
 
     Attributes:
         better: Items with a higher score.
@@ -42,27 +43,27 @@ class Ranks:
 
     @property
     def expected(self) -> np.ndarray:
-        """(Q,) the mean rank over all orders of the ties; 1 is first."""
+        """Mean rank over all orders of the ties, (Q,); 1 is first."""
         return self.better + self.tied / 2 + 1
 
 
 def paper_metrics(queries: np.ndarray, items: np.ndarray) -> PerQuery:
-    """One positive a query: row i of the items answers row i of the queries. mAP@10 is then MRR@10.
+    """Compute metrics with one positive per query: item i answers query i. mAP@10 is then MRR@10.
 
     Args:
         queries: (N, E) unit rows.
         items: (N, E) unit rows.
 
     Raises:
-        ValueError: Shapes don't agree, there is no row, or an embedding is not finite.
+        ValueError: Shapes differ, there is no row, or an embedding is not finite.
     """
     return metrics_of_ranks(ranks(queries, items))
 
 
 def ranks(queries: np.ndarray, items: np.ndarray) -> Ranks:
-    """Where row i of the items comes for row i of the queries; arguments and errors as `paper_metrics`."""
+    """Rank item i for query i; arguments and errors as for `paper_metrics`."""
     if queries.shape != items.shape:
-        raise ValueError(f"expected one item a query, got shapes {queries.shape} and {items.shape}")
+        raise ValueError(f"expected one item per query, got shapes {queries.shape} and {items.shape}")
     better, tied = np.empty((2, len(queries)), dtype=np.int64)
     for rows, scores in _blocks(queries, items):
         positive = scores[np.arange(len(scores)), np.arange(rows.start, rows.stop)][:, None]
@@ -71,25 +72,27 @@ def ranks(queries: np.ndarray, items: np.ndarray) -> Ranks:
     return Ranks(better, tied)
 
 
-def metrics_of_ranks(found: Ranks) -> PerQuery:
-    """R@k: the share of the tied places that are within k. MRR@10: the mean of 1 / place over them, 0 beyond 10."""
-    places = found.tied + 1
-    result: PerQuery = {f"R@{k}": np.clip(k - found.better, 0, places) / places for k in (1, 5, 10)}
+def metrics_of_ranks(positives: Ranks) -> PerQuery:
+    """Compute R@k, the share of tied places within k, and MRR@10, their mean 1 / place."""
+    places = positives.tied + 1
+    result: PerQuery = {f"R@{k}": np.clip(k - positives.better, 0, places) / places for k in (1, 5, 10)}
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, DEPTH + 1))])
-    last, first = (np.minimum(place, DEPTH) for place in (found.better + places, found.better))
+    last, first = (np.minimum(place, DEPTH) for place in (positives.better + places, positives.better))
     return result | {"mAP@10": (harmonic[last] - harmonic[first]) / places}
 
 
 def grouped_metrics(queries: np.ndarray, items: np.ndarray, relevance: Relevance) -> PerQuery:
-    """Any number of relevant items a query: R@k is any hit in the first k, AP@10 is divided by min(R, 10).
+    """Compute metrics with R >= 1 positives per query.
+
+    R@k is any hit in the first k; AP@10 is divided by min(R, 10).
 
     Args:
         queries: (Q, E) unit rows.
         items: (N, E) unit rows.
-        relevance: Which items answer a range of queries; at least one each.
+        relevance: Which items answer a range of queries; at least one for each.
 
     Raises:
-        ValueError: A query has no relevant item, shapes don't agree, or an embedding is not finite.
+        ValueError: A query has no relevant item, shapes differ, or an embedding is not finite.
     """
     blocks = []
     for rows, scores in _blocks(queries, items):
@@ -99,17 +102,17 @@ def grouped_metrics(queries: np.ndarray, items: np.ndarray, relevance: Relevance
 
 
 def same_group(query_groups: np.ndarray, item_groups: np.ndarray) -> Relevance:
-    """Items are relevant to the queries of their group; (Q,) and (N,) ids."""
+    """Make items relevant to the queries of their group, by (Q,) and (N,) ids."""
     return lambda rows: query_groups[rows, None] == item_groups
 
 
 def scored_metrics(scores: np.ndarray, relevant: np.ndarray, total: np.ndarray) -> PerQuery:
-    """The grouped metrics from scores, of all items or of candidates that come before all others.
+    """Compute the grouped metrics from scores of all items, or of the leading candidates.
 
     Args:
         scores: (Q, M) float.
         relevant: (Q, M) bool.
-        total: (Q,) relevant items each query has, in and out of the M; at least 1.
+        total: (Q,) relevant items of each query, among the M or not; at least 1.
 
     Raises:
         ValueError: A query has no relevant item.
@@ -121,13 +124,13 @@ def scored_metrics(scores: np.ndarray, relevant: np.ndarray, total: np.ndarray) 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The items with the same score as the one at each of the first places p, (Q, P) int64 each, P <= 10.
+    """Ties at each of the first P <= 10 places: items with the same score, (Q, P) int64 each.
 
     Attributes:
         before: Items with a higher score.
-        hits_before: Relevant ones among them.
+        hits_before: Relevant items among them.
         size: Items with this score.
-        hits: Relevant ones among them.
+        hits: Relevant items among them.
     """
 
     before: np.ndarray
@@ -145,7 +148,7 @@ def _levels(scores: np.ndarray, relevant: np.ndarray) -> Levels:
     top, hit = np.take_along_axis(top, order, axis=1), np.take_along_axis(hit, order, axis=1)
     higher, equal = top[:, None, :] > top[:, :, None], top[:, None, :] == top[:, :, None]
     size, hits = equal.sum(axis=2), (equal & hit[:, None, :]).sum(axis=2)
-    # All scores above the lowest of these are among them; equals of the lowest may be left outside.
+    # All scores above the lowest of these are included, but not all that equal the lowest.
     lowest = top[:, -1:]
     level = scores == lowest
     size = np.where(top == lowest, np.count_nonzero(level, axis=1)[:, None], size)
@@ -154,23 +157,24 @@ def _levels(scores: np.ndarray, relevant: np.ndarray) -> Levels:
 
 
 def metrics_of_levels(levels: Levels, total: np.ndarray) -> PerQuery:
-    """Expected metrics over the orders within levels.
+    """Compute the expected metrics over the orders within levels.
 
-    Place p is the t-th of its level of n items, h of them relevant, after `hits_before` relevant ones. It holds a
-    relevant item with probability h / n, and given that, the expected number of relevant items up to and with it is
-    hits_before + 1 + (t - 1)(h - 1) / (n - 1) (McSherry & Najork 2008).
+    Place p is the t-th of its level of n items, h of them relevant, after `hits_before` relevant
+    ones. Its item is relevant with probability h / n; given that, the expected number of relevant
+    items up to and including it is hits_before + 1 + (t - 1)(h - 1) / (n - 1) (McSherry & Najork
+    2008).
     """
     n, h = levels.size, levels.hits
     place = np.arange(1, n.shape[1] + 1)
     up_to = levels.hits_before + 1 + (place - levels.before - 1) * (h - 1) / np.maximum(n - 1, 1)
     average = (h / n * up_to / place).sum(axis=1) / np.minimum(total, DEPTH)
     none = np.where(levels.hits_before > 0, 0.0, _no_hit(n, h, place - levels.before))
-    found = {f"R@{k}": 1 - none[:, min(k, n.shape[1]) - 1] for k in (1, 5, 10)}
-    return found | {"mAP@10": average}
+    recall = {f"R@{k}": 1 - none[:, min(k, n.shape[1]) - 1] for k in (1, 5, 10)}
+    return recall | {"mAP@10": average}
 
 
 def random_metrics(items: int, total: np.ndarray) -> PerQuery:
-    """What an order at random is expected to reach: all `items` are one level, `total` (Q,) of them relevant."""
+    """Compute the expectation for a random order of `items`, `total` (Q,) relevant."""
     shape = (len(total), min(DEPTH, items))
     nothing = np.zeros(shape, dtype=np.int64)
     hits = np.broadcast_to(total[:, None], shape)
@@ -178,7 +182,7 @@ def random_metrics(items: int, total: np.ndarray) -> PerQuery:
 
 
 def _no_hit(size: np.ndarray, hits: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """P(no hit among `drawn` of `size` items) = C(size - hits, drawn) / C(size, drawn), hypergeometric."""
+    """P(no hit among `drawn` of `size`) = C(size - hits, drawn) / C(size, drawn)."""
     misses = size - hits
     possible = drawn <= misses
     left = np.where(possible, misses - drawn, 0)
@@ -187,26 +191,26 @@ def _no_hit(size: np.ndarray, hits: np.ndarray, drawn: np.ndarray) -> np.ndarray
 
 
 def top_items(queries: np.ndarray, items: np.ndarray, count: int, *, seed: int) -> np.ndarray:
-    """The items with the highest scores, best first, (Q, min(count, N)) int64; equal scores in an order at random."""
-    # In a shuffled row, whichever of equal items a partition happens to take is a choice at random.
+    """Return the best items, best first, ties at random: (Q, min(count, N)) int64."""
+    # In a shuffled row, whichever of several equal items the partition picks is a random choice.
     shuffled = np.random.default_rng(seed).permutation(len(items))
     count = min(count, len(items))
-    found = []
+    top = []
     for _, scores in _blocks(queries, items[shuffled]):
         first = np.argpartition(scores, len(items) - count, axis=1)[:, len(items) - count :]
         order = np.argsort(-np.take_along_axis(scores, first, axis=1), axis=1)
-        found.append(shuffled[np.take_along_axis(first, order, axis=1)])
-    return np.concatenate(found)
+        top.append(shuffled[np.take_along_axis(first, order, axis=1)])
+    return np.concatenate(top)
 
 
 def clip_map10(audio: np.ndarray, text: np.ndarray) -> np.ndarray:
-    """(N,) the mean of both directions' AP@10 for each pair, in paper mode with all pairs as the pool."""
-    one, other = paper_metrics(audio, text), paper_metrics(text, audio)
-    return np.asarray((one["mAP@10"] + other["mAP@10"]) / 2)
+    """Compute each pair's AP@10, mean of both directions, in paper mode over all pairs: (N,)."""
+    audio_to_text, text_to_audio = paper_metrics(audio, text), paper_metrics(text, audio)
+    return np.asarray((audio_to_text["mAP@10"] + text_to_audio["mAP@10"]) / 2)
 
 
 def mean_map10(audio: np.ndarray, text: np.ndarray) -> float:
-    """The figure a model is selected by: the mean of both directions' mAP@10, in paper mode over all pairs.
+    """Compute the figure that models are selected by: mAP@10, mean of both directions, paper mode.
 
     Args:
         audio: (N, E) unit rows.
@@ -216,7 +220,7 @@ def mean_map10(audio: np.ndarray, text: np.ndarray) -> float:
 
 
 def one_vector_a_caption(text: np.ndarray, captions: Sequence[str]) -> np.ndarray:
-    """Return the text embeddings with those of the same caption made equal to the last bit, so that they tie.
+    """Make the embeddings of the same caption equal to the last bit, so that they tie.
 
     The same caption in two batches is padded to two lengths, so its embeddings differ in the last
     bits. Captions that differ in case or spacing alone are the same (`caption_key`), although some
@@ -246,7 +250,8 @@ def _firsts(groups: np.ndarray) -> np.ndarray:
 def _blocks(queries: np.ndarray, items: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Ranges of queries and their (queries, N) similarities.
 
-    Equal items are multiplied once: in a matrix product, the same row may round otherwise in another place.
+    Equal items are multiplied once: in a matrix product, the same row may round differently
+        elsewhere.
     """
     for name, array in (("queries", queries), ("items", items)):
         if array.ndim != 2 or not len(array) or array.shape[1] != queries.shape[1]:

@@ -1,4 +1,4 @@
-"""The figures of a report. Each is small, so that it stays legible at the width of a phone.
+"""The plots of a report. Each is small enough to be legible on a phone.
 
 umap_2d         (a + t, dim) -> (a + t, 2), both modalities in one map, as in Fig. 2 of the paper
 *_figure        data -> matplotlib Figure
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _INK, _MUTED, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _ROLES = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--line)"}
-"""Colours that a page exchanges for its own; the others are legible on white and on black."""
+# Colours that a page replaces with its theme; the others are legible on white and on black.
 AUDIO_COLOUR, TEXT_COLOUR = "#3f83c9", "#d9652b"
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -51,10 +51,11 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be searched and read aloud
     "svg.hashsalt": "fsclap",
 }
+# UMAP's number of neighbours: with fewer distinct points there is no neighbourhood to preserve.
 _FEWEST_FOR_UMAP = 15
-"""UMAP's own number of neighbours; with fewer distinct points there is no neighbourhood to preserve."""
+# Of each modality: up to 4,096 points in total, UMAP finds neighbours exactly, and ten times as
+# fast.
 _MOST_POINTS = 2000
-"""Of each modality. Up to 4,096 in all, UMAP finds neighbours exactly, and in a tenth of the time."""
 _PAIRS = 12
 _UNMATCHED = 100_000
 
@@ -72,7 +73,7 @@ def _styled(draw: Callable[P, T]) -> Callable[P, T]:
 
 
 def umap_2d(points: np.ndarray, *, seed: int) -> tuple[np.ndarray, str]:
-    """A map of points by their cosine distance: UMAP, or the first principal components of fewer than 15 points.
+    """Map points to a plane by cosine distance: UMAP, or PCA for fewer than 15 points.
 
     Args:
         points: (n, dim), n >= 2. Equal points count once for the choice of the method.
@@ -85,11 +86,11 @@ def umap_2d(points: np.ndarray, *, seed: int) -> tuple[np.ndarray, str]:
         ValueError: Not (n, dim), fewer than 2 points, or not finite.
     """
     if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():
-        raise ValueError(f"a map wants at least 2 finite points, (n, dim); got {points.shape}")
+        raise ValueError(f"a map needs at least 2 finite points, (n, dim); got {points.shape}")
     if len(np.unique(points, axis=0)) < _FEWEST_FOR_UMAP:
         return _principal(points), "PCA"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a seed means one thread; that a graph of few points is in pieces
+        warnings.simplefilter("ignore")  # about single threading with a seed, and unconnected graphs of few points
         from umap import UMAP
 
         return UMAP(metric="cosine", random_state=seed, n_jobs=1).fit_transform(points).astype(np.float64), "UMAP"
@@ -104,11 +105,14 @@ def _principal(points: np.ndarray) -> np.ndarray:
 
 @_styled
 def map_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Figure:
-    """Clips and captions in one map, and lines between some pairs: the shorter, the better aligned.
+    """Plot clips and captions in one map.
+
+    Lines join some pairs: the shorter, the better aligned.
 
     Args:
-        audio, text: (pairs, dim) unit rows, pairs in order, at least 1. At most 2,000 are drawn.
-        seed: Of the map and of the choice.
+        audio: (pairs, dim) unit rows, at least 1. At most 2,000 are drawn.
+        text: (pairs, dim) unit rows, in the same order.
+        seed: Seed of the map and of the choice.
     """
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.permutation(len(audio))[:_MOST_POINTS])
@@ -120,7 +124,7 @@ def map_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Figure:
     axes.add_collection(LineCollection(list(lines), colors=_MUTED, linewidths=0.9, zorder=3))
     size = float(np.clip(6000 / len(drawn), 9, 40))
     for points, colour, name in ((clips, AUDIO_COLOUR, "audio"), (captions, TEXT_COLOUR, "text")):
-        crowd = len(drawn) > 300  # as one picture inside the SVG, instead of an element a point
+        crowd = len(drawn) > 300  # as one image inside the SVG, instead of one element per point
         axes.scatter(
             points[:, 0], points[:, 1], s=size, color=colour, alpha=0.65, linewidths=0, label=name, rasterized=crowd
         )
@@ -136,11 +140,11 @@ def map_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Figure:
 
 @_styled
 def curves_figure(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss, validation mAP@10 and learning rate by epoch.
+    """Plot loss, validation mAP@10 and learning rate by epoch.
 
     Args:
-        history: One mapping an epoch, at least one: epoch, loss, validation (0 to 1) and learning_rate. What no epoch
-            has is not drawn; a value that is None or nan is a gap.
+        history: One mapping per epoch, at least one: epoch, loss, validation (0 to 1) and
+            learning_rate. Curves without any value are left out; None or nan is a gap.
     """
     named = {
         "loss": ("Training loss", TEXT_COLOUR, 1),
@@ -173,11 +177,12 @@ def _mark_best(panel: Axes, epochs: Sequence[int], values: np.ndarray) -> None:
 
 @_styled
 def similarities_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Figure:
-    """Cosines of pairs and of clips with other clips' captions.
+    """Plot the cosines of pairs, and of clips with other clips' captions.
 
     Args:
-        audio, text: (pairs, dim) unit rows, pairs in order, at least 2.
-        seed: Of the 100,000 unmatched pairs that stand for all when there are more.
+        audio: (pairs, dim) unit rows, at least 2.
+        text: (pairs, dim) unit rows, in the same order.
+        seed: Seed of the sample of 100,000 unmatched pairs, if there are more.
     """
     count = len(audio)
     rng = np.random.default_rng(seed)
@@ -206,7 +211,7 @@ def similarities_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Fi
 
 @_styled
 def groups_figure(group_sizes: Mapping[int, int]) -> Figure:
-    """How many styles have how many clips; `group_sizes` is clips that share a style -> number of styles."""
+    """Plot how many styles have how many clips, from {clips per style: styles}."""
     figure, (axes,) = _panels(1, height=3.4)
     sizes = np.array(sorted(group_sizes))
     most = int(sizes.max())
@@ -216,7 +221,7 @@ def groups_figure(group_sizes: Mapping[int, int]) -> Figure:
         expanded = np.repeat(sizes, [group_sizes[size] for size in sizes.tolist()])
         axes.hist(expanded, bins=list(np.geomspace(0.9, most * 1.1, 25)), color=AUDIO_COLOUR)
         axes.set_xscale("log")
-    axes.set(title="Clips that share a style", xlabel="clips of a style", ylabel="styles")
+    axes.set(title="Clips that share a style", xlabel="clips per style", ylabel="styles")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if most <= 30:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -225,7 +230,7 @@ def groups_figure(group_sizes: Mapping[int, int]) -> Figure:
 
 @_styled
 def pools_figure(evaluation: Evaluation, *, mode: Mode) -> Figure | None:
-    """Recall against the size of the pool, mean of both directions; None for fewer than two pools."""
+    """Plot recall by pool size, mean of both directions; None for fewer than two pools."""
     rows = [
         row
         for row in evaluation.retrieval
@@ -237,15 +242,15 @@ def pools_figure(evaluation: Evaluation, *, mode: Mode) -> Figure | None:
     figure, (axes,) = _panels(1, height=3.4)
     pools = [row.pool for row in rows]
     for metric, colour in (("R@10", AUDIO_COLOUR), ("R@1", TEXT_COLOUR)):
-        found = [row.metrics[metric] for row in rows]
-        values = 100 * np.array([interval.value for interval in found])
-        reach = 100 * np.array([[i.value - i.low for i in found], [i.high - i.value for i in found]])
+        figures = [row.metrics[metric] for row in rows]
+        values = 100 * np.array([interval.value for interval in figures])
+        reach = 100 * np.array([[i.value - i.low for i in figures], [i.high - i.value for i in figures]])
         axes.errorbar(
             pools, values, yerr=reach.clip(0), color=colour, marker="o", markersize=4, capsize=3, label=metric
         )
         chance = [100 * row.chance[metric] for row in rows]
-        axes.plot(pools, chance, ":", color=colour, label=f"{metric} by chance")
-    axes.set(title=f"Recall by size of the pool ({mode} mode)", xlabel="clips in the pool", ylabel="%", xscale="log")
+        axes.plot(pools, chance, ":", color=colour, label=f"{metric}, chance")
+    axes.set(title=f"Recall by pool size ({mode} mode)", xlabel="clips in the pool", ylabel="%", xscale="log")
     axes.set_xticks(pools, [f"{pool:,}" for pool in pools])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
@@ -255,7 +260,7 @@ def pools_figure(evaluation: Evaluation, *, mode: Mode) -> Figure | None:
 
 @_styled
 def png(figure: Figure) -> bytes:
-    """A PNG on white."""
+    """Render a PNG on white."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
@@ -263,10 +268,12 @@ def png(figure: Figure) -> bytes:
 
 @_styled
 def inline_svg(figure: Figure, *, label: str) -> str:
-    """An SVG element without background whose greys are the page's --ink, --muted and --line.
+    """Render an SVG without background, its greys the page's --ink, --muted and --line.
 
     Args:
-        label: Read aloud in place of the picture; plain words of this project, put in as it is.
+        figure: The plot.
+        label: Text for screen readers; inserted unescaped, so it must be a constant of this
+            project.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", dpi=160, transparent=True, metadata={"Date": None, "Creator": None})

@@ -64,8 +64,9 @@ def decide_promotion(
     """Compare a model with the current one on the validation part.
 
     The first model has to beat chance. Any other has to beat the current one: on the same clips,
-    without those the current one was trained on, the 95 % interval of the paired difference must lie
-    above 0. The figure is the one that training selects by, the mean of both directions' mAP@10.
+    without those the current one was trained on, the 95 % interval of the paired difference must
+    lie above 0. The figure is the one that training selects by, the mean of both directions'
+    mAP@10.
 
     Args:
         model: Folder of a model that does not leak.

@@ -1,11 +1,13 @@
-"""The evaluation protocol: two modes, two directions, pools of several sizes, intervals, chance and ceiling.
+"""The evaluation protocol: modes, directions, pools, intervals, chance and ceiling.
 
-*Paper* mode has one positive a query: clip i and its own caption, though other clips may share it. *Grouped* mode
-counts every clip or caption of the query's style as right, and asks each caption once.
+*Paper* mode has one positive per query: clip i and its own caption, though other clips may share
+it. *Grouped* mode counts every clip or caption of the query's style as right, and uses each caption
+as a query once.
 
-Intervals are percentile bootstraps. What is drawn again is a clip with all its results, in both directions and in
-all pools it was in; in grouped mode, where a text query stands for all clips with its caption, it is a caption with
-the results of these clips, so that clips that share a caption, and with it their fate, count as one observation.
+Intervals are percentile bootstraps. The resampled unit is a clip with all its results, in both
+directions and in all its pools. In grouped mode, where a text query stands for all clips with its
+caption, the unit is a caption with the results of these clips, so that clips with the same caption,
+and so the same results, count as one observation.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,13 +42,15 @@ PairScorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Rerank:
-    """The second stage: the first k items of each query, put in the order of a scorer that sees both.
+    """The second stage: the first k items of each query, reordered by a scorer that sees both.
 
     Attributes:
-        score: The scorer. Each pair is scored once, whatever modes, pools and directions it comes up in.
-        k: Items it reorders; 10 at least, which is as far as the metrics look.
-        draws: Pools of each size that go through it: a pair costs far more here than in the first stage.
-        largest_pool: Larger ones don't.
+        score: The scorer. Each pair is scored once, in whatever modes, pools and directions it
+            occurs.
+        k: Number of items it reorders; at least 10, the depth of the metrics.
+        draws: Number of pools of each size to re-rank: a pair costs far more than in the first
+            stage.
+        largest_pool: Size of the largest pools to re-rank.
     """
 
     score: PairScorer
@@ -56,7 +60,7 @@ class Rerank:
 
     def __post_init__(self) -> None:
         if self.k < 10:
-            raise ValueError(f"re-ranking the first {self.k}: the metrics look at the first 10, so k is 10 at least")
+            raise ValueError(f"rerank.k is {self.k}, but the metrics look at the first 10: choose at least 10")
 
 
 def evaluate_embeddings(
@@ -71,27 +75,27 @@ def evaluate_embeddings(
     resamples: int = RESAMPLES,
     rerank: Rerank | None = None,
 ) -> list[RetrievalFigures]:
-    """Every figure of the protocol: pools x stages x modes x (both directions and their mean).
+    """Compute all figures: pools x stages x modes x (both directions and their mean).
 
     Args:
         audio: (N, E) unit rows.
         text: (N, E) unit rows; row i is the caption of clip i.
-        captions: N captions; equal ones are taken to have one embedding, the first's.
-        style_keys: N styles; equal ones are relevant to one another in grouped mode.
-        pools: Sizes of pools drawn from the N clips, without replacement; those of N and above are left out, as
-            all N clips are always evaluated, as one pool.
-        draws: Pools of each size.
-        seed: Of pools and bootstrap.
-        resamples: Of the bootstrap.
+        captions: N captions; the same caption (`caption_key`) gets one embedding, the first.
+        style_keys: N styles; equal ones are relevant to each other in grouped mode.
+        pools: Sizes of pools drawn from the N clips without replacement. Sizes of N and above are
+            ignored, since all N clips are always evaluated as one pool.
+        draws: Number of pools of each size.
+        seed: Seed of pools and bootstrap.
+        resamples: Number of bootstrap resamples.
         rerank: The second stage, if there is one.
 
     Raises:
-        ValueError: Lengths don't agree, there is no clip, an embedding is not finite, or those of one caption are
-            far apart.
+        ValueError: Lengths differ, there is no clip, an embedding is not finite, or the embeddings
+            of equal captions are far apart.
     """
     if not len(audio) == len(text) == len(captions) == len(style_keys) or not len(audio):
         lengths = [len(part) for part in (audio, text, captions, style_keys)]
-        raise ValueError(f"expected as many audio, text, captions and style keys, 1 at least, got {lengths}")
+        raise ValueError(f"expected as many audio, text, captions and style keys, at least 1; got {lengths}")
     clips = Clips(audio, one_vector_a_caption(text, captions), caption_groups(captions), numbered(style_keys))
     second = None if rerank is None else _SecondStage(rerank, clips, seed)
     figures: list[RetrievalFigures] = []
@@ -104,26 +108,28 @@ def evaluate_embeddings(
     return figures
 
 
-def difference(one: np.ndarray, other: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """By how much the mean of `one` exceeds that of `other`, the same queries answered by two models.
+def difference(ours: np.ndarray, theirs: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
+    """Compute how much the mean of one model exceeds that of another on the same queries.
 
-    The bootstrap is paired: what makes a query hard is hard for both and falls out. With `metrics.clip_map10` of
-    each model, a lower bound above 0 is a model that is better.
+    The bootstrap is paired: a query that is hard for both models cancels out. With
+    `metrics.clip_map10` of each model, a lower bound above 0 means that the first one is better.
 
     Args:
-        one: (Q,) per-query values.
-        other: (Q,) of the same queries in the same order.
+        ours: (Q,) values per query.
+        theirs: (Q,) values of the same queries in the same order.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Raises:
-        ValueError: Lengths don't agree, or there is no query.
+        ValueError: Lengths differ, or there is no query.
     """
-    if one.shape != other.shape:
-        raise ValueError(f"expected the same queries for both, got {one.shape} and {other.shape} values")
-    return interval(one - other, seed=seed, resamples=resamples)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"expected the same queries for both, got {ours.shape} and {theirs.shape} values")
+    return interval(ours - theirs, seed=seed, resamples=resamples)
 
 
 def interval(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> Interval:
-    """The mean of (Q,) values with its 95 % percentile bootstrap interval.
+    """Compute the mean of (Q,) values with its 95 % percentile bootstrap interval.
 
     Raises:
         ValueError: There is no value.
@@ -137,7 +143,7 @@ def interval(values: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> In
 
 @dataclass(frozen=True)
 class Clips:
-    """All clips of a part, ids as numbers from 0: (N, E) unit rows and (N,) ids."""
+    """All clips of a part: (N, E) unit rows, and (N,) captions and styles as numbers from 0."""
 
     audio: np.ndarray
     text: np.ndarray
@@ -146,7 +152,7 @@ class Clips:
 
     @cached_property
     def first_of_caption(self) -> np.ndarray:
-        """(captions,) the first clip with each caption."""
+        """The first clip with each caption, (captions,)."""
         return np.unique(self.caption, return_index=True)[1]
 
 
@@ -160,9 +166,9 @@ class Search:
         items: (M,) rows of the items' embeddings.
         relevance: Which items answer which queries.
         total: (Q,) relevant items of each query.
-        ceiling: What the best order reaches for each query.
-        unit: (Q,) what the bootstrap draws again: clips or captions, by number.
-        one_positive: Item i answers query i alone.
+        ceiling: Metrics of the best order for each query.
+        unit: (Q,) the unit that the bootstrap resamples: clips or captions, by number.
+        one_positive: Item i alone answers query i.
     """
 
     of_audio: bool
@@ -183,10 +189,10 @@ Stage = Callable[[Clips, Search], PerQuery]
 
 
 def paper_searches(clips: Clips, pool: np.ndarray) -> tuple[Search, Search]:
-    """Both directions in paper mode.
+    """Prepare both directions in paper mode.
 
-    Of g clips with one caption, the best a model can do is to put all g first: in an order at random that is place
-    1 to g for the right one, in either direction. That is the ceiling.
+    For g clips with the same caption, the best a model can do is to rank all g first. Their order
+    is random, so the right one is at place 1 to g, in either direction. That is the ceiling.
     """
     _, which, sizes = np.unique(clips.caption[pool], return_inverse=True, return_counts=True)
     tied = sizes[which] - 1
@@ -205,46 +211,46 @@ def paper_searches(clips: Clips, pool: np.ndarray) -> tuple[Search, Search]:
 
 
 def grouped_searches(clips: Clips, pool: np.ndarray) -> tuple[Search, Search]:
-    """Both directions in grouped mode: clips against distinct captions, distinct captions against clips.
+    """Prepare both directions in grouped mode: clips against distinct captions, and the reverse.
 
-    A caption is right for every style that a clip of the pool has it with; seldom more than one.
+    A caption is right for each style of the pool's clips with that caption; rarely more than one.
     """
     captions, caption = np.unique(clips.caption[pool], return_inverse=True)
     styles, style = np.unique(clips.style[pool], return_inverse=True)
-    told = np.zeros((len(styles), len(captions)), dtype=bool)
-    told[style, caption] = True
+    captioned = np.zeros((len(styles), len(captions)), dtype=bool)
+    captioned[style, caption] = True
     texts = clips.first_of_caption[captions]
     search = Search(
         of_audio=True,
         queries=pool,
         items=texts,
-        relevance=lambda rows: told[style[rows]],
-        total=told.sum(axis=1)[style],
+        relevance=lambda rows: captioned[style[rows]],
+        total=captioned.sum(axis=1)[style],
         ceiling={name: np.ones(len(pool)) for name in METRICS},
         unit=clips.caption[pool],
         one_positive=False,
     )
-    asked = Search(
+    reverse = Search(
         of_audio=False,
         queries=texts,
         items=pool,
-        relevance=lambda rows: told.T[rows][:, style],
-        total=told.T @ np.bincount(style),
+        relevance=lambda rows: captioned.T[rows][:, style],
+        total=captioned.T @ np.bincount(style),
         ceiling={name: np.ones(len(texts)) for name in METRICS},
         unit=captions,
         one_positive=False,
     )
-    return search, asked
+    return search, reverse
 
 
 def first_stage(clips: Clips, search: Search) -> PerQuery:
-    """Metrics of the embeddings' own order."""
+    """Compute metrics of the order by cosine."""
     queries, items = search.vectors(clips)
     return paper_metrics(queries, items) if search.one_positive else grouped_metrics(queries, items, search.relevance)
 
 
 class _SecondStage:
-    """Metrics when a scorer has put the first k of each query in another order; remembers its scores."""
+    """Metrics after a scorer has reordered the first k of each query; remembers scores."""
 
     def __init__(self, settings: Rerank, clips: Clips, seed: int) -> None:
         self.settings = settings
@@ -268,18 +274,18 @@ class _SecondStage:
 
     def _scores(self, audio: np.ndarray, text: np.ndarray) -> np.ndarray:
         count = len(self.text_row)
-        wanted = audio * count + text
-        new = np.setdiff1d(wanted, self.pairs)
+        pairs = audio * count + text
+        new = np.setdiff1d(pairs, self.pairs)
         if len(new):
             scores = np.asarray(self.settings.score(new // count, new % count), dtype=np.float64)
             if scores.shape != new.shape or not np.isfinite(scores).all():
                 raise ValueError(
-                    f"the re-ranker was given {len(new)} pairs and returned scores of shape {scores.shape}, "
+                    f"the re-ranker got {len(new)} pairs and returned scores of shape {scores.shape}, "
                     f"{np.count_nonzero(~np.isfinite(scores))} of them not finite"
                 )
-            order = np.argsort(pairs := np.concatenate([self.pairs, new]))
-            self.pairs, self.scores = pairs[order], np.concatenate([self.scores, scores])[order]
-        return np.asarray(self.scores[np.searchsorted(self.pairs, wanted)])
+            order = np.argsort(known := np.concatenate([self.pairs, new]))
+            self.pairs, self.scores = known[order], np.concatenate([self.scores, scores])[order]
+        return np.asarray(self.scores[np.searchsorted(self.pairs, pairs)])
 
 
 def _figures(
@@ -305,10 +311,10 @@ def _figures(
                     direction=direction,
                     pool=len(pools[0]),
                     draws=len(pools),
-                    queries=sum(len(one.unit) for one in part),
+                    queries=sum(len(directed.unit) for directed in part),
                     metrics=_intervals(part, seed, resamples),
-                    chance=_mean([one.chance for one in part]),
-                    ceiling=_mean([one.ceiling for one in part]),
+                    chance=_mean([directed.chance for directed in part]),
+                    ceiling=_mean([directed.ceiling for directed in part]),
                     stage=name,
                 )
             )
@@ -317,7 +323,7 @@ def _figures(
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the queries of one direction reached in all pools: (Q,) units and (Q, metrics) values."""
+    """Results of the queries of one direction in all pools: (Q,) units and (Q, metrics) values."""
 
     unit: np.ndarray
     reached: np.ndarray
@@ -328,14 +334,14 @@ class Answers:
     def of(cls, searches: Sequence[tuple[Search, PerQuery]]) -> "Answers":
         return cls(
             np.concatenate([search.unit for search, _ in searches]),
-            np.concatenate([_columns(found) for _, found in searches]),
+            np.concatenate([_columns(reached) for _, reached in searches]),
             np.concatenate([_columns(random_metrics(len(search.items), search.total)) for search, _ in searches]),
             np.concatenate([_columns(search.ceiling) for search, _ in searches]),
         )
 
 
-def _columns(found: PerQuery) -> np.ndarray:
-    return np.stack([found[name] for name in METRICS], axis=1)
+def _columns(values: PerQuery) -> np.ndarray:
+    return np.stack([values[name] for name in METRICS], axis=1)
 
 
 def _mean(directions: Sequence[np.ndarray]) -> dict[str, float]:
@@ -344,7 +350,7 @@ def _mean(directions: Sequence[np.ndarray]) -> dict[str, float]:
 
 
 def _intervals(directions: Sequence[Answers], seed: int, resamples: int) -> dict[str, Interval]:
-    """The mean over directions of the mean over queries, with its interval over units drawn jointly."""
+    """Average over queries, then over directions, with the interval of that."""
     units = np.unique(np.concatenate([answers.unit for answers in directions]))
     weights = _weights(len(units), seed, resamples)
     drawn = np.zeros((resamples, len(METRICS)))
@@ -363,7 +369,7 @@ def _intervals(directions: Sequence[Answers], seed: int, resamples: int) -> dict
 
 
 def _weights(units: int, seed: int, resamples: int) -> np.ndarray:
-    """How often each unit is in each resample, (resamples, units) float64."""
+    """How often each unit occurs in each resample, (resamples, units) float64."""
     rng = np.random.default_rng(seed)
     return np.stack(
         [np.bincount(rng.integers(units, size=units), minlength=units) for _ in range(resamples)]
@@ -371,7 +377,7 @@ def _weights(units: int, seed: int, resamples: int) -> np.ndarray:
 
 
 def _pools(count: int, size: int, draws: int, seed: int) -> list[np.ndarray]:
-    """Rows of the clips in each pool; one pool of all when that is the size."""
+    """Rows of the clips in each pool; a single pool if all clips fit."""
     if size == count:
         return [np.arange(count)]
     rng = np.random.default_rng([seed, size])

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file with plots and sound inside, and evaluation.json for machines."""
+"""The report of an evaluation: an HTML file with plots and sound, and evaluation.json."""
 
 import base64
 import io
@@ -75,8 +75,8 @@ def write_report(
         folder: Created if missing; replaces an earlier report.
         audio_embeddings: (clips, dim) unit rows of the evaluated pairs.
         text_embeddings: (clips, dim) unit rows of their captions, in the same order.
-        history: One mapping per epoch of the training: epoch, step, loss, validation, learning_rate.
-            May be empty.
+        history: One mapping per epoch of the training: epoch, step, loss, validation,
+            learning_rate. May be empty.
         clips: By utterance id, at least `clips_needed(evaluation)`; a clip that is missing or
             unreadable is shown without sound.
 
@@ -108,7 +108,7 @@ def write_report(
 def _figures(
     evaluation: Evaluation, audio: np.ndarray, text: np.ndarray, history: Sequence[Mapping[str, Any]]
 ) -> dict[str, Figure]:
-    """The figures there is data for, by label."""
+    """Draw the figures there is data for, by label."""
     drawn = {}
     if len(audio):
         drawn[_MAP_LABEL] = plots.map_figure(audio, text, seed=evaluation.seed)
@@ -121,7 +121,7 @@ def _figures(
     for mode in ("paper", "grouped"):
         pools = None if evaluation.leak.leaks else plots.pools_figure(evaluation, mode=mode)
         if pools is not None:
-            drawn[f"Recall by size of the pool, {mode} mode"] = pools
+            drawn[f"Recall by pool size, {mode} mode"] = pools
     return drawn
 
 

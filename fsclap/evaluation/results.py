@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain data: one JSON file for machines, and all that the report shows."""
+"""Results of an evaluation as plain data: saved as JSON, and all that the report shows."""
 
 from pathlib import Path
 from typing import Literal
@@ -31,15 +31,16 @@ class RetrievalFigures(Result):
     """Retrieval in one pool, one mode and one direction.
 
     Attributes:
-        mode: "paper": one positive a query, ties by expected rank. "grouped": every clip of the same style is
-            relevant, queries are unique, AP@10 is divided by min(R, 10).
-        pool: Clips in the pool.
-        draws: Pools drawn, over which the figures are averaged (1 when the pool is all there is).
-        queries: Queries scored, over all draws.
-        metrics: For each of METRICS.
-        chance: Of each metric, for an order at random.
-        ceiling: Of each metric, for the best possible order when equal captions cannot be told apart.
-        stage: "embeddings", or "rerank@k" when the matching head put the first k in another order.
+        mode: "paper": one positive per query, ties by expected rank. "grouped": every clip of the
+            same style is relevant, queries are unique, AP@10 is divided by min(R, 10).
+        direction: What searches what.
+        pool: Number of clips in the pool.
+        draws: Number of pools that the figures are averaged over (1 if the pool is the whole part).
+        queries: Number of queries scored, over all draws.
+        metrics: Value of each of METRICS.
+        chance: Each metric for a random order.
+        ceiling: Each metric for the best possible order if equal captions cannot be told apart.
+        stage: "embeddings", or "rerank@k" after the matching head has reordered the first k.
     """
 
     mode: Mode
@@ -57,8 +58,10 @@ class Collapse(Result):
     """How spread out the embeddings of one modality are.
 
     Attributes:
-        uniformity: log mean exp(-2 |x - y|^2) over pairs (Wang & Isola 2020, Eq. 2); 0 is collapsed, -4 spread.
-        effective_rank: exp of the entropy of the normalised singular values (Roy & Vetterli 2007); 1 to dim.
+        uniformity: log mean exp(-2 |x - y|^2) over pairs (Wang & Isola 2020, Eq. 2); 0 is
+            collapsed, -4 spread.
+        effective_rank: exp of the entropy of the normalised singular values (Roy & Vetterli 2007);
+            1 to dim.
         mean_cosine: Mean pairwise cosine; 1 is collapsed.
     """
 
@@ -68,7 +71,7 @@ class Collapse(Result):
 
 
 class Alignment(Result):
-    """How the two modalities lie to one another.
+    """How the two modalities lie relative to each other.
 
     Attributes:
         alignment: Mean |audio_i - text_i|^2 over pairs (Wang & Isola 2020, Eq. 1).
@@ -80,15 +83,15 @@ class Alignment(Result):
 
 
 class LeakProbe(Result):
-    """Whether an embedding knows its partner: retrieval among pairs that have nothing to do with one another.
+    """Whether an embedding knows its partner: retrieval among unrelated pairs.
 
     Attributes:
-        pairs: Pairs in the pool.
-        noise_r1: R@1 (mean of both directions) when every caption is replaced by random tokens.
-        shuffled_r1: R@1 when every clip is paired with another clip's caption.
-        moved: Largest change of an audio embedding, as a distance, when its partner is replaced.
+        pairs: Number of pairs in the pool.
+        noise_r1: R@1 (mean of both directions) if every caption is replaced by random tokens.
+        shuffled_r1: R@1 if every clip is paired with another clip's caption.
+        moved: Largest distance an audio embedding moves when its partner is replaced.
         chance: 1 / pairs.
-        limit: R@1 above which chance is out of the question (upper bound of a 99.9 % binomial interval).
+        limit: R@1 beyond chance (upper bound of a 99.9 % binomial interval).
         leaks: noise_r1 or shuffled_r1 is above the limit, or an embedding moved by more than 1e-3.
     """
 
@@ -102,7 +105,14 @@ class LeakProbe(Result):
 
 
 class Example(Result):
-    """One query of the report: what was asked, what was found first, and where the right answer came."""
+    """One query of the report.
+
+    Attributes:
+        query: The caption.
+        expected_id: Its clip.
+        rank: Rank of that clip, from 1.
+        found_ids: The first clips, best first.
+    """
 
     query: str
     expected_id: str
@@ -111,19 +121,20 @@ class Example(Result):
 
 
 class Judged(Result):
-    """How far a model's order agrees with what people heard.
+    """How well a model's order agrees with people's judgements.
 
     Attributes:
-        ndcg: nDCG@10 over the judged clips of each query, mean over queries, with its interval over queries; None
-            when no query could be scored.
-        chance: Of an order at random, for the same queries.
-        above_chance: By how much each query exceeds its own chance, with the interval of the paired difference.
-        queries: Queries scored.
-        left_out: Queries with fewer than 2 judged clips in the part, or with no difference among their gains.
-        judgements: The verdicts that counted, one a query, clip and judge.
-        elsewhere: Verdicts on clips that are not in the part, such as those of training: they don't count.
-        clips: Clips that the counted verdicts are about.
-        judges: People who gave them.
+        ndcg: nDCG@10 over the judged clips of each query, mean over queries, with its interval over
+            queries; None if no query could be scored.
+        chance: nDCG@10 of a random order for the same queries.
+        above_chance: How much a query exceeds its chance on average, with the interval of the
+            paired difference.
+        queries: Number of queries scored.
+        left_out: Number of queries with fewer than 2 judged clips in the part, or with equal gains.
+        judgements: Number of verdicts that count, one per query, clip and judge.
+        elsewhere: Number of verdicts on clips of other parts, such as training; they don't count.
+        clips: Number of clips with a verdict that counts.
+        judges: Number of people who gave these verdicts.
     """
 
     ndcg: Interval | None
@@ -138,24 +149,32 @@ class Judged(Result):
 
 
 class Evaluation(Result):
-    """Everything one evaluation found.
+    """All results of one evaluation.
 
     Attributes:
         model: Folder of the model.
-        corpus, version: What it was evaluated on.
+        corpus: Location of the corpus.
+        version: Version of the corpus.
         part: "test" or "validation".
-        clips: Clips of that part.
-        speakers: Diarized speakers of that part.
-        captions: Distinct captions of that part.
-        styles: Distinct style keys of that part.
-        seed: Of pools and bootstrap.
+        clips: Number of clips in that part.
+        speakers: Number of diarized speakers in that part.
+        captions: Number of distinct captions in that part.
+        styles: Number of distinct style keys in that part.
+        seed: Seed of pools and bootstrap.
         date: ISO date.
         machine: Processor and cores.
-        leak: The probe. When it leaks, `retrieval` is empty: no such number is worth printing.
+        leak: The leak probe. If the model leaks, `retrieval` is empty: no such figure means
+            anything.
+        retrieval: Figures of all pools, modes and directions.
+        audio: Spread of the audio embeddings.
+        text: Spread of the text embeddings.
+        joint: Alignment of both.
         group_sizes: Clips that share a style -> number of styles.
-        nearest_training_speaker: Highest cosine between a speaker of this part and one of training; None when
-            the corpus has no speaker embeddings.
-        judged: What people's judgements say; None when there are none, or the model leaks.
+        nearest_training_speaker: Highest cosine between a speaker of this part and one of training;
+            None if the corpus has no speaker embeddings.
+        best: Queries whose clip ranks best.
+        worst: Queries whose clip ranks worst.
+        judged: Agreement with people's judgements; None without any, or if the model leaks.
     """
 
     model: str
@@ -181,20 +200,20 @@ class Evaluation(Result):
     judged: Judged | None = None
 
     def figure(self, metric: str, *, mode: Mode, direction: Direction = "mean", pool: int | None = None) -> Interval:
-        """One figure of the first stage; the largest pool by default.
+        """Return one figure of the first stage; that of the largest pool by default.
 
         Raises:
             KeyError: There is no such figure, for instance because the model leaks.
         """
-        found = [
+        rows = [
             row
             for row in self.retrieval
             if row.stage == "embeddings" and row.mode == mode and row.direction == direction
             and pool in (None, row.pool)
         ]  # fmt: skip
-        if not found:
+        if not rows:
             raise KeyError(f"no {mode} {direction} figure for a pool of {pool or 'all'}; leaks: {self.leak.leaks}")
-        return max(found, key=lambda row: row.pool).metrics[metric]
+        return max(rows, key=lambda row: row.pool).metrics[metric]
 
     def save(self, path: Path) -> None:
         """Write the evaluation, whole or not at all."""

@@ -61,7 +61,7 @@ def evaluate_model(
     seed: int = 0,
     device: str = "auto",
 ) -> EvaluationRun:
-    """Run the leak probe, then the protocol, collapse figures and examples, on one part of a corpus.
+    """Run the leak probe, protocol, collapse figures and examples on one part of a corpus.
 
     Args:
         folder: Folder of the model, as `FSCLAP.from_pretrained` takes it.

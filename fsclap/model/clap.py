@@ -1,8 +1,9 @@
-"""The encoders of LAION CLAP, from transformers.ClapModel: HTSAT for sound, RoBERTa for text, both trained.
+"""The encoders of LAION CLAP (transformers.ClapModel): HTSAT for sound, RoBERTa for text.
 
 HTSAT gives 32 tokens for 10 s (LAION's fine-grained output is these 32, each repeated 32 times).
 
-Notation for shapes: B clips or captions, T frames or tokens, F frequency bins, C features of a token.
+Notation for shapes: B clips or captions, T frames or tokens, F frequency bins, C features of a
+    token.
 """
 
 import logging
@@ -37,7 +38,7 @@ BYTES = 256
 
 
 def clap_encoders(settings: ModelSettings) -> Encoders:
-    """Build HTSAT-tiny and RoBERTa-base with the weights of `settings.clap_weights`, or random ones.
+    """Build HTSAT-tiny and RoBERTa-base with the weights of `settings.clap_weights`, or random.
 
     Raises:
         EncoderError: The weights cannot be read, are incomplete, or of a model that fuses several
@@ -120,20 +121,21 @@ def saved_encoders(folder: Path) -> Encoders:
 
 
 def random_networks() -> tuple[ClapAudioModel, ClapTextModel]:
-    """Build HTSAT-tiny, and RoBERTa-base for bytes: the sizes of LAION's models, with random weights."""
+    """Build HTSAT-tiny, and RoBERTa-base for bytes, in the sizes of LAION's models."""
     text = ClapTextConfig(vocab_size=BYTES + len(SPECIAL))
     return ClapAudioModel(ClapAudioConfig(enable_fusion=False)), ClapTextModel(text)
 
 
 def log_mel_extractor() -> ClapFeatureExtractor:
-    """Build LAION's log-mel, 50 Hz to 14 kHz. Transformers' default starts at 0 Hz, on average 2 dB off."""
+    """Build LAION's log-mel, 50 Hz to 14 kHz; transformers' starts at 0 Hz, 2 dB off on average."""
     return ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
 
 
 class HTSATTokens(nn.Module):
     """HTSAT's last grid, averaged over frequency: 32 tokens for 10 s of sound.
 
-    A shorter clip is repeated until it fills 10 s, as in LAION's training, so all 32 tokens are sound.
+    A shorter clip is repeated until it fills 10 s, as in LAION's training, so all 32 tokens are
+    sound.
     """
 
     frozen = False
@@ -210,7 +212,7 @@ class RobertaTokens(nn.Module):
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Build RoBERTa's tokenizer without merges, one token per byte: random weights need no vocabulary."""
+    """Build RoBERTa's tokenizer without merges: random weights need no vocabulary."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers, processors
 

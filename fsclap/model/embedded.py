@@ -1,6 +1,7 @@
 """The encoders of the embedded profile: frozen weights from pip packages. No model hub, no GPU.
 
-Audio: prosodic frames (how something is said), optionally with Whisper tiny.en's encoder (what is said).
+Audio: prosodic frames (how something is said), optionally with Whisper tiny.en's encoder (what is
+    said).
 Text: MiniLM's last hidden states.
 """
 
@@ -49,7 +50,7 @@ class ProsodicFrames:
     revision = prosody.REVISION
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """Compute frames: (samples,) float32 at 16 kHz, at least one -> (samples // FRAME + 1, dim) float32.
+        """Compute (samples // FRAME + 1, dim) float32 from (samples,) float32 at 16 kHz.
 
         Raises:
             ValueError: The wave is not mono, is empty, or has NaN or infinite samples.
@@ -65,7 +66,7 @@ class ProsodicFrames:
 
 
 class ProsodicWhisper(ProsodicFrames):
-    """Whisper tiny.en's encoder outputs, four averaged per token of 80 ms, then the prosodic frame."""
+    """Whisper tiny.en's encoder outputs, four averaged per 80 ms, then the prosodic frame."""
 
     dim = WHISPER_DIM + prosody.DIM
 
@@ -85,7 +86,7 @@ class ProsodicWhisper(ProsodicFrames):
 
 
 def _whisper_frames(wave: np.ndarray) -> np.ndarray:
-    """(samples,), at most 30 s -> (ceil(samples / FRAME), 384) float32."""
+    """Encode (samples,), at most 30 s, to (ceil(samples / FRAME), 384) float32."""
     frames = math.ceil(len(wave) / FRAME)
     padded = np.pad(wave.astype(np.float32), (0, frames * FRAME - len(wave)))
     mel = _mel_extractor()(padded, padding=0)[:, : len(padded) // MEL_HOP]
@@ -103,7 +104,8 @@ def _whisper_file() -> Path:
 @lru_cache(maxsize=1)
 def _whisper() -> Any:
     folder = _whisper_file().parent
-    # Clips are short: threads would wait for each other. float32: the same features on any processor.
+    # Clips are short: threads would wait for each other. float32: the same features on any
+    # processor.
     return ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32", intra_threads=1)
 
 

@@ -1,4 +1,4 @@
-"""The interface of encoders. Notation: B clips or captions, T frames or tokens, D features of a token."""
+"""The interface of encoders. Shapes: B clips or captions, T tokens, D features of a token."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -29,7 +29,7 @@ class AudioEncoder(Protocol):
     max_frames: int
 
     def features(self, wave: np.ndarray) -> np.ndarray:
-        """Compute features: (samples,) float32, at least one -> (T, features) float32, at least one."""
+        """Compute features: (samples,) float32, at least one -> (T, features) float32, T >= 1."""
         ...
 
     def __call__(self, features: Tokens) -> Tokens:

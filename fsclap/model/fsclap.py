@@ -3,11 +3,11 @@
     encoder tokens -> fusion (two self-attention blocks) -> separation (one feed-forward network per
     modality) -> attention pooling -> joint space
 
-With fusion="shared", the default, the same two blocks run over each modality alone. A clip's embedding
-then never depends on a caption, so it can be computed once and indexed. With fusion="paired", clip i is
-fused with its own caption, as section 3.1 of the paper reads: its embedding has seen the answer
-(fsclap.evaluation.leak). The literal fusion is used where it may see both: in the matching head, which
-scores a clip and a caption given together.
+With fusion="shared", the default, the same two blocks run over each modality alone. A clip's
+embedding then never depends on a caption, so it can be computed once and indexed. With
+fusion="paired", clip i is fused with its own caption, as section 3.1 of the paper reads: its
+embedding has seen the answer (fsclap.evaluation.leak). The literal fusion is used where it may see
+both: in the matching head, which scores a clip and a caption given together.
 
 Notation for shapes, as in fsclap.model.fusion_separation:
     B       clips, captions or pairs in a batch
@@ -204,7 +204,7 @@ class FSCLAP(
         return self.log_scale.device
 
     def parameter_groups(self, *, encoder_lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Group parameters for AdamW with two learning rates; norms, biases and temperature do not decay."""
+        """Group parameters by learning rate; norms, biases and temperature do not decay."""
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -232,8 +232,8 @@ class FSCLAP(
         """Load a trained model, with all its weights from its files.
 
         Args:
-            pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a model's name on
-                Hugging Face.
+            pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a model's name
+                on Hugging Face.
             options: Options of `huggingface_hub.ModelHubMixin.from_pretrained`, and `encoders`.
 
         Raises:
@@ -263,7 +263,8 @@ class FSCLAP(
         if encoders is None and settings.encoders == "clap":
             from fsclap.model.clap import saved_encoders
 
-            # These encoders were trained: their weights are in the model's file, not in clap_weights.
+            # These encoders were trained: their weights are in the model's file, not in
+            # clap_weights.
             encoders = saved_encoders(folder)
         with redirect_stdout(sys.stderr):  # the mixin prints that it loads, which would break JSON output
             model: FSCLAP = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
@@ -290,7 +291,7 @@ def _check_revisions(revisions: dict[str, str], folder: Path) -> None:
 
 
 def _saved_folder(model_id: str, options: dict[str, Any]) -> Path:
-    """The folder of a saved model; for a model of the hub, a folder with its JSON files alone."""
+    """Return the folder of a saved model; of a model of the hub, one with its JSON files alone."""
     if Path(model_id).is_dir():
         return Path(model_id)
     named = ("revision", "cache_dir", "force_download", "token", "local_files_only")

@@ -1,6 +1,7 @@
 """The blocks of the model, in the order in which a sequence passes them (section 3.1 of the paper).
 
-    SelfAttention -> Fusion -> Separation -> pooling -> Projection (joint space) or Matcher (re-ranking)
+    SelfAttention -> Fusion -> Separation -> pooling -> Projection (joint space) or Matcher
+    (re-ranking)
 
 Notation for shapes:
     B       sequences in a batch
@@ -9,9 +10,9 @@ Notation for shapes:
     H       attention heads
     E       width of the joint space (`embedding`)
 
-Every residual branch starts at zero (its last layer is initialised so), hence each block starts as the
-identity: with few clips to learn from, training starts from the pooled encoder features instead of
-having to recover them.
+Every residual branch starts at zero (its last layer is initialised so), hence each block starts as
+the identity: with few clips to learn from, training starts from the pooled encoder features instead
+of having to recover them.
 """
 
 import torch
@@ -64,7 +65,7 @@ class Fusion(nn.Module):
 
 
 class Separation(nn.Module):
-    """A residual feed-forward network for one modality: x + W_2 gelu(W_1 norm(x)), 4 C wide inside."""
+    """A residual feed-forward network for one modality: x + W_2 gelu(W_1 norm(x)), 4 C wide."""
 
     def __init__(self, width: int, *, dropout: float) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""Convert LAION's CLAP checkpoints to folders that transformers' ClapModel loads, without LAION's code.
+"""Convert LAION's CLAP checkpoints for transformers' ClapModel, without LAION's code.
 
     python -m fsclap.model.laion 630k-audioset-best.pt data/weights/clap --tokenizer roberta-base
 
-The two implementations have the same layers under different names; tests/laion checks that they agree.
-What only LAION's has is left out: the spectrogram (fsclap.model.clap has one), the head that names
-AudioSet's classes, and two small networks used in training only.
-Source: https://github.com/LAION-AI/CLAP.
+The two implementations have the same layers under different names; tests/laion checks that they
+agree. What only LAION's has is left out: the spectrogram (fsclap.model.clap has one), the head that
+names AudioSet's classes, and two small networks used in training only. Source:
+https://github.com/LAION-AI/CLAP.
 """
 
 import argparse

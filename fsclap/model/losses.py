@@ -18,12 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from fsclap.model.settings import LossSettings
 
 WHOLE = 4096
-"""Up to so many rows, the matrix is kept whole: 64 MiB in float32 for each of about ten intermediates."""
+"""Up to so many rows, the matrix is whole: 64 MiB in float32 for each of ten intermediates."""
 
 AT_A_TIME = 2**24
-"""Logits per chunk beyond that: 64 MiB in float32. Not less: glibc returns blocks over 32 MiB when they
-are freed, while smaller ones fragment its heap (20,000 pairs peaked at 3.9 GiB with chunks of 16 MiB,
-under 1 GiB with these)."""
+"""Logits per chunk beyond that: 64 MiB in float32. Not less: glibc returns blocks over 32 MiB when
+they are freed, while smaller ones fragment its heap (20,000 pairs peaked at 3.9 GiB with chunks of
+16 MiB, under 1 GiB with these)."""
 
 
 class HardNegatives(NamedTuple):
@@ -47,7 +47,7 @@ def contrastive_loss(
     groups: Tensor | None = None,
     chunk: int | None = None,
 ) -> Tensor:
-    """Compute Eq. 1 with the weights of Eq. 2 in both directions, plus Eq. 3 if the settings ask for it.
+    """Compute Eq. 1 with the weights of Eq. 2 in both directions, plus Eq. 3 if it is set.
 
     Row i loses logsumexp_j(s_ij + log w_ij) - s_ii with w_ii = 1 and, for a negative j,
     log w_ij = log n_i + gamma s_ij - logsumexp_k(gamma s_ik). n_i is the number of elements k runs
@@ -62,11 +62,11 @@ def contrastive_loss(
         text: (B, E) unit rows; row i is the caption of audio i.
         logit_scale: 1 / tau, > 0.
         settings: The hardness gamma, and the switches for studies.
-        groups: (B,) integers, the same for pairs with the same caption. With mask_same_caption, such
-            pairs are neither negatives nor in the sum of Eq. 2; with compat="mga" they share the
-            target, as in its code.
-        chunk: Rows computed at a time. The backward pass computes them again, so memory grows with B
-            rather than B^2; the value is the same. None: the whole matrix up to 4096 rows, beyond
+        groups: (B,) integers, the same for pairs with the same caption. With mask_same_caption,
+            such pairs are neither negatives nor in the sum of Eq. 2; with compat="mga" they share
+            the target, as in its code.
+        chunk: Rows computed at a time. The backward pass computes them again, so memory grows with
+            B rather than B^2; the value is the same. None: the whole matrix up to 4096 rows, beyond
             that 16 million logits at a time.
 
     Returns:
@@ -121,7 +121,7 @@ def hard_negatives(
     groups: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> HardNegatives:
-    """Draw a negative for each clip and each caption with the weights of Eq. 2, as ALBEF and BLIP do.
+    """Draw a negative for each clip and caption with the weights of Eq. 2, as in ALBEF.
 
     Args:
         audio: (B, E) unit rows.
@@ -169,7 +169,7 @@ def _check(audio: Tensor, text: Tensor, groups: Tensor | None) -> None:
 def _direction(
     rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, settings: LossSettings, chunk: int | None
 ) -> Tensor:
-    """The sum of the losses of all rows: those of the audio, or those of the text."""
+    """Sum the losses of all rows: those of the audio, or those of the text."""
     size = len(rows)
     if chunk is None:
         chunk = size if size <= WHOLE else max(1, AT_A_TIME // size)
@@ -188,7 +188,7 @@ def _direction(
 def _rows_loss(
     rows: Tensor, columns: Tensor, scale: Tensor, first: int, groups: Tensor | None, settings: LossSettings
 ) -> Tensor:
-    """The sum of the losses of some rows, numbered from `first`, against all columns."""
+    """Sum the losses of some rows, numbered from `first`, against all columns."""
     positive = torch.arange(first, first + len(rows), device=rows.device)[:, None]  # (rows, 1)
     logits = scale * (rows @ columns.T)  # (rows, B)
     # Subtract the positive: at a logit scale of 1e4, a logarithm of 3 would be lost in rounding.
@@ -201,7 +201,7 @@ def _rows_loss(
 
 
 def _log_weights(logits: Tensor, positive: Tensor, masked: Tensor | None, settings: LossSettings) -> Tensor:
-    """Eq. 2 in log space, (rows, B). The values of masked elements and of the positive are meaningless."""
+    """Eq. 2 in log space, (rows, B); meaningless at masked elements and at the positive."""
     hardness = settings.gamma * (logits.detach() if settings.research.detach_weights else logits)
     left_out = masked
     if settings.research.denominator == "negatives":
@@ -219,10 +219,10 @@ def _mga(rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, ga
     """One direction exactly as in the released code of MGA-CLAP; see `LossResearch.compat`.
 
     It differs from Eq. 2: the sum over row j, not row i, normalises w_ij (a keepdim is missing; and
-    since each row was shifted by its maximum before, the shift doesn't cancel); that sum leaves out the
-    element itself; B - 1 for B; the gradient flows through the weights; 1e-7 in the logarithm. The
-    difference of sums rounds to zero where one element outweighs the rest of its row: from a logit
-    scale of some hundred on, value or gradient is not finite.
+    since each row was shifted by its maximum before, the shift doesn't cancel); that sum leaves out
+    the element itself; B - 1 for B; the gradient flows through the weights; 1e-7 in the logarithm.
+    The difference of sums rounds to zero where one element outweighs the rest of its row: from a
+    logit scale of some hundred on, value or gradient is not finite.
     """
     same = torch.eye(len(rows), device=rows.device) if groups is None else (groups[:, None] == groups)
     targets = same.to(rows.dtype) / same.sum(dim=1, keepdim=True)

@@ -1,8 +1,8 @@
 """Prosodic frames: what a speech recogniser's encoder throws away, one row every 80 ms.
 
-Pitch, voicing, level, spectral tilt and a mel spectrum are measured every 10 ms and pooled by eight:
-mean and standard deviation. All are fixed functions of the wave; the constants only bring them to
-about zero mean and unit spread.
+Pitch, voicing, level, spectral tilt and a mel spectrum are measured every 10 ms and pooled by
+eight: mean and standard deviation. All are fixed functions of the wave; the constants only bring
+them to about zero mean and unit spread.
 """
 
 import librosa
@@ -32,12 +32,12 @@ def prosodic_frames(wave: np.ndarray) -> np.ndarray:
         wave: (samples,) floating point at 16 kHz, at least one sample.
 
     Returns:
-        (samples // (POOL HOP) + 1, DIM) float32. Measurements are centred at 0, 10, 20 ms and so on;
-        each frame pools eight. Columns: voiced share; pitch, in octaves from 150 Hz; pitch relative to
-        the median of the clip, its spread within the frame, and its change from the frame before;
-        level, in units of 20 dB; level relative to the loud parts of the clip; its spread; spectral
-        tilt in units of 20 dB; change of the level from the frame before; 40 mel levels and their
-        spreads.
+        (samples // (POOL HOP) + 1, DIM) float32. Measurements are centred at 0, 10, 20 ms and so
+        on; each frame pools eight. Columns: voiced share; pitch, in octaves from 150 Hz; pitch
+        relative to the median of the clip, its spread within the frame, and its change from the
+        frame before; level, in units of 20 dB; level relative to the loud parts of the clip; its
+        spread; spectral tilt in units of 20 dB; change of the level from the frame before; 40 mel
+        levels and their spreads.
     """
     power = _power(wave)
     frames = len(power)

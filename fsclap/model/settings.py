@@ -61,11 +61,11 @@ class ModelSettings(BaseModel):
 
 
 PAPER = ModelSettings(encoders="clap", width=512, heads=8, embedding=512, dropout=0.1)
-"""The preset of the paper: everything at the size of LAION's joint space. The default is the embedded preset."""
+"""The preset of the paper, in the sizes of LAION's joint space; the default is the embedded one."""
 
 
 class LossResearch(BaseModel):
-    """What Eq. 1-3 leave open, as switches for studies; the defaults are what models are trained with."""
+    """What Eq. 1-3 leave open, as switches for studies; models are trained with the defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""The state of a run in one file: tensors in safetensors, the rest as JSON in its header. No pickle."""
+"""The state of a run in one file: safetensors, with JSON in its header. No pickle."""
 
 import logging
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Epoch(BaseModel):
 
 
 class Position(BaseModel):
-    """How far a run is. Order, crops and dropout follow from seed and position, so no generator is saved.
+    """How far a run is. Order, crops and dropout follow from seed and position.
 
     Attributes:
         epoch: Number of finished epochs.
@@ -123,7 +123,7 @@ def load_best(folder: Path, model: nn.Module, epoch: int) -> None:
 
 
 def forget_others(folder: Path, epoch: int) -> None:
-    """Remove the weights of all other epochs; call it only after a checkpoint that names this one."""
+    """Remove the weights of all other epochs, after a checkpoint that names this one."""
     for file in folder.glob("best-*.safetensors"):
         if file != _best(folder, epoch):
             file.unlink()

@@ -9,8 +9,8 @@
     {folder}/config.json, *.safetensors    the model, best epoch: FSCLAP.from_pretrained(folder)
     {folder}/training.json           `Trained`; written last
 
-A file appears whole or not at all (metrics.jsonl and the curves grow), so a killed run can be resumed.
-The model's card is written by whoever keeps the model (fsclap.training.model_card).
+A file appears whole or not at all (metrics.jsonl and the curves grow), so a killed run can be
+resumed. The model's card is written by whoever keeps the model (fsclap.training.model_card).
 """
 
 import functools
@@ -124,8 +124,8 @@ def _fabric(settings: TrainSettings) -> Fabric:
         precision = "32-true" if not gpu else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     strategy: Any = "auto"
     if compute.devices > 1:
-        # Spawn: the command line may be a scheduler's, so it must not be run again. Encoders have weights
-        # that no loss reaches, hence find_unused_parameters.
+        # Spawn: the command line may be a scheduler's, so it must not be run again. Encoders have
+        # weights that no loss reaches, hence find_unused_parameters.
         strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     device = "cuda" if gpu else "cpu"
     return Fabric(accelerator=device, devices=compute.devices, strategy=strategy, precision=precision)
@@ -199,7 +199,7 @@ class _Loop:
     def _loaded(
         self, steps: list[list[np.ndarray]], epoch: int
     ) -> Iterator[tuple[list[np.ndarray], list[Batch], float]]:
-        """Each step's plan, this device's share of its batches, and the seconds spent waiting for them."""
+        """Each step's plan, this device's share of its batches, and the seconds waited."""
         rank, world = self.fabric.global_rank, self.fabric.world_size
         shares = [batch[rank::world] for step in steps for batch in step]
         on_gpu = self.fabric.device.type == "cuda"

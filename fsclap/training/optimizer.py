@@ -1,4 +1,4 @@
-"""One optimiser step: gradients over its batches, on one device or many; clipping; skipping what is not finite."""
+"""One optimiser step: gradients, on one device or many; clipping; skipping."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
 from fsclap.training.settings import TrainSettings
 
 WARMUP_EPOCHS = 1.0
-"""Epochs in which the learning rate rises, before its cosine: one pass shows every clip before the peak."""
+"""Epochs in which the learning rate rises: one pass shows every clip before the peak."""
 WEIGHT_DECAY = 0.01
 """Decay of AdamW, torch's default; none on norms, biases and the temperature."""
 
@@ -52,7 +52,7 @@ class Objective(nn.Module):
         return Outputs(audio, text, scale, matching)
 
     def _matching(self, batch: Batch, audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-        """The loss of the matching head on each pair, and on each clip and caption with a hard negative."""
+        """Compute the matching loss on pairs, and on hard negatives of clips and captions."""
         drawn = hard_negatives(audio, text, scale, gamma=self.gamma, groups=batch.groups)
         own = torch.arange(len(batch), device=audio.device)
         audio_rows = torch.cat([own, own, drawn.audio])  # (3 B,)
@@ -72,7 +72,7 @@ def make_optimizer(model: FSCLAP, settings: TrainSettings, *, fused: bool) -> to
 
 
 def lr_factor(step: int, *, warmup: int, total: int) -> float:
-    """Return the share of the peak learning rate at a step, from 0: a linear rise, then half a cosine to 0."""
+    """Return the share of the peak learning rate: a linear rise, then half a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
@@ -150,23 +150,25 @@ class Stepper:
         return StepResult(loss, matching, grad_norm, skipped, computed - started, ended - computed)
 
     def _update(self, losses: Tensor) -> list[float]:
-        """Clip the gradients and apply them if all is finite; return the losses and the gradients' norm."""
+        """Clip the gradients and apply them if all is finite; return losses and norm."""
         norm = self.fabric.clip_gradients(
             self.objective, self.optimizer, max_norm=self.settings.optimizer.clip_norm, error_if_nonfinite=False
         )
         assert norm is not None
         reduced = self.fabric.all_reduce(torch.cat([losses, norm.reshape(1)]), reduce_op="mean")
         assert isinstance(reduced, Tensor)
-        # The only place where the host waits for the device. All devices get the same figures, so all decide alike.
+        # The only place where the host waits for the device. All devices get the same figures, so
+        # all decide alike.
         figures: list[float] = reduced.tolist()
-        # A scaler of half-precision gradients must see that they were not finite; it does not step then, either.
+        # A scaler of half-precision gradients must see that they were not finite; it does not step
+        # then, either.
         if all(map(math.isfinite, figures)) or self.fabric.strategy.precision.state_dict():
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return figures
 
     def _accumulated(self, batches: Sequence[Batch]) -> Tensor:
-        """The mean of the losses of the batches, each contrasted within itself."""
+        """Average the losses of the batches, each contrasted within itself."""
         losses = []
         for at, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
@@ -177,10 +179,11 @@ class Stepper:
         return torch.stack(losses).mean(dim=0)
 
     def _cached(self, batches: Sequence[Batch]) -> Tensor:
-        """The loss of all pairs contrasted with each other, in the memory of one batch (GradCache).
+        """Contrast all pairs with each other, in the memory of one batch (GradCache).
 
-        dL/dw = sum over batches of dL/d(embeddings) . d(embeddings)/dw: compute the embeddings without
-        gradient, then the first factor for all of them, then each batch again for the second.
+        dL/dw = sum over batches of dL/d(embeddings) . d(embeddings)/dw: compute the embeddings
+        without gradient, then the first factor for all of them, then each batch again for the
+        second.
         """
         states, embedded = [], []
         for batch in batches:
@@ -208,9 +211,10 @@ class Stepper:
         return torch.stack([loss.detach(), torch.stack(matching).mean()])
 
     def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
-        """The loss over the pairs of all devices.
+        """Compute the loss over the pairs of all devices.
 
-        DDP averages the gradients of the devices; the gather's backward pass sums them, which cancels out.
+        DDP averages the gradients of the devices; the gather's backward pass sums them, which
+        cancels out.
         """
         if self.fabric.world_size > 1:
             audio, text, groups = (self._gathered(x) for x in (audio, text, groups))

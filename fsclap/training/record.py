@@ -1,4 +1,4 @@
-"""What a run leaves in its folder next to the weights: its identity, its metrics and its results."""
+"""What a run leaves in its folder next to the weights: identity, metrics, results."""
 
 import importlib.metadata
 import json
@@ -48,7 +48,8 @@ class Trained(BaseModel):
         folder: Folder of the model; not saved.
         run: Identity of the run.
         best_epoch: Number of the epoch whose weights were kept.
-        validation: mAP@10 on the validation part at the best epoch, mean of both directions, 0 to 1.
+        validation: mAP@10 on the validation part at the best epoch, mean of both directions, 0 to
+            1.
         leaks: The figure is worthless: each clip was embedded together with its own caption
             (fusion="paired").
         history: All epochs.
@@ -110,7 +111,7 @@ def claim(folder: Path, run: Run) -> None:
 
 
 class Metrics:
-    """metrics.jsonl and the curves from a position on; what a killed run wrote after it is removed."""
+    """metrics.jsonl and the curves from a position on; later lines of a killed run are removed."""
 
     def __init__(self, folder: Path, position: Position, *, writes: bool) -> None:
         self.file: IO[bytes] | None = None
@@ -140,7 +141,7 @@ class Metrics:
 
 
 def history_of(folder: Path) -> list[dict[str, Any]]:
-    """Read one row per epoch: epoch, step, loss, validation, and learning_rate (of its last step)."""
+    """Read one row per epoch: epoch, step, loss, validation, last learning_rate."""
     rows, rate = [], None
     for line in (folder / METRICS).read_text(encoding="utf-8").splitlines():
         figures = json.loads(line)

@@ -1,4 +1,4 @@
-"""How a model is trained. The fields are the form of the flow, so each says what it does and in what unit."""
+"""How a model is trained. The fields are the form of the flow, with meaning and unit."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

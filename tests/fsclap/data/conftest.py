@@ -1,1 +1,3 @@
-from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store, tiny  # noqa: F401 (fixtures)
+from tests.fsclap.training.conftest import one_thread
+
+__all__ = ["one_thread"]  # fixtures of the training tests

@@ -72,5 +72,5 @@ def test_refuses_what_has_no_spread() -> None:
         collapse(unit(3, 4) * np.array([[1.0], [3.0], [1.0]]))
     with pytest.raises(ValueError, match="row 0 has norm nan"):
         alignment(unit(3, 4), unit(3, 4) * np.nan)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         alignment(unit(3, 4), unit(2, 4))

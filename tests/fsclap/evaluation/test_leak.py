@@ -88,7 +88,7 @@ def test_fusing_each_clip_with_its_own_caption_is_caught() -> None:
     assert found.shuffled_r1 >= 0.99
     assert found.moved > 0.1
     assert found.leaks
-    with pytest.raises(LeakError, match=r"captions of noise .*captions of other clips .*moves by .*fusion="):
+    with pytest.raises(LeakError, match=r"noise as captions .*captions of other clips .*moves by .*fusion="):
         require_no_leak(found)
 
 
@@ -133,7 +133,7 @@ def test_a_caption_that_has_heard_its_clip_is_caught() -> None:
     found = probe(heard, *toy(100, seed=3), seed=0)
     assert found.moved == 0.0
     assert found.noise_r1 > 0.9
-    with pytest.raises(LeakError, match="captions of noise"):
+    with pytest.raises(LeakError, match="noise as captions"):
         require_no_leak(found)
 
 
@@ -230,5 +230,5 @@ def test_refuses_what_cannot_be_probed() -> None:
 def test_only_a_leak_stops() -> None:
     clean = LeakProbe(pairs=200, noise_r1=0.005, shuffled_r1=0.01, moved=0.0, chance=0.005, limit=0.03, leaks=False)
     require_no_leak(clean)
-    with pytest.raises(LeakError, match=r"R@1 is 5.0% among 200 clips encoded with captions of noise"):
+    with pytest.raises(LeakError, match=r"R@1 is 5.0% among 200 clips encoded with noise as captions"):
         require_no_leak(clean.model_copy(update={"noise_r1": 0.05, "leaks": True}))

@@ -247,7 +247,7 @@ def test_one_caption_has_one_vector() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: paper_metrics(unit(3), unit(4)), "one item a query"),
+        (lambda: paper_metrics(unit(3), unit(4)), "one item per query"),
         (lambda: paper_metrics(unit(0), unit(0)), "n >= 1"),
         (lambda: paper_metrics(unit(3) * np.nan, unit(3)), "NaN"),
         (lambda: grouped_metrics(unit(3, 4), unit(5, 6), same_group(np.zeros(3), np.zeros(5))), "expected"),

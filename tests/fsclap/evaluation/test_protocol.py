@@ -201,12 +201,10 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 def test_the_interval_of_the_paper_mode_is_that_over_clips() -> None:
     audio, text, captions, styles = distinct(400, noise=1.5)
-    row = only(
-        evaluate_embeddings(audio, text, captions, styles, resamples=1000, seed=3), "paper", "audio_to_text", 400
-    )
+    row = only(evaluate_embeddings(audio, text, captions, styles, resamples=200, seed=3), "paper", "audio_to_text", 400)
     found = paper_metrics(audio, text)
     for name in METRICS:
-        one, other = row.metrics[name], interval(found[name], seed=3)
+        one, other = row.metrics[name], interval(found[name], seed=3, resamples=200)
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
 
 
@@ -321,11 +319,11 @@ def test_refuses_what_cannot_be_evaluated() -> None:
     audio, text, captions, styles = corpus(20, 5, 5)
     with pytest.raises(ValueError, match=r"\[20, 20, 19, 20\]"):
         evaluate_embeddings(audio, text, captions[1:], styles)
-    with pytest.raises(ValueError, match="1 at least"):
+    with pytest.raises(ValueError, match="at least 1"):
         evaluate_embeddings(audio[:0], text[:0], [], [])
     with pytest.raises(ValueError, match="NaN"):
         evaluate_embeddings(audio * np.nan, text, captions, styles)
-    with pytest.raises(ValueError, match="k is 10 at least"):
+    with pytest.raises(ValueError, match="choose at least 10"):
         Rerank(lambda a, t: a, k=9)
     with pytest.raises(ValueError, match="not finite"):
         evaluate_embeddings(audio, text, captions, styles, rerank=Rerank(lambda a, t: a * np.nan))

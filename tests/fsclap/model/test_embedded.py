@@ -66,7 +66,7 @@ def test_features_of_real_speech_are_about_standardised(speech: np.ndarray) -> N
 
 @pytest.fixture
 def speech(tmp_path: Path) -> np.ndarray:
-    from fsclap.audio import DecodeSettings, decode
+    from fsclap.media import DecodeSettings, decode
 
     sample = Path(__file__).parents[3] / "samples/crossed-lines/e03.mp4"
     wave = decode(sample, tmp_path / "wave.f32", sample_rate=RATE, settings=DecodeSettings())

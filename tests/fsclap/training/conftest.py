@@ -1,4 +1,4 @@
-"""A corpus of clips cut from two real episodes, with voices and captions that are known."""
+"""Clips cut from two real episodes, with known voices and captions; and settings of short runs."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,8 +10,6 @@ import pytest
 import torch
 
 from fsclap.audio import encode_flac
-from fsclap.data.clips import ClipStore
-from fsclap.data.splits import Split, SplitSettings, make_split
 from fsclap.media import DecodeSettings, decode
 from fsclap.model.settings import ModelSettings
 from fsclap.training.settings import ComputeSettings, OptimizerSettings, TrainSettings
@@ -45,14 +43,11 @@ def caption(number: int) -> str:
     return f"A {pitch} and {energy} voice speaks {pace} in style {style}{'' if number < 72 else ' again'}."
 
 
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """90 clips of 0.6 to 1.5 s from two series; five voices, each in both of them under another label."""
-    return clip_table(tmp_path_factory.mktemp("decoded"))
-
-
 def clip_table(folder: Path) -> pa.Table:
-    """The clips of `corpus`; their episodes are decoded into a folder."""
+    """90 clips of 0.6 to 1.5 s from two series; five voices, each in both under another label.
+
+    Their episodes are decoded into a folder.
+    """
     folder.mkdir(exist_ok=True)
     rows = []
     for series, media in (("Lines", "crossed-lines/e01.mp4"), ("Ryby", "dve-ryby/e01.mp4")):
@@ -80,23 +75,6 @@ def row(series: str, number: int, wave: np.ndarray, *, voice_number: int) -> dic
         "speaker_embedding": voice(voice_number).tolist(),
         "audio": {"bytes": encode_flac(wave, RATE), "path": f"{id_}.flac"},
     }
-
-
-@pytest.fixture(scope="session")
-def store(corpus: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    folder = tmp_path_factory.mktemp("clips")
-    return ClipStore.create(folder, corpus.to_batches(), key="samples@1", progress=False)
-
-
-@pytest.fixture(scope="session")
-def split(store: ClipStore) -> Split:
-    return make_split(store.table, SplitSettings(seed=1))
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features that the tests of this session share."""
-    return tmp_path_factory.mktemp("features")
 
 
 def tiny(**changes: object) -> TrainSettings:

@@ -47,9 +47,8 @@ def job(store: ClipStore, split: Split, cache: Path, tmp_path: Path) -> dict[str
     }
 
 
-def test_a_trained_folder_is_a_model(job: dict[str, Any], store: ClipStore, split: Split, cache: Path) -> None:
-    settings = tiny(epochs=6)
-    done = train(**job | {"settings": settings, "corpus": "samples", "version": 3})
+def test_a_trained_folder_is_a_model(trained_run: Trained, store: ClipStore, split: Split, cache: Path) -> None:
+    done = trained_run
     assert (done.run.corpus, done.run.version, done.run.split) == ("samples", 3, split.digest)
     assert [epoch.epoch for epoch in done.history] == [1, 2, 3, 4, 5, 6]
     losses = [epoch.loss for epoch in done.history if epoch.loss is not None]
@@ -58,42 +57,52 @@ def test_a_trained_folder_is_a_model(job: dict[str, Any], store: ClipStore, spli
     assert done.clips["train"] == len(split.train)
     assert Split.load(done.folder / "split.json") == split
 
-    model = FSCLAP.from_pretrained(done.folder, encoders=frozen())
-    validation = load_pairs(store, split.validation, frozen(), folder=cache, progress=False)
-    found = embed(model, validation, batch=settings.batch)
-    assert mean_map10(found.audio.numpy(), found.text.numpy()) == done.validation  # the weights of the best epoch
-    assert (
-        not list(done.folder.glob("**/*.p*t")) + list(done.folder.glob("**/*.bin")) + list(done.folder.glob("**/*.pkl"))
-    )
+    model = FSCLAP.from_pretrained(done.folder)
+    encoders = (model.audio_encoder, model.text_encoder)
+    validation = load_pairs(store, split.validation, encoders, folder=cache, progress=False)
+    embeddings = embed(model, validation, batch=done.run.settings.batch)
+    figure = mean_map10(embeddings.audio.numpy(), embeddings.text.numpy())
+    assert figure == done.validation  # the weights of the best epoch
+    pickles = [file for pattern in ("*.p*t", "*.bin", "*.pkl") for file in done.folder.glob(f"**/{pattern}")]
+    assert pickles == []
 
 
-def test_every_step_is_measured(job: dict[str, Any]) -> None:
-    done = train(**job)
-    taken = steps(done.folder)
-    assert [row["step"] for row in taken] == list(range(1, done.steps + 1))
-    per_epoch = done.steps // 2
-    assert sum(row["pairs"] for row in taken[:per_epoch]) == done.clips["train"]
+def test_every_step_is_measured(trained_run: Trained) -> None:
+    taken = steps(trained_run.folder)
+    assert [row["step"] for row in taken] == list(range(1, trained_run.steps + 1))
+    per_epoch = trained_run.steps // 6
+    assert sum(row["pairs"] for row in taken[:per_epoch]) == trained_run.clips["train"]
     assert taken[per_epoch - 1]["lr"] == pytest.approx(3e-3)  # after one epoch of warm-up
-    assert done.history[0].loss == pytest.approx(np.mean([row["loss"] for row in taken[:per_epoch]]))
-    timed = [line for line in lines(done.folder) if "loss" in line]
+    assert trained_run.history[0].loss == pytest.approx(np.mean([row["loss"] for row in taken[:per_epoch]]))
+    timed = [line for line in lines(trained_run.folder) if "loss" in line]
     assert all(line["data_s"] > 0 and line["compute_s"] > 0 and line["optimizer_s"] > 0 for line in timed)
-    assert [line["validation"] for line in lines(done.folder) if "validation" in line] == [
-        epoch.validation for epoch in done.history
+    assert [line["validation"] for line in lines(trained_run.folder) if "validation" in line] == [
+        epoch.validation for epoch in trained_run.history
     ]
-    (curves,) = (done.folder / "tensorboard").glob("events*")
+    (curves,) = (trained_run.folder / "tensorboard").glob("events*")
     assert b"validation" in curves.read_bytes()
 
 
-def test_a_finished_folder_is_returned_and_another_run_refused(job: dict[str, Any]) -> None:
-    done = train(**job)
-    written = (done.folder / "model.safetensors").stat()
-    assert train(**job) == done == Trained.load(done.folder)
-    assert train(**job | {"settings": tiny(workers=1, checkpoint_minutes=3)}) == done  # these make no other model
-    assert (done.folder / "model.safetensors").stat() == written
+def test_a_finished_folder_is_returned_and_another_run_refused(trained_run: Trained, job: dict[str, Any]) -> None:
+    same = job | {"folder": trained_run.folder, "corpus": "samples", "version": 3}
+    written = (trained_run.folder / "model.safetensors").stat()
+    assert train(**same | {"settings": tiny(epochs=6)}) == trained_run == Trained.load(trained_run.folder)
+    # These settings don't change the model.
+    assert train(**same | {"settings": tiny(epochs=6, workers=1, checkpoint_minutes=3)}) == trained_run
+    assert (trained_run.folder / "model.safetensors").stat() == written
+    narrow = tiny(epochs=3, model=tiny().model.model_copy(update={"width": 8}))
     with pytest.raises(
-        ValueError, match=r"belongs to another run \(epochs: 3 != 2; model.width: 8 != 16; version: 4 != None\)"
+        ValueError, match=r"belongs to another run \(epochs: 3 != 6; model.width: 8 != 16; version: 4 != 3\)"
     ):
-        train(**job | {"settings": tiny(epochs=3, model=tiny().model.model_copy(update={"width": 8})), "version": 4})
+        train(**same | {"settings": narrow, "version": 4})
+
+
+def test_a_record_spells_out_every_default(trained_run: Trained) -> None:
+    """A default that changes later must not change what a run was."""
+    settings = json.loads((trained_run.folder / "training.json").read_text())["run"]["settings"]
+    assert settings["optimizer"]["max_skips"] == 20
+    assert settings["split"]["min_train_clips"] == 32
+    assert settings["loss"]["research"]["denominator"] == "all"
 
 
 def _train_until_killed(job: dict[str, Any], last: int) -> None:
@@ -191,7 +200,7 @@ def test_other_ways(job: dict[str, Any], changes: dict[str, Any]) -> None:
 
 
 def test_the_literal_fusion_is_said_to_leak(job: dict[str, Any]) -> None:
-    done = train(**job | {"settings": tiny(model=TINY.model_copy(update={"fusion": "paired"}))})
+    done = train(**job | {"settings": tiny(epochs=1, model=TINY.model_copy(update={"fusion": "paired"}))})
     assert done.leaks
     assert json.loads((done.folder / "training.json").read_text())["leaks"] is True
 

@@ -19,9 +19,6 @@ from fsclap.training.record import Run, Trained
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.evaluation import examples
 from tests.fsclap.evaluation.test_judged import JUDGED
-from tests.fsclap.training.conftest import cache, corpus, one_thread, split, store
-
-__all__ = ["cache", "corpus", "one_thread", "split", "store"]  # fixtures of the training tests
 
 
 def record(**changes: Any) -> Trained:
@@ -67,10 +64,10 @@ def test_after_training_it_says_what_the_model_is_and_that_it_is_not_evaluated(t
         "tags": ["audio-retrieval", "speech", "speaking-style"],
     }
     assert "corpus `corpus`, version 8" in card.text
-    assert "Not evaluated yet. On the validation part, by which its epoch was chosen, mAP@10 is 12.3 %" in card.text
+    assert "Not evaluated yet. On the validation part, which selected the epoch, mAP@10 is 12.3 %" in card.text
     assert "| clips | 1,354 train, 294 validation, 1,110 test; 2 could not be used |" in card.text
     assert "| model.fusion | `shared` |" in card.text
-    assert "learnt from 1,354 clips" in card.text
+    assert "trained on 1,354 clips" in card.text
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
