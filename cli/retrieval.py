@@ -68,7 +68,9 @@ def _add_search(commands: Any) -> None:
     )
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("query", nargs="?", help="how the speech should sound, in English")
-    query.add_argument("--clip", type=Path, metavar="FILE", help="find clips that sound like this recording")
+    query.add_argument(
+        "--clip", type=Path, metavar="FILE", help="find clips that sound like this recording of at most a minute"
+    )
     query.add_argument("--like", metavar="ID", help="find clips that sound like this utterance of the corpus")
     parser.add_argument("--top", type=_positive, default=10, metavar="N", help="number of clips; default: 10")
     for name, condition in SHORTCUTS.items():
@@ -97,7 +99,7 @@ def _add_search(commands: Any) -> None:
 def _add_describe(commands: Any) -> None:
     parser = commands.add_parser("describe", help="find the captions that fit a clip best")
     clip = parser.add_mutually_exclusive_group(required=True)
-    clip.add_argument("clip", type=Path, nargs="?", metavar="FILE", help="a recording")
+    clip.add_argument("clip", type=Path, nargs="?", metavar="FILE", help="a recording of at most a minute")
     clip.add_argument("--like", metavar="ID", help="an utterance of the corpus")
     parser.add_argument(
         "--top", type=_positive, default=5, metavar="N", help="number of captions; default: %(default)s"

@@ -17,7 +17,7 @@ from tasks.events import announce_event
 log = logging.getLogger("fsclap.tasks")
 
 EVALUATED = "fsclap.evaluation.finished"
-"""Event that starts `index-corpus`; its payload is an `EvaluatedModel` plus `models`, their folder."""
+"""Event that starts `index-corpus`; its payload: an `EvaluatedModel`, and `models`, their folder."""
 
 
 class Indexed(BaseModel):

@@ -115,19 +115,8 @@ def build_index(
         if embedded.clips > approximate_above:
             with written_aside(place / APPROXIMATE) as aside:
                 approximate.build(np.load(place / VECTORS, mmap_mode="r"), aside)
-        _publish(
-            folder,
-            Record(
-                corpus=version.location,
-                table=version.table,
-                version=version.version,
-                model=str(model_folder),
-                weights=weights,
-                build=build,
-                date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                **asdict(embedded),
-            ),
-        )
+        record = _record(version, embedded, model=str(model_folder), weights=weights, build=build)
+        _publish(folder, record)
         _prune(folder, keep=build)
     return Index.open(folder)
 
@@ -180,6 +169,19 @@ def _embed_version(place: Path, model: FSCLAP, version: Version, earlier: Index 
     _write(place / ROWS, rows)
     _write(place / CAPTIONS, pa.table({"caption": pa.array(captions, pa.string())}))
     return _Embedded(width, len(rows), len(captions), left_out)
+
+
+def _record(version: Version, embedded: _Embedded, *, model: str, weights: str, build: str) -> Record:
+    return Record(
+        corpus=version.location,
+        table=version.table,
+        version=version.version,
+        model=model,
+        weights=weights,
+        build=build,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **asdict(embedded),
+    )
 
 
 def _publish(folder: Path, record: Record) -> None:

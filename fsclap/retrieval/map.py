@@ -63,7 +63,7 @@ class CorpusMap:
         self._messages: IO[bytes] | None = None
 
     def places(self) -> np.ndarray | None:
-        """Read the map, (places, 2) float32 in [0, 1], of the rows of `sample`; None while it is made.
+        """Read the map, (places, 2) float32 in [0, 1], for the rows of `sample`; None if not yet made.
 
         Raises:
             SearchError: There are too few clips, or making the map failed; the next call retries.

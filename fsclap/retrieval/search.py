@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from fsclap import Hertz, Seconds
-from fsclap.audio import DecodeSettings, decode, resample
+from fsclap.audio import resample
 from fsclap.data.clips import MIN_CLIP, decode_clip
+from fsclap.media import DecodeSettings, decode
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import pad
 from fsclap.refusal import Refused

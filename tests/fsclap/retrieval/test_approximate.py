@@ -30,7 +30,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("share", [None, 0.3])
-def test_it_finds_nearly_all_that_an_exact_search_finds(
+def test_approximate_search_finds_nearly_all_exact_results(
     clustered: tuple[np.ndarray, np.ndarray], tmp_path: Path, share: float | None
 ) -> None:
     vectors, queries = clustered
@@ -45,7 +45,7 @@ def test_it_finds_nearly_all_that_an_exact_search_finds(
     assert found / (10 * len(queries)) > 0.99
 
 
-def test_a_large_corpus_is_searched_with_it(
+def test_a_large_corpus_is_searched_approximately(
     small_index: Path, model_folder: Path, version: CorpusVersion, searcher: Searcher, tmp_path: Path
 ) -> None:
     shutil.copytree(small_index, tmp_path / "i")  # half of the vectors are computed already

@@ -158,7 +158,7 @@ def test_an_export_that_fails_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_written_is_said(hits: list[Hit], version: CorpusVersion, tmp_path: Path) -> None:
+def test_an_impossible_export_says_why(hits: list[Hit], version: CorpusVersion, tmp_path: Path) -> None:
     with pytest.raises(SearchError, match=r"a folder \(no suffix\), .zip, .m3u, .m3u8 or .parquet, not to .rar"):
         export_hits(hits, version.audio, tmp_path / "found.rar", query=QUERY)
     with pytest.raises(SearchError, match="no clips to export"):

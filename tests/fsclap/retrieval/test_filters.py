@@ -62,7 +62,7 @@ def test_all_conditions_must_hold() -> None:
      ("attributes=1", "no column"), ("style=low", "no column"), ("duration>long", "double"),
      ("sample_rate=1.5", "int32")],
 )  # fmt: skip
-def test_what_is_no_condition_is_refused(condition: str, said: str) -> None:
+def test_an_invalid_condition_is_refused(condition: str, said: str) -> None:
     with pytest.raises(SearchError, match=said):
         met(condition)
 

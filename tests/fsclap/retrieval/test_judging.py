@@ -69,13 +69,13 @@ def test_without_a_split_all_clips_are_judged(searcher: Searcher, log: InMemory,
     assert set(best) <= set(judging.pool(QUERY))
 
 
-def test_a_damaged_split_is_told(searcher: Searcher, log: InMemory, tmp_path: Path) -> None:
+def test_a_damaged_split_is_an_error(searcher: Searcher, log: InMemory, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text("{")
     with pytest.raises(SearchError, match=r"split\.json is damaged"):
         Judging(with_model(searcher, tmp_path), log)
 
 
-def test_what_a_judge_has_judged_does_not_come_again(client: TestClient) -> None:
+def test_a_judge_never_gets_a_judged_clip_again(client: TestClient) -> None:
     asked = {"judge": "Ada", "query": QUERY}
     clips = client.get("/api/judging", params=asked).json()["clips"]
     for clip in clips[:2]:
@@ -119,13 +119,13 @@ def test_a_judgement_says_who_heard_what_when_and_how_it_was_found(
     assert datetime.fromisoformat(kept.date).tzinfo is not None
 
 
-def test_the_judge_is_told_nothing_of_a_clip(client: TestClient) -> None:
+def test_a_judge_learns_nothing_about_a_clip(client: TestClient) -> None:
     answer = client.get("/api/judging", params={"judge": "Ada", "query": QUERY}).json()
     assert set(answer) == {"part", "queries", "number", "query", "clips", "pool"}
     assert all(isinstance(clip, str) for clip in answer["clips"])
 
 
-def test_a_judgement_that_is_none_is_refused(client: TestClient, log: InMemory) -> None:
+def test_an_invalid_judgement_is_refused(client: TestClient, log: InMemory) -> None:
     clip = client.get("/api/judging", params={"judge": "Ada"}).json()["clips"][0]
     for wrong in (
         heard(clip, verdict="maybe"),

@@ -43,7 +43,7 @@ def test_a_map_lies_in_the_unit_square_and_is_made_once(index: Index, monkeypatc
     assert not list(file_of(small).parent.glob(".map*"))
 
 
-def test_of_many_clips_the_map_has_a_sample(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_corpus_is_sampled_for_the_map(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sample(index).tolist() == list(range(40))
     monkeypatch.setattr(corpus_map, "MOST", 12)
     rows = sample(index)
@@ -53,7 +53,7 @@ def test_of_many_clips_the_map_has_a_sample(index: Index, monkeypatch: pytest.Mo
     assert np.load(file_of(index)).shape == (12, 2)
 
 
-def test_what_colours_say(index: Index, version: CorpusVersion, searcher: Searcher) -> None:
+def test_the_map_can_be_coloured_by_columns(index: Index, version: CorpusVersion, searcher: Searcher) -> None:
     np.save(file_of(index), np.zeros((40, 2), dtype=np.float32))
     client = TestClient(make_app(Searcher(index, searcher.model), version.audio, None), base_url="http://127.0.0.1")
     answer = client.get("/api/map").json()
@@ -73,7 +73,7 @@ def test_what_colours_say(index: Index, version: CorpusVersion, searcher: Search
     assert "can't be coloured by 'text'" in wrong.json()["error"]
 
 
-def test_of_many_names_the_rarest_share_a_colour() -> None:
+def test_rare_names_share_a_colour() -> None:
     names = [name for number, name in enumerate("abcdefghi") for _ in range(9 - number)]
     told = corpus_map._named(pa.array([*names, None]))
     assert told["names"] == ["a", "b", "c", "d", "e", "f", "3 others"]
@@ -87,9 +87,7 @@ def test_one_clip_is_no_map(index: Index) -> None:
         CorpusMap(alone).places()
 
 
-def test_a_map_that_cannot_be_made_is_told_and_tried_again(
-    index: Index, version: CorpusVersion, searcher: Searcher
-) -> None:
+def test_a_failed_map_is_an_error_and_tried_again(index: Index, version: CorpusVersion, searcher: Searcher) -> None:
     app = make_app(Searcher(index, searcher.model), version.audio, None)
     record = index.folder / "index.json"
     record.rename(index.folder / "away")

@@ -46,7 +46,7 @@ def test_conditions_narrow_the_search(searcher: Searcher) -> None:
     assert searcher.search(QUERY, where=[Condition.parse("emotion=furious")]) == []
 
 
-def test_a_clip_finds_itself_first_when_it_is_heard(searcher: Searcher, version: CorpusVersion) -> None:
+def test_a_clip_finds_itself_first_by_its_sound(searcher: Searcher, version: CorpusVersion) -> None:
     ids = searcher.index.rows["utterance_id"].to_pylist()[3:6]
     for id_, flac in version.audio(ids):
         first = searcher.like_sound(*decode_flac(flac), top=3)[0]
@@ -82,7 +82,7 @@ def test_an_empty_query_is_refused(searcher: Searcher, query: str) -> None:
 @pytest.mark.parametrize(
     "wave", [np.zeros(10, np.float32), np.full(24_000, np.nan, np.float32), np.zeros((2, 24_000), np.float32)]
 )
-def test_a_sound_that_is_none_is_refused(searcher: Searcher, wave: np.ndarray) -> None:
+def test_an_unusable_wave_is_refused(searcher: Searcher, wave: np.ndarray) -> None:
     with pytest.raises(SearchError, match="at least"):
         searcher.like_sound(wave, 24_000)
 
