@@ -1,7 +1,9 @@
-"""Makes what prefect.yaml cannot declare: the work pools, the global concurrency limits, the automations that
-notice runs whose machine died and start crashed ones again. Idempotent: run it before every `prefect deploy --all`.
+"""Create what prefect.yaml cannot declare: work pools, global concurrency limits and automations.
 
     python -m deployments.bootstrap
+
+Idempotent: run it before every `prefect deploy --all`. One automation marks runs whose machine died as crashed, the
+other restarts crashed runs.
 """
 
 import asyncio
@@ -26,20 +28,21 @@ from tasks.limits import LIMITS
 log = logging.getLogger("fsclap.bootstrap")
 
 POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1}
-"""Name -> runs at once. On the CPU a build and what it triggered may run side by side; they take turns by a lock of
-the machine (tasks/limits.py)."""
+"""Name -> runs at the same time. On the CPU a build and a flow that it triggered may run side by side; a lock of the
+machine (tasks/limits.py) makes them take turns."""
 FLOWS = ("build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap", "index-corpus")
-LOST = "fsclap: runs that are not heard of have crashed"
-CRASHED = "fsclap: crashed runs start again"
+LOST = "fsclap: runs without heartbeats have crashed"
+CRASHED = "fsclap: restart crashed runs"
 SILENCE = timedelta(seconds=120)
-"""Four heartbeats of `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml: a machine that misses them is gone."""
+"""Four heartbeats at `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml: a machine that misses them is gone."""
 PAUSE = timedelta(seconds=10)
-"""From a crash to the next start; the least that Prefect takes."""
+"""Time from a crash to the restart; the shortest that Prefect allows."""
 RESTARTS = 3
-"""How often a run starts again by itself. One that takes its machine down each time must come to an end."""
+"""How many times a run restarts by itself. A run that takes its machine down each time must end at some point."""
 
 
 async def bootstrap(client: PrefectClient) -> None:
+    """Create or update the pools, limits and automations."""
     await make_pools(client)
     await make_limits(client)
     await make_automations(client)
@@ -51,40 +54,40 @@ async def make_pools(client: PrefectClient) -> None:
             await client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=slots))
         except ObjectAlreadyExists:
             await client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
-        log.info("work pool %s: %d runs at once", name, slots)
+        log.info("work pool %s: %d runs at a time", name, slots)
 
 
 async def make_limits(client: PrefectClient) -> None:
     for name, (slots, decay) in LIMITS.items():
         try:
-            found = await client.read_global_concurrency_limit_by_name(name)
+            limit = await client.read_global_concurrency_limit_by_name(name)
         except ObjectNotFound:
-            wanted = GlobalConcurrencyLimitCreate(name=name, limit=slots, slot_decay_per_second=decay)
-            await client.create_global_concurrency_limit(wanted)
+            new = GlobalConcurrencyLimitCreate(name=name, limit=slots, slot_decay_per_second=decay)
+            await client.create_global_concurrency_limit(new)
         else:
-            if not found.slot_decay_per_second:  # of an earlier release, whose slots were held and given back
+            if not limit.slot_decay_per_second:  # made by hand: without decay, its slots never come back
                 changed = GlobalConcurrencyLimitUpdate(slot_decay_per_second=decay, active_slots=0)
                 await client.update_global_concurrency_limit(name, changed)
         log.info("concurrency limit %s", name)
 
 
 async def make_automations(client: PrefectClient) -> None:
-    """Made anew when they differ from what is wanted, so that an upgrade reaches a server that has the old ones."""
-    for wanted in (lost_runs(), crashed_runs()):
-        found = await client.read_automations_by_name(wanted.name)
-        same = [one for one in found if _content(one) == _content(wanted)]
-        for one in found:
-            if one not in same[:1]:
-                await client.delete_automation(one.id)
+    """Create the automations, and replace those whose content has changed."""
+    for automation in (lost_runs(), crashed_runs()):
+        existing = await client.read_automations_by_name(automation.name)
+        same = [other for other in existing if _content(other) == _content(automation)]
+        for other in existing:
+            if other not in same[:1]:
+                await client.delete_automation(other.id)
         if not same:
-            await client.create_automation(wanted)
-        log.info("automation %r", wanted.name)
+            await client.create_automation(automation)
+        log.info("automation %r", automation.name)
 
 
 def lost_runs() -> AutomationCore:
-    """A run that stops sending heartbeats without ending becomes Crashed: its machine is gone.
+    """Define the automation that marks a run as Crashed when its heartbeats stop: its machine is gone.
 
-    The same for one that was handed to a worker, or told to stop, and was not heard of again.
+    It also covers a run that was handed to a worker, or cancelled, and sent nothing since.
     """
     return AutomationCore(
         name=LOST,
@@ -101,17 +104,17 @@ def lost_runs() -> AutomationCore:
             ChangeFlowRunState(
                 name="Crashed",
                 state=StateType.CRASHED,
-                message=f"Not heard of for {SILENCE.total_seconds():g} seconds",
+                message=f"No heartbeat for {SILENCE.total_seconds():g} seconds",
             )
         ],
     )
 
 
 def crashed_runs() -> AutomationCore:
-    """A crashed run starts again by itself, and finds what it left in the work store; a few times, not for ever.
+    """Define the automation that restarts a crashed run, up to RESTARTS times; its work store holds what it did.
 
-    Not at once: a worker reports a crash twice, and the second report must not hit the run that has started again. A
-    run that fails (Failed) met an error of its own, which a second time would not mend.
+    The restart waits for PAUSE: a worker reports a crash twice, and the second report must not hit the restarted run.
+    A Failed run is not restarted: it met an error that a second try would meet again.
     """
     return AutomationCore(
         name=CRASHED,
@@ -130,7 +133,7 @@ def crashed_runs() -> AutomationCore:
         ),
         actions=[
             ChangeFlowRunState(
-                name="AwaitingRetry", state=StateType.SCHEDULED, message="It crashed; it goes on where it was"
+                name="AwaitingRetry", state=StateType.SCHEDULED, message="It crashed; it continues where it stopped"
             )
         ],
     )

@@ -1,1 +1,1 @@
-"""Breaks a whole installation at chosen moments and compares what is left with an undisturbed run."""
+"""Break a whole installation at chosen moments, and compare the result with an undisturbed run."""

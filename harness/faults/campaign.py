@@ -1,4 +1,4 @@
-"""Lets faults happen to a stand, one after another, until the chain has come to its end all the same."""
+"""Inject faults into a stand, one after another, until the chain of flows has completed."""
 
 import json
 import os
@@ -31,9 +31,9 @@ SETTINGS = {
 RANDOM_KILLS = (10.0, 40.0)
 """Seconds from one random kill to the next."""
 OUTAGE = 12.0
-"""Seconds for which the server does not answer, a database is locked, or a disk is full."""
+"""How many seconds the server does not answer, the database is locked, or the disk is full."""
 PATIENCE, PATIENCE_A_FAULT = 600.0, 60.0
-"""Seconds, and seconds more for each fault, after which a campaign that has not come to its end counts as hanging."""
+"""Seconds, plus seconds for each fault, after which an unfinished campaign counts as hanging."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Reference:
-    """What an undisturbed chain makes."""
+    """The result of an undisturbed chain."""
 
     content: dict[str, list[dict[str, Any]]]
     models: list[str]
@@ -72,19 +72,19 @@ class Reference:
 
 @dataclass
 class Trial:
-    """What came of a chain and its faults.
+    """The result of a chain with faults.
 
     Attributes:
         struck: The faults, in the order in which they struck.
-        started: Runs that were started by hand, the first included.
-        restarted: Crashed runs that started again by themselves.
-        lost: Rows that an undisturbed chain has and this one has not.
-        doubled: Rows that are there too often, or that an undisturbed chain has not.
-        left_running: Runs that are not over.
-        problems: What `fsclap corpus verify` found.
+        started: Runs that were started by hand, including the first.
+        restarted: Crashed runs that restarted by themselves.
+        lost: Rows of an undisturbed chain that are missing here.
+        doubled: Rows that are repeated, or that an undisturbed chain does not have.
+        left_running: Runs that have not ended.
+        problems: Problems reported by `fsclap corpus verify`.
         models: Digests of the weights of the finished models.
-        same_models: They are those of an undisturbed chain.
-        same_index: The index has the same clips, with the same vectors.
+        same_models: Whether they equal those of an undisturbed chain.
+        same_index: Whether the index has the same clips with the same vectors.
     """
 
     struck: list[Strike] = field(default_factory=list)
@@ -113,7 +113,7 @@ def strikes(fault: Fault, moments: Iterable[Moment]) -> list[Strike]:
 
 
 def reference(folder: Path, videos: Site) -> Reference:
-    """An undisturbed chain in an installation of its own."""
+    """Run an undisturbed chain in a new installation."""
     with stand(folder) as undisturbed:
         done = endure(undisturbed, [], videos)
         content, made = corpus_content(undisturbed.data / "corpus"), models(undisturbed.data / "models")
@@ -122,7 +122,7 @@ def reference(folder: Path, videos: Site) -> Reference:
 
 
 def trial(folder: Path, videos: Site, planned: Sequence[Strike], undisturbed: Reference) -> Trial:
-    """A chain with faults in an installation of its own, and how it compares with the undisturbed one."""
+    """Run a chain with faults in a new installation, and compare it with the undisturbed one."""
     with ExitStack() as stack:
         small = any(strike.fault == "fill-disk" for strike in planned)
         data = stack.enter_context(small_disk(folder / "disk", megabytes=600)) if small else None
@@ -141,13 +141,13 @@ def trial(folder: Path, videos: Site, planned: Sequence[Strike], undisturbed: Re
 
 
 def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
-    """Build, train, evaluate and index, while the planned faults strike; start again what ended, as a user would.
+    """Build, train, evaluate and index while the planned faults strike; restart what ended, as a user would.
 
     Returns:
-        When there is an index of the corpus, no run is under way, and every fault has struck.
+        The result, once the corpus is indexed, no run is active and every fault has struck.
 
     Raises:
-        TimeoutError: That did not come about; the message says what is missing.
+        TimeoutError: This took too long; the message names what is missing.
     """
     waiting = {strike.id: strike for strike in planned}
     for strike in planned:
@@ -180,15 +180,15 @@ def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
 
 
 def kill_a_run(broken: Stand) -> bool:
-    """SIGKILL to all processes of runs that are under way; whether there was one."""
-    found = broken.run_processes()
-    for process in found:
+    """Send SIGKILL to the processes of all active runs, and return whether there were any."""
+    processes = broken.run_processes()
+    for process in processes:
         os.kill(process, signal.SIGKILL)
-    return bool(found)
+    return bool(processes)
 
 
 def start_again(broken: Stand, feed: str) -> None:
-    """What a user does who finds no run under way: build, train, or index: whichever is the first that is missing."""
+    """Start the first flow that has not completed, as a user would who sees no active run: build, train, or index."""
     builds = [run for run in broken.runs() if run["name"].startswith("build ")]
     if not builds or builds[-1]["state"]["type"] != "COMPLETED":
         broken.run("build-dataset/build-dataset", sources=[feed], settings=SETTINGS)
@@ -199,14 +199,14 @@ def start_again(broken: Stand, feed: str) -> None:
 
 
 def is_complete(broken: Stand) -> bool:
-    """Whether the last build, training, evaluation and index all ended well."""
-    # A run that never began has the name that Prefect drew for it, which is none of the four.
+    """Whether the last build, training, evaluation and indexing all completed."""
+    # A run that never began still has the random name that Prefect gave it, which is none of the four.
     last = {run["name"].split()[0]: run["state"]["type"] for run in broken.runs()}
     return all(last.get(kind) == "COMPLETED" for kind in ("build", "train", "evaluate", "index"))
 
 
 def _is_busy(broken: Stand) -> bool:
-    """Whether a run is under way, or will start by itself; a server that does not answer may have one."""
+    """Whether a run is active or will start by itself; assume so while the server does not answer."""
     runs = broken.runs()
     if not runs:
         return broken.get("health") is not True
@@ -214,7 +214,7 @@ def _is_busy(broken: Stand) -> bool:
         return True
     if is_complete(broken):
         return False
-    # An automation acts some moments after what it waits for: it starts what crashed, and what follows upon a success.
+    # An automation acts a few seconds after its event: it restarts crashed runs, and starts the next flow.
     last = max(runs, key=lambda run: run["state"]["timestamp"])
     if has_ended(FlowRun.model_validate(last)):
         return last["state"]["type"] == "COMPLETED" and _age(last["state"]["timestamp"]) < 15
@@ -226,13 +226,13 @@ def _age(timestamp: str) -> float:
 
 
 def _befall(broken: Stand, strike: Strike) -> None:
-    """Bring the fault about, and put the world in order again as its keeper would."""
+    """Cause the fault, and repair its damage as an operator would."""
     process = int((broken.faults / f"{strike.id}.reached").read_text() or 0)
     with ExitStack() as stack:
         stack.callback((broken.faults / f"{strike.id}.go").touch)
         match strike.fault:
             case "kill-run" | "kill-at-random" | "drop-connection" | "stall-download":
-                return  # it has happened
+                return  # the process did it by itself
             case "kill-worker":
                 broken.kill_worker()
                 broken.start_worker()

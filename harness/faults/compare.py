@@ -1,4 +1,4 @@
-"""What a chain made, as values that two chains can be compared by."""
+"""The results of a chain as values, to compare two chains."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +14,7 @@ CHANGING = ("stage_seconds", "committed_at")
 
 
 def corpus_content(location: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of a corpus, audio as its SHA-256, in the order of their ids."""
+    """Return all rows of a corpus in the order of their ids, with the SHA-256 of the audio in its place."""
     corpus = Corpus.open(location)
     utterances = [
         row | {"audio": hashlib.sha256(row["audio"]["bytes"]).hexdigest()} for row in corpus.utterances().to_pylist()
@@ -26,23 +26,23 @@ def corpus_content(location: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def lost_and_doubled(expected: dict[str, Any], found: dict[str, Any]) -> tuple[int, int]:
-    """Rows that are missing or differ, and rows that are there more often than they should be, over all tables."""
+    """Count, over all tables, the rows that are missing or differ, and the rows that are there too often."""
     lost = doubled = 0
     for table in expected:
-        wanted, got = ([repr(row) for row in content[table]] for content in (expected, found))
-        lost += sum(max(0, wanted.count(row) - got.count(row)) for row in set(wanted))
-        doubled += sum(max(0, got.count(row) - wanted.count(row)) for row in set(got))
+        expected_rows, found_rows = ([repr(row) for row in content[table]] for content in (expected, found))
+        lost += sum(max(0, expected_rows.count(row) - found_rows.count(row)) for row in set(expected_rows))
+        doubled += sum(max(0, found_rows.count(row) - expected_rows.count(row)) for row in set(found_rows))
     return lost, doubled
 
 
 def models(location: Path) -> list[str]:
-    """SHA-256 of the weights of each finished model."""
+    """Return the SHA-256 of the weights of each finished model."""
     store = ModelStore.open(location)
     return [_weights(store.folder(name)) for name in store.names() if store.finished(name)]
 
 
 def same_index(expected: Index, found: Index) -> bool:
-    """Whether two indexes have the same clips with the same vectors; sums in batches of another size may differ."""
+    """Whether two indexes have the same clips with the same vectors, up to rounding that depends on the batch."""
     ids = [index.rows["utterance_id"].to_pylist() for index in (expected, found)]
     return ids[0] == ids[1] and np.allclose(expected.vectors, found.vectors, atol=1e-5)
 

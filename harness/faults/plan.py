@@ -43,7 +43,7 @@ FULL: Mapping[str, list[Strike]] = {
     "the disk": strikes("fill-disk", [*first("download", *COMPUTE[:2], "commit", "training"), moments("training")[4]]),
     "at random": strikes("kill-at-random", [Moment("any", "any")] * 6),
 }
-"""What `make faults` does."""
+"""The campaigns of `make faults`."""
 
 SHORT: Mapping[str, list[Strike]] = {
     "a bit of everything": [
@@ -56,4 +56,4 @@ SHORT: Mapping[str, list[Strike]] = {
         *strikes("freeze-server", [moments("evaluation")[1]]),
     ],
 }
-"""What the tests do: a part of it in a few minutes."""
+"""The campaign of the slow tests, a few minutes long."""

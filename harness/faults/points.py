@@ -1,4 +1,4 @@
-"""Where a fault can strike: a moment of a stage, as the call of a function of the project."""
+"""The moments at which a fault can strike, each a call of a function of the project."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,13 +16,13 @@ Fault = Literal[
     "stall-download",
     "kill-at-random",
 ]
-"""What can happen.
+"""The kinds of faults.
 
-kill-*: SIGKILL. kill-machine takes worker and run at once, so that nobody can say that the run is gone; kill-at-random
-takes the run at a time that is drawn. stop-worker: SIGTERM, as a redeployment does. freeze-server: no answer for a
-while, as when the network is gone. lock-database: another process holds the server's SQLite file. fill-disk: no byte is
-left where corpus, work files and models are. drop-connection, stall-download: the site sends half of a file, and then
-hangs up, or nothing more.
+kill-*: SIGKILL. kill-machine kills worker and run together, so that nothing reports the loss of the run; kill-at-random
+kills the run at a random time. stop-worker: SIGTERM, as a redeployment sends. freeze-server: no answer for a while, as
+in a network outage. lock-database: another process locks the server's SQLite file. fill-disk: no space is left for
+corpus, work files and models. drop-connection, stall-download: the site sends half of a file, then closes the
+connection, or sends nothing more.
 """
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
@@ -32,11 +32,11 @@ class Moment:
     """A call of a function.
 
     Attributes:
-        stage: As the table of docs/reliability.md names it.
+        stage: Its name in the table of docs/reliability.md.
         function: "package.module:function" or "package.module:Class.method".
-        when: Before the call, or after it.
-        call: Which call of one process, from 1.
-        argument: Only calls with this text, or something of this name, among their arguments are counted.
+        when: Before or after the call.
+        call: Which call within one process, from 1.
+        argument: Count only calls that have this text, or an object of this name, among their arguments.
     """
 
     stage: str
@@ -47,7 +47,7 @@ class Moment:
 
 
 def stage_moments(stage: str) -> list[Moment]:
-    """Before a stage takes its first batch, within it, and after it."""
+    """List the moments before a stage takes its first batch, within that batch, and after it."""
     return [
         Moment(stage, "tasks.stages:run_stage", "before", argument=stage),
         Moment(stage, "storage.work:_seal", "before", call=2, argument=stage),

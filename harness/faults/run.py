@@ -1,10 +1,10 @@
-"""Breaks a whole installation again and again, and says what came of it. `make faults`
+"""Break a whole installation again and again, and report the results.
 
     python -m harness.faults.run [--only NAME ...] [--json FILE]
 
-Each campaign takes a new installation from empty folders to an index while its faults strike, and compares
-corpus, model and index with those of an undisturbed one. The disk is a small file system in memory, for which it needs
-root.
+`make faults` runs this. Each campaign takes a new installation from empty folders to an index while its faults strike,
+and compares corpus, model and index with those of an undisturbed installation. The campaign that fills the disk mounts
+a small file system in memory, which needs root.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from harness.faults.site import site
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], help="campaigns whose name has one of these in it")
+    parser.add_argument("--only", nargs="+", default=[""], help="run only campaigns whose name contains one of these")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = {name: strikes for name, strikes in FULL.items() if any(part in name for part in options.only)}
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def table(struck: Sequence[Strike]) -> str:
-    """Faults by stage and kind, in Markdown."""
+    """Format the number of faults by stage and kind as a Markdown table."""
     counts = Counter((strike.moment.stage, strike.fault) for strike in struck)
     head = ["stage", *FAULTS, "sum"]
     rows: list[list[Any]] = [

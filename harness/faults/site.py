@@ -1,4 +1,4 @@
-"""The site that the videos come from: a feed of short episodes, over connections that can break."""
+"""A site on localhost with a feed of short episodes, whose connections can break."""
 
 import threading
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from typing import Any
 from harness.samples import cut, sample_episodes
 
 LENGTH = 25.0
-"""Seconds of an episode."""
+"""Length of an episode in seconds."""
 
 
 class Site:
     """A series on localhost.
 
     Attributes:
-        feed: Its address; the same for all stands of a session, since an episode is known by its address.
+        feed: Its address. All stands of a session share it, because an episode is identified by its address.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -28,7 +28,7 @@ class Site:
         self.feed = ""
 
     def next_flaw(self) -> str | None:
-        """The flaw of this request, which leaves its mark as a fault in a process does."""
+        """Take the next planned flaw for this request, and mark it as reached; None if there is none."""
         with self.lock:
             if not self.flaws:
                 return None
@@ -39,7 +39,7 @@ class Site:
 
 @contextmanager
 def site(folder: Path) -> Iterator[Site]:
-    """Eight episodes, one that is no video and one that is there twice."""
+    """Serve eight episodes, a file that is no video, and a copy of one episode."""
     made = Site(episodes(folder))
     handler = type("Handler", (_Handler,), {"site": made})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -56,6 +56,7 @@ def site(folder: Path) -> Iterator[Site]:
 
 
 def episodes(folder: Path) -> dict[str, bytes]:
+    """Return the files of the site by name."""
     files = {}
     for number, episode in enumerate(sample_episodes()):
         name = f"e{number:02d}.mp4"

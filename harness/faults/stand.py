@@ -1,17 +1,14 @@
-"""A whole installation that can be broken: a copy of the project with its own server, worker, videos and data.
+"""A whole installation that can be broken: a copy of the project with a server, a worker and data.
 
 The processes are those of a real installation: `prefect server start`, `prefect worker start`, and the runs that the
-worker starts. Runs start as a user starts them, with `prefect deployment run`, or by themselves. The server's database
-is SQLite; with FSCLAP_FAULTS_POSTGRES=postgresql://user:password@host:port each stand has one of its own there.
+worker starts. Runs are started with `prefect deployment run`, as a user does, or by automations. The server's database
+is SQLite; with FSCLAP_FAULTS_POSTGRES=postgresql://user:password@host:port each stand creates one on that server.
 """
 
 import asyncio
-import json
 import os
-import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,11 +24,11 @@ import httpx
 import yaml
 
 from deployments.local import ENVIRONMENT
+from deployments.processes import PREFECT, free_port, run_command, run_id, stop
 from storage.corpus import Corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("flows", "tasks", "fsclap", "storage", "deployments", "samples", "prefect.yaml", "pyproject.toml")
-PREFECT = [sys.executable, "-m", "prefect"]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 TRAINING = {
     "model": {"width": 16, "heads": 2, "embedding": 16},
@@ -40,15 +37,15 @@ TRAINING = {
     "accumulate": 1,
     "split": {"min_train_clips": 8, "min_eval_clips": 4},
 }
-"""A model that learns nothing, in seconds: what is tested is that it comes to be, once."""
+"""Train in seconds a model that learns nothing: the tests check only that it is trained, once."""
 
 
 class Stand:
     """An installation in a folder.
 
     Args:
-        folder: Made; the copy of the project goes there.
-        data: Where corpus, work files and models go; in the copy by default.
+        folder: The folder to create and copy the project to.
+        data: Folder of corpus, work files and models; in the copy by default.
         count_calls: Whether to count the calls of the server's API, in `calls`.
     """
 
@@ -69,7 +66,7 @@ class Stand:
         if data:
             (self.project / "data").symlink_to(data)
         self.home = folder / "prefect"
-        self.port = _free_port()
+        self.port = free_port()
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.environment = {
             **os.environ,
@@ -105,7 +102,7 @@ class Stand:
     # Processes ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Server, pools, limits, automations, deployments and worker, as docs/operations.md says."""
+        """Start the server and the worker, and make the deployments, as docs/operations.md describes."""
         self.start_server()
         self.command([sys.executable, "-m", "deployments.bootstrap"])
         self.command([*PREFECT, "--no-prompt", "deploy", "--all"])
@@ -114,7 +111,7 @@ class Stand:
     def stop(self) -> None:
         for process in (self.worker, self.server):
             if process is not None:
-                _end(process)
+                stop(process)
         self.log.close()
 
     def start_server(self) -> None:
@@ -130,14 +127,13 @@ class Stand:
         self.server.wait()
 
     def kill_worker(self) -> None:
-        """The worker alone: in a process group of its own, its runs are not."""
+        """Kill the worker but not its runs, which have process groups of their own."""
         assert self.worker is not None
         self.worker.kill()
         self.worker.wait()
 
     def stop_worker(self) -> None:
-        """SIGTERM, and SIGKILL when it has not ended after a while, as init systems do: Prefect's worker at times
-        does not heed the first."""
+        """Stop the worker as init systems do: SIGTERM, then SIGKILL, because it sometimes ignores the first."""
         assert self.worker is not None
         self.worker.terminate()
         try:
@@ -146,10 +142,10 @@ class Stand:
             self.kill_worker()
 
     def command(self, command: list[str]) -> str:
-        """Run a command of a user's in the project; its output.
+        """Run a user's command in the project, and return its output.
 
         Raises:
-            RuntimeError: It failed; the message is what it printed.
+            RuntimeError: The command failed; the message holds its output.
         """
         done = subprocess.run(command, cwd=self.project, env=self.environment, capture_output=True, text=True)
         if done.returncode:
@@ -164,16 +160,11 @@ class Stand:
     # Runs -----------------------------------------------------------------------------------------
 
     def run(self, deployment: str, **parameters: Any) -> str:
-        """`prefect deployment run`; the id of the run."""
-        command = [*PREFECT, "deployment", "run", deployment]
-        for name, value in parameters.items():
-            command += ["--param", f"{name}={json.dumps(value)}"]
-        found = re.search(r"UUID: ([0-9a-f-]{36})", self.command(command))
-        assert found is not None
-        return found[1]
+        """Start a run with `prefect deployment run`, and return its id."""
+        return str(run_id(self.command(run_command(deployment, **parameters))))
 
     def runs(self) -> list[dict[str, Any]]:
-        """All runs of flows, the oldest first; none while the server does not answer."""
+        """List all flow runs, oldest first; empty while the server does not answer."""
         runs = self.post("flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200}) or []
         return sorted((run for run in runs if run["parent_task_run_id"] is None), key=lambda run: run["created"])
 
@@ -191,13 +182,13 @@ class Stand:
             return None
 
     def committed(self) -> int:
-        """Sources that the corpus has; 0 while there is none."""
+        """Count the sources in the corpus; 0 before it exists."""
         corpus = self.data / "corpus"
         return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
 
     def run_processes(self) -> list[int]:
-        """Process ids of the runs that are under way here, without the programs that they started."""
-        found = []
+        """List the process ids of the active runs, without the programs that they started."""
+        processes = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
@@ -205,10 +196,10 @@ class Stand:
                 continue
             marks = (b"PREFECT__FLOW_RUN_ID=", os.fsencode(self.faults))
             if all(mark in environment for mark in marks) and b"prefect" in command:
-                found.append(int(folder.name))
-        return found
+                processes.append(int(folder.name))
+        return processes
 
-    # The world ------------------------------------------------------------------------------------
+    # Outages ----------------------------------------------------------------------------------
 
     @contextmanager
     def frozen_server(self) -> Iterator[None]:
@@ -221,7 +212,7 @@ class Stand:
 
     @contextmanager
     def locked_database(self) -> Iterator[None]:
-        """Another process writes to the server's database, for longer than the server waits."""
+        """Lock the server's database, as another writer would, for longer than the server waits."""
         if self.postgres:
             with asyncio.Runner() as runner:
                 connection = runner.run(asyncpg.connect(self.postgres))
@@ -240,7 +231,7 @@ class Stand:
 
     @contextmanager
     def full_disk(self) -> Iterator[None]:
-        """Not a byte is left on the disk of the data."""
+        """Fill the disk of the data to the last byte."""
         filler = self.data / "filler"
         try:
             with filler.open("wb", buffering=0) as file:
@@ -267,7 +258,7 @@ def stand(folder: Path, data: Path | None = None, **options: Any) -> Iterator[St
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of its own in memory; needs root."""
+    """Mount a small file system in memory; needs root."""
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], check=True)
     with ExitStack() as stack:
@@ -276,20 +267,20 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def until(condition: Callable[[], bool], *, patience: float, what: str) -> None:
-    """Look again and again until something holds.
+    """Poll until a condition holds.
 
     Raises:
-        TimeoutError: It did not, in time.
+        TimeoutError: It did not hold within `patience` seconds.
     """
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {patience:g} s: {what}")
+            raise TimeoutError(f"{what}: not within {patience:g} s")
         time.sleep(0.3)
 
 
 def _own_database() -> str | None:
-    """The address of a new database on the PostgreSQL server that the environment names; None without one."""
+    """Create a database on the PostgreSQL server of the environment, and return its address; None without a server."""
     server = os.environ.get("FSCLAP_FAULTS_POSTGRES")
     if not server:
         return None
@@ -302,22 +293,3 @@ def _own_database() -> str | None:
 
     asyncio.run(create())
     return f"{server}/{name}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue

@@ -27,7 +27,7 @@ BACK_AUDIO = (
 
 
 def laion_state(clap: ClapModel) -> dict[str, Tensor]:
-    """A ClapModel's tensors by LAION's names, with what only LAION's has beside them."""
+    """Return a ClapModel's tensors under LAION's names, plus those that only LAION's checkpoints have."""
     state: dict[str, Tensor] = {}
     for name, tensor in clap.state_dict().items():
         for theirs, ours in (*BACK, *(BACK_AUDIO if "audio_encoder" in name else ())):
@@ -46,6 +46,6 @@ def laion_state(clap: ClapModel) -> dict[str, Tensor]:
 
 
 def write_laion_checkpoint(path: Path, state: dict[str, Tensor]) -> None:
-    """As LAION's training saves: the weights of a DistributedDataParallel, among numbers of the training."""
+    """Save as LAION's training does: the weights of a DistributedDataParallel, next to numbers of the training."""
     content: dict[str, Any] = {"epoch": 45, "name": "2022-12-18", "best": np.float64(0.5), "optimizer": {"state": {}}}
     torch.save(content | {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)

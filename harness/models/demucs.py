@@ -51,10 +51,19 @@ def write_demucs(
     sources: list[str] = SOURCES,
     **arguments: Any,
 ) -> Path:
-    """Write {model}.yaml and the networks that it lists; the folder is made if need be.
+    """Write {model}.yaml and the networks that it lists.
 
     Args:
-        arguments: Of the network's class, in place of those of `size`.
+        folder: The folder to write to; it is created.
+        model: The published model to imitate.
+        layout: The file layout: of the hub, or of Demucs' own downloads.
+        size: "full" for the published sizes, "small" for tests.
+        seed: Seed of the first network's weights; each further network adds one.
+        sources: Names of the sources that the networks separate.
+        arguments: Arguments of the network's class that replace those of `size`.
+
+    Returns:
+        The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     bag: dict[str, Any] = {"models": SIGNATURES[model]}
@@ -71,7 +80,7 @@ def write_demucs(
 
 
 def package_of(model: Model, *, size: Size, seed: int, sources: list[str] = SOURCES, **arguments: Any) -> dict:
-    """What `demucs.states.serialize_model` makes of a network."""
+    """Build the package that `demucs.states.serialize_model` makes of a network."""
     klass = HDemucs if model == "hdemucs_mmi" else HTDemucs
     kwargs = {"sources": list(sources)} | ARGUMENTS[klass, size] | arguments
     with torch.random.fork_rng(devices=[]):

@@ -44,7 +44,7 @@ PUNC_VOCABULARY = 471_067
 
 
 def write_models(folder: Path, *, size: Size = "small", seed: int = 0) -> dict[str, Path]:
-    """All four models; the folder of each under `asr`, `vad`, `punc` and `speaker`, as `FunASRSettings` calls them."""
+    """Write all four models, and return their folders as `asr`, `vad`, `punc` and `speaker`, as in `FunASRSettings`."""
     writers = {"asr": write_paraformer, "vad": write_fsmn_vad, "punc": write_ct_punc, "speaker": write_campplus}
     for name, write in writers.items():
         write(folder / name, size=size, seed=seed)
@@ -55,7 +55,7 @@ P = ParamSpec("P")
 
 
 def seeded(write: Callable[P, None]) -> Callable[P, None]:
-    """Draws by the keyword `seed`, and leaves PyTorch's generator as it was."""
+    """Decorate a function to draw from its keyword `seed`, and leave PyTorch's generator as it was."""
 
     @functools.wraps(write)
     def inside(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -68,7 +68,7 @@ def seeded(write: Callable[P, None]) -> Callable[P, None]:
 
 @seeded
 def write_paraformer(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """A SeacoParaformer: BiCif Paraformer with timestamps, and the bias encoder of hotwords. Full: 238 M parameters."""
+    """Write a SeacoParaformer: BiCif Paraformer with timestamps and hotword bias encoder. Full: 238 M parameters."""
     full = size == "full"
     dim, units, blocks = (512, 2048, (50, 16, 6)) if full else (32, 64, (2, 2, 1))
     hanzi = [chr(0x4E00 + index) for index in range(PARAFORMER_VOCABULARY - len(PIECES) - 4)] if full else list(HANZI)
@@ -174,7 +174,7 @@ def write_paraformer(folder: Path, *, size: Size = "small", seed: int = 0) -> No
 
 @seeded
 def write_fsmn_vad(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """An FSMN-VAD that hears speech wherever the mean log-mel energy is above that of a quiet room. Full: 0.4 M."""
+    """Write an FSMN-VAD that calls speech whatever is louder (mean log-mel energy) than a quiet room. Full: 0.4 M."""
     affine, linear, projection, output = (140, 250, 128, 248) if size == "full" else (12, 16, 8, 8)
     config: dict[str, Any] = {
         "frontend": "WavFrontendOnline",
@@ -240,7 +240,7 @@ SILENCE = 0.2
 
 
 def _carry_energy(encoder: nn.Module, *, threshold: float = 9.0, steepness: float = 1.5) -> None:
-    """Makes unit 0 of each layer the mean log-mel energy, and the first output its opposite.
+    """Make unit 0 of each layer the mean log-mel energy, and the first output its opposite.
 
     Steeper, and the probability of silence rounds to 1, of whose complement FunASR takes the logarithm.
     """
@@ -272,7 +272,7 @@ def _carry_energy(encoder: nn.Module, *, threshold: float = 9.0, steepness: floa
 
 @seeded
 def write_ct_punc(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """A CT-Transformer over words. Full: 290 M parameters, most of them the embedding of 471,067 words."""
+    """Write a CT-Transformer over words. Full: 290 M parameters, most of them the embedding of 471,067 words."""
     full = size == "full"
     dim, units, blocks, heads = (516, 2048, 12, 12) if full else (24, 48, 2, 4)
     words = [*HANZI, *WORDS, *COMPOUNDS]
@@ -319,7 +319,7 @@ def write_ct_punc(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
 
 @torch.no_grad()
 def _punctuate_some(network: Any, words: int, *, share: float = 1 / 8) -> None:
-    """Sets the output's biases so that a share of random words have a mark behind them, and all marks occur."""
+    """Set the output's biases so that a share of random words is followed by a mark, and all marks occur."""
     length = 20
     text = torch.randint(1, words, (64, length))
     network.decoder.weight *= 3
@@ -332,7 +332,7 @@ def _punctuate_some(network: Any, words: int, *, share: float = 1 / 8) -> None:
 
 @seeded
 def write_campplus(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """A CAM++ with embeddings of 192. Full: 7 M parameters."""
+    """Write a CAM++ with embeddings of 192. Full: 7 M parameters."""
     growth, channels = (32, 128) if size == "full" else (8, 32)
     config: dict[str, Any] = {
         "model": "CAMPPlus",
@@ -353,7 +353,7 @@ def write_campplus(folder: Path, *, size: Size = "small", seed: int = 0) -> None
 
 
 def _calibrate(network: nn.Module, seed: int) -> None:
-    """Sets the statistics of the batch norms to those of synthetic voices."""
+    """Set the statistics of the batch norms to those of synthetic voices."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.momentum = 1.0
@@ -396,14 +396,14 @@ def _frontend(*, lfr_m: int, lfr_n: int) -> dict[str, Any]:
 
 
 def _network(config: Mapping[str, Any], **sizes: int) -> Any:
-    """The network of a configuration, made as FunASR makes it: by all its keys."""
+    """Build the network of a configuration as FunASR does: from all its keys."""
     return tables.model_classes[config["model"]](**config["model_conf"], **config, **sizes).eval()
 
 
 def _write(
     folder: Path, network: nn.Module, config: Mapping[str, Any], *, task: str, weights: str = "model.pt", **files: str
 ) -> None:
-    """The weights, config.yaml and configuration.json; `files`: what else the latter names, and under which key."""
+    """Write the weights, config.yaml and configuration.json; the latter also names `files`, by key."""
     folder.mkdir(parents=True)
     torch.save(network.state_dict(), folder / weights)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), allow_unicode=True), encoding="utf-8")

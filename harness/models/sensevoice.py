@@ -36,7 +36,7 @@ ANSWERS = (
     ("Speech", "BGM", "Laughter", "Applause", "Cry", "Sneeze", "Breath", "Cough"),
     ("withitn",),
 )
-"""What each query may be answered."""
+"""Query -> its possible answers."""
 TEXT = range(3, 24_884)
 
 Size = Literal["small", "full"]
@@ -48,7 +48,7 @@ ENCODERS: dict[Size, dict[str, Any]] = {
 
 
 def write_sensevoice(folder: Path, *, size: Size = "small", seed: int = 0) -> Path:
-    """Write config.yaml, configuration.json, model.pt, am.mvn and the tokenizer; the folder is made if need be."""
+    """Write config.yaml, configuration.json, model.pt, am.mvn and the tokenizer; creates the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     config = configuration(size)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
@@ -71,7 +71,7 @@ def write_sensevoice(folder: Path, *, size: Size = "small", seed: int = 0) -> Pa
 
 
 def configuration(size: Size) -> dict[str, Any]:
-    """The published config.yaml, without what only training reads."""
+    """Return the published config.yaml, without what only training reads."""
     encoder = {
         "dropout_rate": 0.1,
         "positional_dropout_rate": 0.1,
@@ -120,7 +120,7 @@ def _means() -> str:
 
 
 def _tokenizer() -> ModelProto:
-    """A sentencepiece model with the real one's number of pieces and its tags at their ids."""
+    """Write a sentencepiece model with the real one's number of pieces, and its tags at their ids."""
     pieces = {0: "<unk>", 1: "<s>", 2: "</s>"} | {number: f"<|{tag}|>" for tag, number in TAGS.items()}
     letters = "bcdfghjklmnpqrstvwyz"
     syllables = [f"{start}{c}{v}{end}" for start in ("▁", "") for c in letters for v in "aeiou" for end in letters]
@@ -192,7 +192,7 @@ def _answer(states: Tensor, pointer: tuple[Tensor, float], strength: float = 40.
 
 
 def wave(seconds: float, *, seed: int) -> np.ndarray:
-    """(samples,) float32 at 16 kHz: a voice-like buzz that comes and goes, of another pitch for each seed."""
+    """Synthesise a voice-like buzz that comes and goes, (samples,) float32 at 16 kHz; the seed sets its pitch."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * 16_000)) / 16_000
     pitch = rng.uniform(90, 300) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 4) * time))

@@ -53,7 +53,7 @@ def test_a_leaking_model_has_no_figures(tmp_path: Path) -> None:
     rows = dict(model_rows(str(tmp_path), folder))
     assert rows["figures"] == "none: the model leaks"
     assert "mAP@10" not in rows
-    assert model_rows(str(tmp_path), None) == [("model", "none was evaluated on this version")]
+    assert model_rows(str(tmp_path), None) == [("model", "no model was evaluated on this version")]
 
 
 def test_a_search_ends_in_clips_that_can_be_played(index_folder: Path, searcher: Searcher, tmp_path: Path) -> None:

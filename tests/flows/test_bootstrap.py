@@ -22,7 +22,7 @@ def test_bootstrap_makes_pools_limits_and_automations_once() -> None:
     assert before["limits"] == {DOWNLOADS: 7}, "a limit changed by hand stays"
 
 
-def test_bootstrap_brings_a_server_of_an_earlier_release_up_to_date() -> None:
+def test_bootstrap_updates_an_outdated_server() -> None:
     old, new = asyncio.run(_upgraded())
     assert old["automations"] != new["automations"]
     assert [name for name, _ in new["automations"]] == sorted([CRASHED, LOST])

@@ -1,7 +1,6 @@
 """Does the pinned Prefect still need its pins? Newer FastAPI: no server. Newer SQLAlchemy: no scheduled runs."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.schedules import CronSchedule
 
-from deployments.local import process
+from deployments.processes import free_port, process
 
 PATIENCE = 120
 
@@ -31,9 +30,7 @@ def hello() -> None:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server as `prefect server start` brings it up: the test harness's has no scheduler."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     monkeypatch.delenv("PREFECT_API_URL", raising=False)

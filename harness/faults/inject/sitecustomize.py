@@ -1,10 +1,10 @@
-"""Brings about faults inside the processes of a stand (harness/faults/stand.py), which put this folder on PYTHONPATH.
+"""Inject faults into the processes of a stand (harness/faults/stand.py), which puts this folder on PYTHONPATH.
 
-Python imports a module of this name at its start. Nothing of the project knows of it: when a module that a point names
-has been imported, the function that the point names is wrapped. The points are the files of the folder FSCLAP_FAULTS,
-`{id}.json`; a point whose moment has come leaves `{id}.reached` with the process id, once, and then either kills its
-process or waits until the stand has done something to the world and left `{id}.go`. Each request that is sent by HTTP
-adds a byte to the file FSCLAP_CALLS, if there is one: a count that a kill cannot lose.
+Python imports a module of this name when it starts, so the project needs no hooks: once a module that a point names has
+been imported, the function that the point names is wrapped. The points are the files `{id}.json` in the folder
+FSCLAP_FAULTS. When its moment comes, a point writes the process id to `{id}.reached`, once; then it kills the process,
+or waits until the stand has caused the fault and written `{id}.go`. Each HTTP request adds a byte to the file
+FSCLAP_CALLS, if that is set: a count that survives a kill.
 """
 
 import functools
@@ -16,25 +16,30 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 FOLDER = Path(os.environ["FSCLAP_FAULTS"]) if "FSCLAP_FAULTS" in os.environ else None
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules that points name as the other finders do, and wraps their functions once they are loaded."""
+    """Find the modules that points name as the other finders do, and wrap their functions once they are loaded."""
 
-    def __init__(self, modules):
+    def __init__(self, modules: set[str]) -> None:
         self.modules = modules
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name not in self.modules:
             return None
-        self.modules.remove(name)  # the search below comes by here again
+        self.modules.remove(name)  # find_spec below calls this method again
         spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.loader is not None
         load = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             load(module)
             if name == "httpx":
                 count(module)
@@ -42,42 +47,41 @@ class Finder(importlib.abc.MetaPathFinder):
                 if point["module"] == name:
                     wrap(module, point)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def count(httpx):
+def count(httpx: Any) -> None:
     calls = os.open(os.environ["FSCLAP_CALLS"], os.O_WRONLY | os.O_APPEND)
     for client in (httpx.Client, httpx.AsyncClient):
 
         @functools.wraps(client.send)
-        def counted(*args, send=client.send, **kwargs):
+        def counted(*args: Any, send: Any = client.send, **kwargs: Any) -> Any:
             os.write(calls, b".")
             return send(*args, **kwargs)
 
         client.send = counted
 
 
-def points():
+def points() -> list[dict[str, Any]]:
+    assert FOLDER is not None
     return [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))]
 
 
-def wrap(module, point):
+def wrap(module: ModuleType, point: dict[str, Any]) -> None:
     *path, name = point["function"].split(".")
-    owner = functools.reduce(getattr, path, module)
-    held = vars(owner)[name]
-    kind = type(held) if isinstance(held, (classmethod, staticmethod)) else None
-    function = held.__func__ if kind else held
+    owner: Any = functools.reduce(getattr, path, module)
+    member = vars(owner)[name]
+    kind: Any = type(member) if isinstance(member, (classmethod, staticmethod)) else None
+    function = member.__func__ if kind else member
     calls = 0
 
     @functools.wraps(function)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        if concerns(point, [*args, *kwargs.values()]):
-            calls += 1
-            here = calls == point["call"]
-        else:
-            here = False
+        counts = concerns(point, [*args, *kwargs.values()])
+        calls += counts
+        here = counts and calls == point["call"]
         if here and point["when"] == "before":
             reached(point)
         result = function(*args, **kwargs)
@@ -88,18 +92,19 @@ def wrap(module, point):
     setattr(owner, name, kind(wrapped) if kind else wrapped)
 
 
-def concerns(point, arguments):
-    wanted = point["argument"]
-    if wanted is None:
+def concerns(point: dict[str, Any], arguments: Iterable[Any]) -> bool:
+    text = point["argument"]
+    if text is None:
         return True
-    return any(wanted in (value if isinstance(value, str) else None, *names(value)) for value in arguments)
+    return any(text in (value if isinstance(value, str) else None, *names(value)) for value in arguments)
 
 
-def names(value):
+def names(value: Any) -> tuple[Any, Any]:
     return (getattr(value, "name", None), getattr(value, "stage", None))
 
 
-def reached(point):
+def reached(point: dict[str, Any]) -> None:
+    assert FOLDER is not None
     mark = FOLDER / f"{point['id']}.reached"
     try:
         handle = os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
