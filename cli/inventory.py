@@ -52,9 +52,9 @@ class Report:
     folder: Path | None
 
 
-def check_weights(wanted: Mapping[str, WeightsSettings]) -> Iterator[Report]:
+def check_weights(weights: Mapping[str, WeightsSettings]) -> Iterator[Report]:
     """Yield one report per model; every file is read and compared with the manifest."""
-    for setting, settings in wanted.items():
+    for setting, settings in weights.items():
         folder, problem, manifest = place(settings), None, None
         try:
             find_weights(settings, setting=setting)

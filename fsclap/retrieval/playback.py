@@ -39,10 +39,10 @@ def routes(searcher: Searcher, sound: Sound) -> APIRouter:
         data, tag = flac(utterance_id), etag(utterance_id)
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers={"ETag": tag})
-        wanted = request.headers.get("range")
+        range_header = request.headers.get("range")
         if request.headers.get("if-range", tag) != tag:
-            wanted = None
-        return ranged(data, wanted, media_type="audio/flac", headers={"ETag": tag})
+            range_header = None
+        return ranged(data, range_header, media_type="audio/flac", headers={"ETag": tag})
 
     @router.get("/peaks")
     def outline(utterance_id: str, request: Request) -> Response:
@@ -77,12 +77,12 @@ def peaks(wave: np.ndarray, count: int) -> list[float]:
     return [round(float(height), 3) for height in heights / (heights.max() or 1.0)]
 
 
-def ranged(data: bytes, wanted: str | None, *, media_type: str, headers: dict[str, str]) -> Response:
+def ranged(data: bytes, range_header: str | None, *, media_type: str, headers: dict[str, str]) -> Response:
     """Answer with the part of `data` that a Range header names, with all of it for several parts.
 
     Args:
         data: The whole file.
-        wanted: The Range header; None or unreadable: all of `data`.
+        range_header: Value of the Range header; None or unreadable: all of `data`.
         media_type: Content type of the answer.
         headers: Further headers of the answer.
 
@@ -90,7 +90,7 @@ def ranged(data: bytes, wanted: str | None, *, media_type: str, headers: dict[st
         HTTPException: 416; the range lies outside `data`.
     """
     headers = {"Accept-Ranges": "bytes", **headers}
-    match = _RANGE.fullmatch(wanted.strip()) if wanted is not None else None
+    match = _RANGE.fullmatch(range_header.strip()) if range_header is not None else None
     if match is None or match.groups() == ("", ""):
         return Response(data, media_type=media_type, headers=headers)
     first, last = match.groups()
@@ -100,6 +100,6 @@ def ranged(data: bytes, wanted: str | None, *, media_type: str, headers: dict[st
         start, end = max(0, len(data) - int(last)), len(data) - 1  # a suffix: so many bytes from the end
     if not 0 <= start <= end:
         headers["Content-Range"] = f"bytes */{len(data)}"
-        raise HTTPException(416, f"the clip has {len(data)} bytes; {wanted} lies outside", headers=headers)
+        raise HTTPException(416, f"the clip has {len(data)} bytes; {range_header} lies outside", headers=headers)
     headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
     return Response(data[start : end + 1], 206, media_type=media_type, headers=headers)

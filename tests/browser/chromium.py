@@ -1,4 +1,4 @@
-"""The browser of this machine, driven by Playwright."""
+"""Start this machine's Chromium with Playwright."""
 
 import os
 import shutil
@@ -6,16 +6,16 @@ import shutil
 from playwright.sync_api import Browser, Playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-MISSING = "no Chromium: install the package chromium, or name its program in FSCLAP_CHROMIUM"
+MISSING = "no Chromium: install the package chromium, or set FSCLAP_CHROMIUM to its program"
 
 
 def find() -> str | None:
-    """The program of a Chromium, if there is one."""
+    """Find the program of a Chromium; None if there is none."""
     return os.environ.get("FSCLAP_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start it, without a window.
+    """Start it without a window.
 
     Raises:
         RuntimeError: There is none.
@@ -23,6 +23,6 @@ def launch(playwright: Playwright) -> Browser:
     program = find()
     if program is None:
         raise RuntimeError(MISSING)
-    # Its sandbox can't be had as root, and a container has little shared memory.
+    # The sandbox does not work as root, and a container has little shared memory.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     return playwright.chromium.launch(executable_path=program, args=[*root, "--disable-dev-shm-usage", "--mute-audio"])

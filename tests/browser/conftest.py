@@ -28,7 +28,7 @@ COLUMNS = 8
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    # For one module: as long as it runs, no other test of this process could use asyncio.
+    # Scope module: while it runs, no other test of this process can use asyncio.
     if find() is None:
         if os.environ.get("FSCLAP_REQUIRE_BROWSER"):
             pytest.fail(MISSING)
@@ -46,7 +46,7 @@ def mapped(
     version: CorpusVersion,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Searcher:
-    """A searcher of which the map is there: a grid, row by row."""
+    """A searcher with a finished map: a grid, row by row."""
     folder = tmp_path_factory.mktemp("mapped") / "index"
     shutil.copytree(index_folder, folder)
     index = Index.open(folder)
@@ -69,7 +69,7 @@ def address(mapped: Searcher, version: CorpusVersion, log: InMemory) -> Iterator
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A desktop's. What the browser complains of fails the test: script errors, and whatever the policy forbids."""
+    """A page on a desktop. Script errors and violations of the policy fail the test."""
     with opened(browser, DESK) as page:
         yield page
 
@@ -88,7 +88,7 @@ def opened(browser: Browser, size: dict[str, int]) -> Iterator[Page]:
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    # An answer of 400 is a part of the tests, and is on the console as well.
+    # Tests provoke answers of 400, which appear on the console too.
     page.on(
         "console",
         lambda message: (

@@ -1,4 +1,4 @@
-"""Takes the pictures of the page in docs/screenshots, from an app that is running:
+"""Take the pictures of the page in docs/screenshots from a running app:
 
 fsclap app &
 python -m tests.browser.screenshots http://127.0.0.1:8420 docs/screenshots

@@ -31,19 +31,19 @@ def results(page: Page) -> Locator:
 
 
 def ids(page: Page) -> list[str]:
-    """Of the clips that are shown, in order."""
+    """Ids of the clips that are shown, in order."""
     links = page.locator("#results a[download]").evaluate_all("links => links.map((link) => link.download)")
     return [str(name).removesuffix(".flac") for name in links]
 
 
 def played(page: Page) -> str:
-    """The clip that the audio element has."""
+    """Id of the clip in the audio element."""
     source = page.evaluate("() => document.getElementById('audio').getAttribute('src')")
     return str(source).split("/")[3]
 
 
 def focused(page: Page) -> str:
-    """What assistive technology calls the element with the focus."""
+    """Accessible name of the focused element."""
     return str(page.evaluate("() => (document.activeElement.ariaLabel ?? document.activeElement.textContent).trim()"))
 
 
@@ -231,7 +231,7 @@ def test_a_file_without_sound_or_too_large_shows_an_error(page: Page, address: s
 def test_text_of_the_corpus_is_never_markup(page: Page, address: str, mapped: Searcher) -> None:
     hostile = next(row for row in mapped.index.rows.to_pylist() if row["caption"] == HOSTILE)
     page.goto(f"{address}/?like={hostile['utterance_id']}")
-    expect(page.locator("#asked").get_by_role("heading", name=HOSTILE, exact=True)).to_have_text(HOSTILE)
+    expect(page.locator("#searched-with").get_by_role("heading", name=HOSTILE, exact=True)).to_have_text(HOSTILE)
     assert page.locator("main img, main b").count() == 0
     assert "hit" not in page.title()
 
@@ -242,8 +242,8 @@ def test_the_map_plays_what_is_clicked(page: Page, address: str, mapped: Searche
     plane = page.get_by_role("application", name="Map of 40 clips")
     box = plane.bounding_box()
     assert box is not None
-    # The grid is 1 wide and 4/7 high; the page fits it in, 26 pixels from the edge, and stretches one axis, at most
-    # 1.6 times.
+    # The grid is 1 wide and 4/7 high. The page fits it in, 26 pixels from the edge, and stretches
+    # one axis, at most 1.6 times.
     high = (len(clips) // COLUMNS - 1) / (COLUMNS - 1)
     wide, tall = box["width"] - 52, (box["height"] - 52) / high
     unit_x, unit_y = min(wide, 1.6 * tall), min(tall, 1.6 * wide)

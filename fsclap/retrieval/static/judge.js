@@ -87,7 +87,7 @@ function pair() {
     ready();
   });
   byId("judge-deck").replaceChildren(deck.element);
-  byId("judge-asked").textContent = round.query;
+  byId("judge-description").textContent = round.query;
   const done = round.pool - round.clips.length + at;
   const which = round.number === null ? "your description" : `description ${round.number + 1} of ${round.queries}`;
   byId("judge-progress").textContent = `Clip ${done + 1} of ${round.pool}, ${which}`;

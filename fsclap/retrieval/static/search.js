@@ -107,7 +107,7 @@ async function find(address, top) {
   await answer(async (signal) => {
     say("Searching …");
     const { clip, clips } = await api(address, { signal });
-    if (clip) byId("asked").replaceChildren(el("h2", { class: "over" }, "Clips like this one"), card(clip, 3));
+    if (clip) byId("searched-with").replaceChildren(el("h2", { class: "over" }, "Clips like this one"), card(clip, 3));
     list(clips, top, clip);
   });
 }
@@ -127,7 +127,7 @@ async function listen(file, top = STEP) {
     say(`Analysing ${file.name} …`);
     const headers = { "Content-Type": "application/octet-stream" };
     const response = await api(`/api/sound?${filterParameters(top)}`, { method: "POST", body: file, headers, signal });
-    byId("asked").replaceChildren(uploaded(file, response));
+    byId("searched-with").replaceChildren(uploaded(file, response));
     list(response.clips, top, true);
   });
 }
@@ -168,7 +168,7 @@ function list(clips, top, similar) {
   if (clips.length) say(`${counted(clips.length, one, many)}, best first`);
   else {
     say("No clip meets these conditions.");
-    byId("asked").append(el("div", { class: "notice" },
+    byId("searched-with").append(el("div", { class: "notice" },
       el("p", {}, "Remove a condition, or loosen it."),
       el("button", { type: "button", class: "button", onclick: withoutFilters }, "Remove all filters")));
   }
@@ -181,7 +181,7 @@ function withoutFilters() {
 
 function clear() {
   stop();
-  for (const id of ["results", "asked", "search-problem"]) byId(id).replaceChildren();
+  for (const id of ["results", "searched-with", "search-problem"]) byId(id).replaceChildren();
   byId("more").hidden = true;
   byId("examples").hidden = true;
   say("");

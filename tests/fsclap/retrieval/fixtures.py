@@ -91,7 +91,7 @@ def searcher(index_folder: Path, version: CorpusVersion) -> Searcher:
 
 
 def make_model(folder: Path, version: CorpusVersion, *, seed: int = 0, **changes: Any) -> Path:
-    """Save a model as training does, without training it: the weights are random, the split is there."""
+    """Save an untrained model as training does: random weights, with a split."""
     torch.manual_seed(seed)
     model = FSCLAP(ModelSettings(width=16, heads=2, embedding=16).model_copy(update=changes))
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""An app as a browser meets it: behind a real server."""
+"""Serve an app to a browser, behind a real server."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """Run an app on a free port; its address."""
+    """Run an app on a free port; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -1,4 +1,4 @@
-"""What was found, written in each form and read back with the tools that people have for it."""
+"""Search results, exported in each format and read back with common tools."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def flacs(hits: list[Hit], version: CorpusVersion) -> dict[str, bytes]:
 
 
 def check_prompts(lines: str, hits: list[Hit]) -> list[str]:
-    """That each line says what its clip is; the names of the files."""
+    """Check that each line describes its clip; returns the file names."""
     prompts = [json.loads(line) for line in lines.splitlines()]
     assert len(prompts) == len(hits)
     for number, (prompt, hit) in enumerate(zip(prompts, hits, strict=True), start=1):

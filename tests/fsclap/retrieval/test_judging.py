@@ -39,7 +39,7 @@ def client(searcher: Searcher, version: CorpusVersion, log: InMemory) -> TestCli
 
 
 def with_model(searcher: Searcher, folder: Path) -> Searcher:
-    """The same index, of which the model is said to be in another folder."""
+    """The same index, with another folder recorded for its model."""
     record = searcher.index.record.model_copy(update={"model": str(folder)})
     return Searcher(replace(searcher.index, record=record), searcher.model)
 
