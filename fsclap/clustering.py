@@ -58,14 +58,14 @@ def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.n
 
 
 def in_order(labels: np.ndarray) -> np.ndarray:
-    """The same partition, numbered from 0 in order of first appearance."""
+    """Renumber a partition from 0 in order of first appearance."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     return rank[inverse]
 
 
 def best_path(scores: np.ndarray, switch_cost: np.ndarray) -> np.ndarray:
-    """The label sequence with the highest total score less the cost of its changes (Viterbi).
+    """Find the label sequence with the highest total score less the cost of its changes (Viterbi).
 
     Args:
         scores: (steps, labels) score of each label at each step.
@@ -91,7 +91,7 @@ def best_path(scores: np.ndarray, switch_cost: np.ndarray) -> np.ndarray:
 
 
 def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray | None]:
-    """The mean direction of each speaker's clips.
+    """Average the directions of each speaker's clips.
 
     Args:
         clips: Speaker and (dim,) embedding of each; one that is None or not finite does not count.
@@ -108,7 +108,7 @@ def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str,
 
 
 def vectors(column: pa.ChunkedArray) -> Iterator[np.ndarray | None]:
-    """The embeddings of a column of lists; None for a row without."""
+    """Yield the embeddings of a column of lists; None for a row without one."""
     for cell in column:
         known = cell.is_valid and len(cell.values)
         yield cell.values.to_numpy(zero_copy_only=False) if known else None

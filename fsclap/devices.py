@@ -18,11 +18,11 @@ class DeviceError(RuntimeError):
 
 
 def torch_device(name: str, *, setting: str) -> "torch.device":
-    """The device of a name, if this machine has it.
+    """Return the device of a name, if this machine has it.
 
     Args:
         name: As PyTorch writes it: cpu, cuda, cuda:1, mps.
-        setting: The setting that it comes from, for the message: "separation.device".
+        setting: The setting that it comes from, for the message: "device".
 
     Raises:
         DeviceError: The name means nothing, or the machine has no such device. Nothing runs on the CPU instead.
@@ -65,7 +65,7 @@ class Batches(Generic[T, R]):
         self._limit: int | None = None
 
     def __call__(self, items: Sequence[T]) -> list[R]:
-        """A result for each item, in order.
+        """Return a result for each item, in order.
 
         Raises:
             DeviceError: One item alone does not fit.
@@ -100,7 +100,7 @@ class Batches(Generic[T, R]):
 
 
 def by_length(lengths: Sequence[float], budget: float) -> list[list[int]]:
-    """Groups of indexes, from short to long, each no larger than a budget when all of it is padded to its longest.
+    """Group indexes, from short to long, each group within a budget when padded to its longest item.
 
     Args:
         lengths: Of each item, in any unit.

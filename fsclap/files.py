@@ -1,6 +1,7 @@
-"""Locks and safe writes: what every package of the library uses to change files that others read."""
+"""Locks, safe writes and digests of files."""
 
 import fcntl
+import hashlib
 import logging
 import os
 from collections.abc import Iterator
@@ -8,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def written_aside(file: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `file` when all went well. One writer at a time."""
+    """Yield a path to write to, which replaces `file` if nothing fails. One writer at a time."""
     part = file.with_name(f".{file.name}.part")
     try:
         yield part

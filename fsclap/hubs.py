@@ -27,7 +27,7 @@ from fsclap.weights import (
 T = TypeVar("T")
 
 UNUSED = ("example/*", "examples/*", "fig/*", "image/*", "*.png", "*.jpg", "*.svg", "*.wav", "*.mp3", "*.gif", ".git*")
-"""What hubs keep beside a model and no engine reads."""
+"""Files that hubs keep with a model and no engine reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def fetch(settings: WeightsSettings) -> Manifest:
 
 
 def declared_licence(folder: Path) -> str:
-    """The licence that a model's page declares (`license` in the front matter of its README.md), or "unknown"."""
+    """Read the licence that a model's page declares (`license` in the front matter of its README.md), or "unknown"."""
     readme = folder / "README.md"
     parts = readme.read_text(encoding="utf-8", errors="replace").split("---", 2) if readme.exists() else []
     if len(parts) < 3 or parts[0].strip():
@@ -114,7 +114,7 @@ HUBS: dict[Hub, tuple[Callable[[str, str], list[Listed]], Callable[[str, str, Pa
 
 
 def _asked(settings: WeightsSettings, ask: Callable[[], T]) -> T:
-    """What a hub's client answers, its many ways to fail told as one."""
+    """Call a hub's client; turn its exceptions into WeightsError."""
     from huggingface_hub.errors import HTTPError  # of whichever HTTP library the client is built on
     from modelscope_hub.errors import HubError
 
@@ -146,7 +146,7 @@ def _require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(ground).free
     if size - held > free:
         raise WeightsError(
-            f"{folder}: {(size - held) / 1e9:.1f} GB are to come, and the disk has {free / 1e9:.1f} GB left; make "
+            f"{folder}: {(size - held) / 1e9:.1f} GB to fetch, but the disk has {free / 1e9:.1f} GB left; make "
             f"room, or name a folder on another disk in {LIBRARY}"
         )
 

@@ -1,11 +1,11 @@
-"""What a figure was measured on."""
+"""The machine that a figure was measured on."""
 
 import platform
 from pathlib import Path
 
 
 def processor() -> str:
-    """The name of the processor, as the kernel tells it; of its kind, where there is no /proc."""
+    """Return the CPU model from /proc/cpuinfo; the architecture where that is missing."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

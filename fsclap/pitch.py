@@ -13,16 +13,14 @@ with warnings.catch_warnings():
 
 
 RATE: Hertz = 16_000
-
-
 HOP = 160
-
-
+"""Samples from one frame to the next: 10 ms."""
 F0_FLOOR, F0_CEILING = 60.0, 600.0
+"""Range of F0 in Hz; what lies outside counts as unvoiced."""
 
 
 def pitch_track(wave: np.ndarray, frames: int) -> np.ndarray:
-    """F0 in Hz, 0 where unvoiced, a frame every HOP samples of a (samples,) float64 wave at RATE: (frames,)."""
+    """Track F0 in Hz, 0 where unvoiced: (samples,) float64 at RATE -> (frames,), one frame every HOP samples."""
     period = 1000 * HOP / RATE
     coarse, times = pyworld.dio(wave, RATE, f0_floor=F0_FLOOR, f0_ceil=F0_CEILING, frame_period=period)
     f0 = pyworld.stonemask(wave, coarse, times, RATE)

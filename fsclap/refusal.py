@@ -1,4 +1,4 @@
-"""How a stage says that it will not take an input: bad input is recorded, and the rest of the run goes on."""
+"""How a stage refuses an input: it is recorded, and the rest of the run goes on."""
 
 
 class Refused(Exception):  # noqa: N818 (an outcome, not a programming error)
@@ -6,7 +6,7 @@ class Refused(Exception):  # noqa: N818 (an outcome, not a programming error)
 
     Args:
         reason: A short code in snake_case, one per cause, which a table can be grouped by ("no_audio_track").
-        detail: A sentence for a person: what was found, where, and what would make it work.
+        detail: A sentence for a person: what is wrong, where, and what would help.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -19,4 +19,4 @@ class Refused(Exception):  # noqa: N818 (an outcome, not a programming error)
 
 
 class Unavailable(Refused):
-    """A source that could not be had this time (network, server error): worth another try later."""
+    """A source that is unavailable for now (network, server error); a later try may succeed."""

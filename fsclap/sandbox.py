@@ -12,11 +12,11 @@ PASSED = (
     "PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
 )  # fmt: skip
-"""Variables that a child needs. The worker's others, its keys among them, are none of its business."""
+"""Variables that a child needs; the others, such as API keys, are withheld."""
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a child: the variables of this process that are in PASSED, and `extra`."""
+    """Build the environment of a child: this process's variables in PASSED, and `extra`."""
     return {name: os.environ[name] for name in PASSED if name in os.environ} | extra
 
 
@@ -35,7 +35,7 @@ def limit(process: subprocess.Popen[bytes], *, memory: int, file_size: int) -> N
 
     limits = ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, file_size), (resource.RLIMIT_CORE, 0))
     with contextlib.suppress(ProcessLookupError):  # it has ended already
-        for which, wanted in limits:
+        for which, value in limits:
             _, hard = resource.prlimit(process.pid, which)
-            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            most = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.prlimit(process.pid, which, (most, most))

@@ -7,6 +7,7 @@ cache keys and recipes.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, GetJsonSchemaHandler, PlainSerializer
@@ -19,12 +20,12 @@ T = TypeVar("T")
 
 
 def execution(default: Any = ..., **options: Any) -> Any:
-    """A pydantic field that no result depends on: a device, a batch size, a timeout."""
+    """Make a pydantic field that no result depends on: a device, a batch size, a timeout."""
     return Field(default, json_schema_extra={_EXECUTION: True}, **options)
 
 
 def engine_block(engine: str, model: type[BaseModel], description: str) -> Any:
-    """A pydantic field for the settings of one engine, which count only where that engine runs."""
+    """Make a pydantic field for the settings of one engine, which count only where it runs."""
     return Field(default_factory=model, json_schema_extra={_ENGINE: engine}, description=description)
 
 
@@ -52,14 +53,33 @@ None stands for the defaults, in JSON both ways; in Python the group is always t
 
 
 def complete(settings: BaseModel) -> dict[str, Any]:
-    """Settings as JSON values, every default spelled out."""
+    """Return settings as JSON values, every default spelled out."""
     values: dict[str, Any] = to_jsonable_python(settings.model_dump())
     return values
 
 
 def unknown_engine(stage: str, engine: str | None) -> ValueError:
-    """The error for a stage whose settings name no engine: they were not resolved."""
+    """Make the error for a stage whose settings name no engine, so were not resolved."""
     return ValueError(f"{stage}.engine is {engine}: name an engine, or take the profile's with settings.resolved()")
+
+
+def known_threshold(thresholds: Mapping[str, float], engine: str, *, setting: str) -> float:
+    """Return the threshold that was measured for a diarization engine.
+
+    Args:
+        thresholds: By the name of the engine.
+        engine: `Diarizer.name`.
+        setting: Where a user sets one instead, for the message: "linking.threshold".
+
+    Raises:
+        ValueError: None is known for the engine.
+    """
+    if engine not in thresholds:
+        raise ValueError(
+            f"no threshold is known for the diarization engine {engine!r} (known: {', '.join(thresholds)}): "
+            f"set {setting}"
+        )
+    return thresholds[engine]
 
 
 def is_execution(field: FieldInfo) -> bool:
@@ -68,7 +88,7 @@ def is_execution(field: FieldInfo) -> bool:
 
 
 def shaping(settings: BaseModel) -> dict[str, Any]:
-    """The settings that a stage's output depends on.
+    """Return the settings that a stage's output depends on.
 
     Left out are fields marked `execution` and the blocks of engines that do not run.
 
@@ -87,7 +107,7 @@ def shaping(settings: BaseModel) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """16 hexadecimal digits of the SHA-256 of a JSON value; the order of keys does not matter."""
+    """Hash a JSON value: 16 hexadecimal digits of SHA-256; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -19,6 +19,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fsclap.files import sha256_file
+
 Hub = Literal["modelscope", "huggingface"]
 
 MANIFEST = ".fsclap.json"
@@ -35,9 +37,9 @@ class WeightsSettings(BaseModel):
 
     name: str = Field(description="Name of the model on its hub: owner/model", pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
     revision: str = Field("master", description="Branch, tag or commit on the hub", pattern=r"^\w[\w.-]*$")
-    hub: Hub = Field("modelscope", description="Where `fsclap models fetch` gets it from")
+    hub: Hub = Field("modelscope", description="Hub that `fsclap models fetch` downloads from")
     folder: Path | None = Field(
-        None, description="A folder with the model's files, used as it is; none: where `fsclap models fetch` puts it"
+        None, description="Folder with the model's files, used as it is. None: where `fsclap models fetch` puts them"
     )
 
 
@@ -85,17 +87,17 @@ class Manifest(BaseModel):
 
 
 def library() -> Path:
-    """The folder that all fetched weights lie in."""
+    """Return the folder that holds all fetched weights."""
     return Path(os.environ.get(LIBRARY, "data/weights"))
 
 
 def place(settings: WeightsSettings) -> Path:
-    """The folder that weights are in, or are to be fetched into."""
+    """Return the folder that weights are in, or will be fetched into."""
     return settings.folder or library() / settings.hub / settings.name / settings.revision
 
 
 def find_weights(settings: WeightsSettings, *, setting: str, needs: Sequence[str] = ()) -> Weights:
-    """The folder of a model, checked file by file. Reads each file once in a process.
+    """Find the folder of a model and check it file by file. Each file is read once per process.
 
     Args:
         settings: Which weights.
@@ -109,21 +111,21 @@ def find_weights(settings: WeightsSettings, *, setting: str, needs: Sequence[str
     remedy = _remedy(settings, setting)
     if not folder.is_dir():
         raise WeightsError(f"{setting}: the weights of {settings.name} are not in {folder}. {remedy}")
-    held = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    present = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     for pattern in needs:
-        if not fnmatch.filter(held, pattern):
+        if not fnmatch.filter(present, pattern):
             raise WeightsError(
                 f"{setting}: {folder} has no {pattern}, which {settings.name} needs: another model's folder, or an "
                 f"incomplete copy. {remedy}"
             )
     manifest = read_manifest(folder)
     if manifest is None and settings.folder is None:
-        raise WeightsError(f"{setting}: {folder} was not fetched to its end (it has no {MANIFEST}). {remedy}")
+        raise WeightsError(f"{setting}: {folder} was not fetched completely (it has no {MANIFEST}). {remedy}")
     for name, record in (manifest.files if manifest else {}).items():
-        if name not in held:  # a name that leads out of the folder is none of its files either
+        if name not in present:  # a name that leads out of the folder is none of its files either
             raise WeightsError(f"{setting}: in {folder}, {name} is gone. {remedy}")
-        _check(held[name], record, setting=setting, remedy=remedy)
-    contents = "\n".join(f"{name} {_sha256(path)}" for name, path in sorted(held.items()))
+        _check(present[name], record, setting=setting, remedy=remedy)
+    contents = "\n".join(f"{name} {_sha256(path)}" for name, path in sorted(present.items()))
     digest = hashlib.sha256(contents.encode()).hexdigest()[:12]
     return Weights(settings.name, folder, f"{settings.name.rpartition('/')[2]}-{digest}")
 
@@ -156,7 +158,7 @@ def packaged(module: str, file: str, *, setting: str) -> Path:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """What was fetched into a folder; None when nothing was, or not to the end.
+    """Read what was fetched into a folder; None if nothing was, or not completely.
 
     Raises:
         WeightsError: The manifest is there but unreadable.
@@ -201,7 +203,7 @@ def _remedy(settings: WeightsSettings, setting: str) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What a model consists of: not what a hub's client, git or a person keeps beside it."""
+    """Yield the files of a model, without those of hub clients, git or editors."""
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.is_file() and path.suffix != ".md" and not any(part.startswith(".") for part in inside.parts):
@@ -215,5 +217,4 @@ def _sha256(path: Path) -> str:
 
 @functools.cache
 def _sha256_of(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(path)

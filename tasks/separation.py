@@ -8,12 +8,13 @@ import numpy as np
 from prefect import task
 
 from fsclap import Hertz, Seconds
-from fsclap.audio import decode, new_map, write_flac
+from fsclap.audio import new_map, write_flac
 from fsclap.corpus.separation import load_separator, loudness
 from fsclap.corpus.separation.base import Separator
 from fsclap.corpus.separation.base import separate as separate_vocals
 from fsclap.corpus.separation.loudness import LoudnessSettings
 from fsclap.corpus.settings import BuildSettings
+from fsclap.media import decode
 from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal

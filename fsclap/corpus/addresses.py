@@ -1,4 +1,4 @@
-"""Which addresses may be fetched, and how one is shown without the secrets in it."""
+"""Which addresses may be fetched, and how to show one without its secrets."""
 
 import ipaddress
 import re
@@ -40,7 +40,7 @@ def is_public(address: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """A URL, or a text with URLs in it, without user names, passwords and the values of secret parameters."""
+    """Remove user names, passwords and the values of secret parameters from a URL, or from URLs in a text."""
     return _IN_QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(r"\1", text))
 
 
@@ -50,7 +50,7 @@ def has_credentials(text: str) -> bool:
 
 
 def require_fetchable(url: str) -> None:
-    """What can be told of a URL before any connection.
+    """Refuse a URL that must not be fetched, as far as its text shows.
 
     Raises:
         Refused: `unsupported_scheme`, `credentials_in_address` or `bad_address`.

@@ -1,10 +1,11 @@
 """From what a user names (a URL, a playlist, a series page, a file, a folder) to media files on this disk.
 
-yt-dlp does the talking, in a process of its own (`fsclap.corpus.fetcher`), because whoever wrote a page decides what
-it reads. This module decides what an episode is and what it is called, bounds that process in memory, size and time,
-keeps secrets of addresses out of all that is stored, and turns every failure into `Refused` (for good) or
-`Unavailable` (worth another try).
+yt-dlp runs in a separate process (`fsclap.corpus.fetcher`), because whoever wrote a page decides what it reads. This
+module decides what an episode is and what it is called, bounds that process in memory, size and time, keeps secrets
+of addresses out of everything stored, and turns every failure into `Refused` (final) or `Unavailable` (worth a retry).
 """
+# download, fetcher and addresses are modules of fsclap.corpus, not a package: `python -I -m fsclap.corpus.fetcher`
+# would run the package's __init__ inside the confined process.
 
 import hashlib
 import json
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Seconds, sandbox
 from fsclap.corpus.addresses import redact, require_fetchable
+from fsclap.files import sha256_file
 from fsclap.refusal import Refused, Unavailable
 from fsclap.settings import Folded, execution
 
@@ -49,13 +51,13 @@ class DownloadLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_megabytes: float = execution(2000, gt=0, description="A larger file is refused.")
+    max_megabytes: float = execution(2000, gt=0, description="Larger files are refused.")
     max_episodes: int = execution(
-        10_000, ge=1, description="A page or feed that lists more is refused: part of a series is not the series."
+        10_000, ge=1, description="Pages and feeds that list more are refused: part of a series is not the series."
     )
-    parallel: int = execution(3, ge=1, le=4, description="Files of one batch fetched at once.")
-    timeout: Seconds = execution(1800, gt=0, description="Seconds that one page or one file may take in all.")
-    socket_timeout: Seconds = execution(20, gt=0, description="Seconds without a byte before a try is given up.")
+    parallel: int = execution(3, ge=1, le=4, description="Files of a batch fetched at once.")
+    timeout: Seconds = execution(1800, gt=0, description="Seconds that one page or one file may take in total.")
+    socket_timeout: Seconds = execution(20, gt=0, description="Seconds without data before an attempt is given up.")
     connection_retries: int = execution(2, ge=0, description="Retries within one download.")
 
 
@@ -66,19 +68,19 @@ class DownloadSettings(BaseModel):
 
     format: str = Field(
         "bestaudio/best",
-        description="yt-dlp format selection. The audio track alone is enough and the smallest.",
+        description="yt-dlp format selection. The audio track alone is enough, and smallest.",
     )
     private_addresses: bool = execution(
         False,
-        description="Allow hosts of this machine and of private networks, for an intranet. A stranger's page can then "
-        "lead the worker to them.",
+        description="Allow hosts on this machine and on private networks, for an intranet. Pages written by strangers "
+        "can then lead the worker to them.",
     )
     cookies: Path | None = execution(
         None,
-        description="Cookie file in Netscape format, on the worker, for private media. It is read at each download, "
-        "never changed and never logged.",
+        description="Cookie file in Netscape format on the worker, for private media. Read at each download, never "
+        "changed, never logged.",
     )
-    limits: Folded[DownloadLimits] = Field(default_factory=DownloadLimits, description="Sizes and time-outs.")
+    limits: Folded[DownloadLimits] = Field(default_factory=DownloadLimits, description="Sizes and timeouts.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +122,17 @@ class Media:
 
 
 def is_url(locator: str) -> bool:
-    """Whether it is to be fetched: no colon in the name of a file that is there makes an address of it."""
+    """Return True for a URL. An existing local file is never a URL, even with a colon in its name."""
     scheme = re.match(r"(?i)[a-z][a-z0-9+.-]+:", locator)
     return "://" in locator or (scheme is not None and not os.path.exists(locator))  # noqa: PTH110 (takes any text)
 
 
 def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
-    """All episodes behind one address, in the order in which the page lists them.
+    """List all episodes behind one address, in the order of the page.
 
     Args:
         locator: URL of one video, a playlist, a series page or an RSS feed; or path of a file or folder.
+        settings: Limits, cookies and allowed hosts.
 
     Raises:
         Refused: Nothing there can be an episode.
@@ -169,13 +172,8 @@ def fetch(episode: Episode, folder: Path, settings: DownloadSettings) -> Media:
     return Media(path, sha256_file(path), clean_text(title))
 
 
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def clean_text(text: object, *, longest: int = 200) -> str:
-    """A title as one line of plain text, `longest` characters at most.
+    """Reduce a title to one line of plain text, `longest` characters at most.
 
     Control characters, lone surrogates and line breaks become spaces. Characters that show nothing but change how
     others are shown (bidirectional overrides, zero-width marks) are left out, for two names that look alike should be
@@ -244,7 +242,7 @@ def _copy(episode: Episode, folder: Path) -> tuple[Path, str]:
 
 
 def _episode(entry: dict[str, str], page: dict[str, str], locator: str) -> Episode:
-    """What the fetcher says of a video, and of the page that lists it, as an episode."""
+    """Make an episode of what the fetcher reports on a video and the page that lists it."""
     url = _without_fragment(entry.get("webpage_url") or entry.get("url") or locator)
     shown, parts = redact(clean_url(url)), _parts(url)
     key = entry.get("ie_key") or entry.get("extractor_key") or "Generic"
@@ -263,7 +261,7 @@ def _episode(entry: dict[str, str], page: dict[str, str], locator: str) -> Episo
 
 
 def clean_url(url: str) -> str:
-    """A URL as it is stored: what no URL can hold is escaped, and the end of an endless one is cut."""
+    """Return a URL as it is stored: invalid characters escaped, at most 2000 characters."""
     return "".join(c if c.isprintable() else f"%{ord(c):02X}" for c in url[:2000])
 
 
@@ -291,7 +289,7 @@ def _download(episode: Episode, folder: Path, settings: DownloadSettings) -> tup
 
 
 def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[dict[str, Any], None, None]:
-    """The answers of a fetcher, a process for this one request.
+    """Run a fetcher process for one request and yield its answers.
 
     Raises:
         Refused, Unavailable: What it says, or the limit that ended it.

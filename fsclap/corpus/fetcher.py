@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    """The parent holds standard input open as long as it lives."""
+    """Exit when the parent does, which holds standard input open as long as it lives."""
     while os.read(0, 1):
         pass
     os._exit(1)
@@ -186,7 +186,7 @@ def _options(request: Info, say: Callable[..., None]) -> Info:
 
 
 def _cookies(request: Info) -> io.StringIO | None:
-    """The cookies as a stream of their own: yt-dlp writes what sites set into what it was given."""
+    """Return the cookies as a stream: yt-dlp would write the cookies that sites set back into a file."""
     if request["cookies"] is None:
         return None
     try:
@@ -201,7 +201,7 @@ def _cookies(request: Info) -> io.StringIO | None:
 
 
 def _size_limit(request: Info) -> Callable[[Info], None]:
-    """A progress hook that ends a download which the server did not announce to be too large."""
+    """Make a progress hook that ends a download too large, if the server did not announce its size."""
 
     def check(progress: Info) -> None:
         if (progress.get("downloaded_bytes") or 0) > request["max_bytes"]:
@@ -212,7 +212,7 @@ def _size_limit(request: Info) -> Callable[[Info], None]:
 
 def _too_large(request: Info) -> Refused:
     return Refused(
-        "too_large", f"{request['shown']}: larger than download.max_megabytes={request['max_bytes'] / 1e6:g}"
+        "too_large", f"{request['shown']}: larger than download.limits.max_megabytes={request['max_bytes'] / 1e6:g}"
     )
 
 
@@ -230,7 +230,7 @@ def _list(downloader: _Downloader, request: Info) -> Iterator[Info]:
 
 
 def _open(downloader: _Downloader, url: str) -> tuple[str, Info]:
-    """The page behind an address, and its own address: one that only sends on to another is followed."""
+    """Open the page behind an address, following pages that only point to another; return its address too."""
     ie_key = None
     for _ in range(HOPS):
         info = downloader.extract_info(url, download=False, process=False, ie_key=ie_key)
@@ -243,7 +243,7 @@ def _open(downloader: _Downloader, url: str) -> tuple[str, Info]:
 
 
 def _flatten(playlist: Info) -> Iterator[Info]:
-    """The videos of a playlist, and of the playlists in it (a channel with seasons)."""
+    """Yield the videos of a playlist and of the playlists in it (a channel with seasons)."""
     for entry in playlist["entries"]:
         if entry is None:
             continue
@@ -298,7 +298,7 @@ def _require_fetchable(info: Info, shown: str) -> None:
 
 
 def _explain(shown: str, error: BaseException, private: list[str]) -> Refused:
-    """What a person and the retry logic should know of whatever went wrong."""
+    """Turn any failure into what a person and the retry logic need to know."""
     causes = list(itertools.islice(_causes(error), 50))
     refused = next((cause for cause in causes if isinstance(cause, Refused)), None)
     if refused is not None:

@@ -47,7 +47,7 @@ class FunasrModel:
 def load_model(
     settings: WeightsSettings, *, setting: str, classes: Sequence[str], needs: Sequence[str], device: torch.device
 ) -> FunasrModel:
-    """Loads a model of FunASR.
+    """Load a model of FunASR.
 
     Args:
         settings: Which weights.
@@ -104,7 +104,7 @@ def _check_class(folder: Path, *, setting: str, classes: Sequence[str]) -> None:
 
 
 def _checkpoint(folder: Path, *, setting: str) -> Path:
-    """The file of weights that configuration.json names, when all that it names is there."""
+    """Find the file of weights that configuration.json names; check that all its files exist."""
     try:
         metas = json.loads((folder / METAS).read_text(encoding="utf-8")).get(METAS_KEY, {})
         named = dict(_named_files(metas))
@@ -130,7 +130,7 @@ def _named_files(metas: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _state(checkpoint: Path, *, setting: str) -> dict[str, Tensor]:
-    """The tensors of a file, wherever FunASR may have put them. Nothing in it is run."""
+    """Read the tensors of a file, wherever FunASR may have put them; no code in it is run."""
     try:
         try:
             # Mapped, so that a model's weights are in memory once.
@@ -151,7 +151,7 @@ def _state(checkpoint: Path, *, setting: str) -> dict[str, Tensor]:
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], *, checkpoint: Path, setting: str) -> None:
-    """Gives a network its weights, every one of them from the file."""
+    """Give a network its weights, every one of them from the file."""
     # The count of batches that a batch norm saw in training is of no use after it.
     expected = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     missing = [name for name in expected if name not in state]
@@ -188,7 +188,7 @@ def _not_funasr(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def undisturbed(seed: int | None = None) -> Iterator[None]:
-    """Keeps the random generators and PyTorch's number of threads as they were.
+    """Restore the random generators and PyTorch's number of threads on leaving.
 
     Args:
         seed: Of NumPy's generator inside.

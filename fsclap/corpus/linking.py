@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Seconds
 from fsclap.clustering import in_order, mean_embeddings, normalized, vectors
+from fsclap.settings import known_threshold
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +46,17 @@ class LinkingSettings(BaseModel):
 
     enabled: bool = Field(
         default=True,
-        description="Whether a build writes the table of speakers beside the corpus, which says who is the same "
-        "person across the episodes of a series. On by default: it changes no utterance, and a series of 50 episodes "
-        "takes less than a second. Off: for sources that share no speaker, such as a folder of unrelated videos.",
+        description="Write a table of speakers that says who is the same person across the episodes of a series. It "
+        "changes no utterance and takes less than a second for 50 episodes. Turn it off for sources that "
+        "share no speakers.",
     )
     threshold: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="Mean cosine of speakers' mean embeddings from which they are one person; higher: fewer people "
-        "are joined by mistake, more are found twice. None: the value for the diarization engine (0.88 for "
-        "whisper-resemblyzer, measured; 0.5 for funasr, estimated).",
+        description="Mean cosine between speakers' mean embeddings from which they are one person. Higher joins fewer "
+        "people by mistake, and splits more. None: the value for the diarization engine "
+        "(whisper-resemblyzer: 0.88, measured; funasr: 0.5, estimated).",
     )
 
 
@@ -99,23 +100,18 @@ class LinkedSpeaker:
 
 
 def effective_threshold(settings: LinkingSettings, engine: str) -> float:
-    """The threshold in use: the one that is set, or the engine's own.
+    """Return the threshold in use: the one set, or the engine's.
 
     Raises:
         ValueError: None is set, and none is known for the engine.
     """
     if settings.threshold is not None:
         return settings.threshold
-    if engine not in THRESHOLDS:
-        raise ValueError(
-            f"no threshold is known for linking speakers of the diarization engine {engine!r} "
-            f"(known: {', '.join(THRESHOLDS)}): set linking.threshold"
-        )
-    return THRESHOLDS[engine]
+    return known_threshold(THRESHOLDS, engine, setting="linking.threshold")
 
 
 def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
-    """The speakers of a corpus, or of some of its series.
+    """Collect the speakers of a corpus, or of some of its series.
 
     Args:
         utterances: `series`, `episode`, `speaker`, `duration`, `speaker_embedding` of each clip.
@@ -136,7 +132,7 @@ def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
 
 
 def link(speakers: Sequence[SpeakerCentroid], settings: LinkingSettings, *, engine: str) -> list[LinkedSpeaker]:
-    """Finds the persons of each series.
+    """Find the persons of each series.
 
     O(n^2) time and memory in the speakers of the largest series. The result does not depend on the order of
     `speakers`.
@@ -178,7 +174,7 @@ def _check(speakers: Sequence[SpeakerCentroid]) -> None:
             if shape != speaker.centroid.shape:
                 raise ValueError(
                     f"the embeddings of {other!r}, {shape}, and {speaker.name!r}, {speaker.centroid.shape}, cannot be "
-                    "compared: they come from different diarization engines. Build the series anew with one engine."
+                    "compared: they come from different diarization engines. Rebuild the series with one engine."
                 )
 
 
@@ -188,23 +184,23 @@ def _natural(name: str) -> list[str | int]:
 
 
 def _link_series(speakers: list[SpeakerCentroid], threshold: float) -> list[LinkedSpeaker]:
-    heard = [(s, s.centroid) for s in speakers if s.centroid is not None]
-    if len(heard) > MAX_SPEAKERS:
+    embedded = [(s, s.centroid) for s in speakers if s.centroid is not None]
+    if len(embedded) > MAX_SPEAKERS:
         log.warning(
             "linking: series %s has %d speakers, more than the %d that can be compared at once: none are linked. "
-            "Split it into several, such as one a season.",
+            "Split it into several, such as one per season.",
             speakers[0].series,
-            len(heard),
+            len(embedded),
             MAX_SPEAKERS,
         )
-        heard = []
+        embedded = []
     found: dict[str, tuple[str, float | None]] = {}
-    if heard:
-        directions = normalized(np.stack([centroid for _, centroid in heard]).astype(np.float64))
-        for members in _persons(directions, [s.episode for s, _ in heard], threshold):
-            first = heard[members[0]][0].name
+    if embedded:
+        directions = normalized(np.stack([centroid for _, centroid in embedded]).astype(np.float64))
+        for members in _persons(directions, [s.episode for s, _ in embedded], threshold):
+            first = embedded[members[0]][0].name
             for index, similarity in zip(members, _similarities(directions[members]), strict=True):
-                found[heard[index][0].name] = (first, similarity)
+                found[embedded[index][0].name] = (first, similarity)
     rows = []
     for s in speakers:
         person, similarity = found.get(s.name, (s.name, None))

@@ -6,7 +6,6 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fsclap.audio import DecodeSettings
 from fsclap.corpus.captioning.base import CaptioningSettings
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.download import DownloadSettings
@@ -16,6 +15,7 @@ from fsclap.corpus.filtering.selection import SelectionSettings
 from fsclap.corpus.linking import LinkingSettings
 from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.separation.loudness import LoudnessSettings
+from fsclap.media import DecodeSettings
 from fsclap.settings import Folded, execution
 from fsclap.weights import WeightsSettings
 
@@ -39,12 +39,12 @@ class BuildSettings(BaseModel):
 
     profile: Profile = Field(
         "embedded",
-        description="The engines of stages that name none. embedded: weights from pip packages, no model hub, no GPU. "
-        "full: Demucs, Paraformer with CAM++, SenseVoice; `fsclap models fetch` brings their weights.",
+        description="Engines of the stages that name none. embedded: weights from pip packages; needs no model hub "
+        "and no GPU. full: Demucs, Paraformer with CAM++, SenseVoice; run `fsclap models fetch` first.",
     )
-    device: str = execution("cpu", description="Where the engines run: cpu, cuda, cuda:1", min_length=1)
+    device: str = execution("cpu", description="Where the engines run: cpu, cuda or cuda:1.", min_length=1)
     batch_episodes: int = execution(
-        12, ge=1, le=200, description="Episodes a task takes at once; 5 to 30 minutes of audio is a good size."
+        12, ge=1, le=200, description="Episodes per task. 5 to 30 minutes of audio per task is a good size."
     )
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: Folded[DecodeSettings] = Field(
@@ -52,21 +52,21 @@ class BuildSettings(BaseModel):
     )
     separation: SeparationSettings = Field(default_factory=SeparationSettings)
     loudness: Folded[LoudnessSettings] = Field(
-        default_factory=LoudnessSettings, description="Bring all episodes to one loudness; off by default."
+        default_factory=LoudnessSettings, description="Bring all episodes to one loudness. Off by default."
     )
     diarization: DiarizationSettings = Field(default_factory=DiarizationSettings)
     quality: Folded[QualitySettings] = Field(
-        default_factory=QualitySettings, description="Rate how clean each turn sounds; off by default."
+        default_factory=QualitySettings, description="Rate how clean each turn sounds. Off by default."
     )
     selection: Folded[SelectionSettings] = Field(
         default_factory=SelectionSettings,
-        description="Leave out turns by length, language, overlap or quality; off by default.",
+        description="Exclude turns by length, language, overlap or quality. Off by default.",
     )
     consistency: ConsistencySettings = Field(default_factory=ConsistencySettings)
     captioning: CaptioningSettings = Field(default_factory=CaptioningSettings)
     linking: Folded[LinkingSettings] = Field(
         default_factory=LinkingSettings,
-        description="Recognise speakers across the episodes of a series; on by default.",
+        description="Recognise speakers across the episodes of a series. On by default.",
     )
 
     @model_validator(mode="after")
@@ -95,7 +95,7 @@ class BuildSettings(BaseModel):
         return BuildSettings.model_validate({**self.model_dump(), **stages})
 
     def engine(self, stage: EngineStage) -> str:
-        """The engine that runs a stage: the one its settings name, else the profile's."""
+        """Return the engine that runs a stage: the one its settings name, else the profile's."""
         named: str | None = getattr(self, stage).engine
         return named or ENGINES[self.profile][stage]
 

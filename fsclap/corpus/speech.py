@@ -61,11 +61,12 @@ def find_speech(wave: np.ndarray, detection: Detection) -> list[Span]:
 def find_speech_in_blocks(blocks: Iterable[np.ndarray], detection: Detection) -> list[Span]:
     """Stretches of speech in a recording that comes a block at a time, in order.
 
-    The detector starts anew with every block, so speech that runs across the end of one comes as two stretches
+    The detector starts again with every block, so speech that runs across the end of one comes as two stretches
     that touch or nearly do.
 
     Args:
         blocks: (samples,) at RATE each; together the recording. One second of a block takes 0.3 MB of memory.
+        detection: Thresholds and lengths.
 
     Returns:
         Samples of the whole recording.
@@ -74,7 +75,7 @@ def find_speech_in_blocks(blocks: Iterable[np.ndarray], detection: Detection) ->
 
 
 def _stretches(blocks: Iterable[np.ndarray], detection: Detection) -> Iterator[Span]:
-    # Inside, since it loads a runtime that whoever only reads settings does not need.
+    # Imported here: it loads a runtime that reading the settings should not.
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     options = VadOptions(

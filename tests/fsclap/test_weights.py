@@ -59,7 +59,7 @@ def test_a_folder_of_ones_own_is_not_sent_to_the_hub(settings: WeightsSettings, 
         (lambda folder: (folder / "sub" / "tokens.json").unlink(), r"tokens\.json is gone"),
         (lambda folder: (folder / "model.pt").write_bytes(b"weights"), "has 7 bytes, not 700"),
         (lambda folder: (folder / "model.pt").write_bytes(b"weightz" * 100), "is damaged"),
-        (lambda folder: (folder / MANIFEST).unlink(), "was not fetched to its end"),
+        (lambda folder: (folder / MANIFEST).unlink(), "was not fetched completely"),
         (lambda folder: (folder / MANIFEST).write_text("{"), r"\.fsclap\.json is damaged"),
     ],
 )

@@ -8,13 +8,13 @@ from fsclap.settings import unknown_engine
 
 @lru_cache(maxsize=1)
 def load_tagger(settings: CaptioningSettings, device: str = "cpu") -> EmotionTagger | None:
-    """The engine that tags emotion and events, loaded once per process; None for captions from attributes alone.
+    """Load the engine that tags emotion and events, once per process; None for captions from attributes alone.
 
     Raises:
         WeightsError: Its weights are missing, damaged or another model's.
         DeviceError: The machine has no such device.
     """
-    # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
+    # Imported here: engines need PyTorch, which reading the settings should not load.
     match settings.engine:
         case "acoustic":
             return None

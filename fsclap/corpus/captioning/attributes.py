@@ -5,7 +5,6 @@ Everything is measured on frames of 25 ms every 10 ms at 16 kHz. F0 comes from W
 costs twenty times as much. Syllables follow de Jong & Wempe (2009): voiced peaks of the band-limited intensity.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +14,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from fsclap import Hertz
 from fsclap.pitch import HOP, RATE, pitch_track
-
-with warnings.catch_warnings():
-    # pyworld asks pkg_resources for its own version, which setuptools deprecates at every import.
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 WINDOW = 400
 FFT = 512
@@ -124,7 +119,7 @@ def measure(clip: np.ndarray, sample_rate: Hertz) -> Attributes:
 
 
 def _prepared(clip: np.ndarray, sample_rate: Hertz) -> np.ndarray:
-    """The clip as (samples,) float64 at RATE, without its DC offset."""
+    """Return the clip as (samples,) float64 at RATE, without its DC offset."""
     if clip.ndim != 1 or clip.size == 0 or not np.issubdtype(clip.dtype, np.floating):
         raise ValueError(f"expected a mono clip (samples,) of floats, got shape {clip.shape} of {clip.dtype}")
     if not np.isfinite(clip).all():

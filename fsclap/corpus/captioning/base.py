@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What an emotion engine heard in one clip.
+    """What an emotion engine detects in one clip.
 
     Attributes:
-        emotion: A word of the grammar's; None when the engine did not tell, or was not sure: never a guess.
-        confidence: Probability of the emotion that it found likeliest, 0 to 1, also when that is not told; None
-            when it found none.
-        events: Words of the grammar's, in the order in which they were first heard.
+        emotion: A word of the grammar, or None where the engine gave none or was not sure.
+        confidence: Probability of the likeliest emotion, 0 to 1, even if `emotion` is None for being unsure; None if
+            there was none.
+        events: Words of the grammar, in order of first occurrence.
         language: ISO 639-1 (yue, Cantonese: ISO 639-3); None: unknown, or no speech.
         text: The engine's own transcript; None when it makes none.
     """
@@ -43,12 +43,12 @@ class Tags:
 
 
 class EmotionTagger(Protocol):
-    """An engine that hears emotion and events. Its words are those of the grammar's `emotion` and `events`.
+    """An engine that detects emotion and events, in the words of the grammar's `emotion` and `events`.
 
     Attributes:
         name: The engine, as in `CaptioningSettings.engine`.
         revision: Which weights it runs; differs whenever they do.
-        sample_rate: The rate it wants its clips at.
+        sample_rate: The rate of the clips it takes.
     """
 
     name: str
@@ -56,13 +56,13 @@ class EmotionTagger(Protocol):
     sample_rate: Hertz
 
     def tag(self, clips: Sequence[np.ndarray]) -> list[Tags]:
-        """What each clip sounds like; an engine batches over all that it is given.
+        """Tag each clip; an engine batches over all of them.
 
         Args:
             clips: Each (samples,) float32 mono in [-1, 1] at `sample_rate`.
 
         Returns:
-            One `Tags` a clip, in order.
+            One `Tags` per clip, in order.
         """
         ...
 
@@ -73,27 +73,27 @@ class SenseVoiceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: WeightsSettings = execution(
-        WeightsSettings(name="iic/SenseVoiceSmall"), description="Which weights, and where they are"
+        WeightsSettings(name="iic/SenseVoiceSmall"), description="Which weights, and where they are."
     )
     language: Literal["auto", "zh", "en", "yue", "ja", "ko"] = Field(
-        "auto", description="Language of all the speech, where it is known; auto: told clip by clip"
+        "auto", description="Language of all speech, if known. auto: detected clip by clip."
     )
     ban_emo_unk: bool = Field(
         True,
-        description='Choose among the emotions even where "unknown" is likelier. It is so for most clips; how sure '
-        "the choice is, min_confidence judges",
+        description='Always choose an emotion, even where "unknown" is likelier, as it is for most clips. '
+        "min_confidence then decides whether the choice counts.",
     )
     min_confidence: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Probability below which an emotion is not told. 0.5: it is likelier than all others together",
+        description="Probability below which an emotion is dropped. 0.5: likelier than all others together.",
     )
     batch_seconds: float = execution(
         120.0,
         gt=0,
-        description="Seconds of speech, with padding, that go through the network together. Memory grows with it: "
-        "some 2 MB a second; a GPU is faster with more, a CPU gains nothing above 60",
+        description="Seconds of speech per batch, padding included. More takes more memory, about 2 MB per second. A "
+        "GPU gains from more; a CPU gains nothing above 60.",
     )
 
 
@@ -104,14 +104,17 @@ class CaptioningSettings(BaseModel):
 
     engine: Literal["acoustic", "sensevoice"] | None = Field(
         None,
-        description="acoustic: from measured attributes alone; the emotion stays null. sensevoice: emotion and events "
-        "too, heard by SenseVoice-Small. None: what the profile names (embedded: acoustic, full: sensevoice)",
+        description="acoustic: captions from measured attributes alone; emotion stays null. sensevoice: emotion and "
+        "sound events too, by SenseVoice-Small. None: the profile's (embedded: acoustic, full: "
+        "sensevoice).",
     )
     sensevoice: Folded[SenseVoiceSettings] = engine_block(
-        "sensevoice", SenseVoiceSettings, "What only the engine sensevoice uses"
+        "sensevoice", SenseVoiceSettings, "Settings of the engine sensevoice."
     )
     bins: Path | None = Field(
-        None, description="JSON written by Bins.save; none: the reference bins that come with the package"
+        None, description="JSON file written by Bins.save. None: the reference bins of the package."
     )
-    seed: int = Field(0, ge=0, description="Another seed words the same styles otherwise")
-    rewriter: RewriterSettings | None = Field(None, description="Rewrites each caption; none: leave it as is")
+    seed: int = Field(0, ge=0, description="Another seed words the same styles differently.")
+    rewriter: RewriterSettings | None = Field(
+        None, description="Rewrite each caption with a language model. None: leave it as it is."
+    )

@@ -76,7 +76,7 @@ class Bins(BaseModel):
         return len(edges) == len(scale.words) - 1 and all(np.diff(edges) > 0) and bool(np.isfinite(edges).all())
 
     def word(self, name: str, value: float | None) -> str | None:
-        """The word for a value of the measure `name`; None in the silent middle or without a value."""
+        """Return the word for a value of the measure `name`; None in the silent middle or without a value."""
         if value is None:
             return None
         return SCALES[name].words[int(np.searchsorted(self.edges[name], value, side="right"))]
@@ -89,7 +89,7 @@ def load_bins(path: Path | None) -> Bins:
     """Read bins; None reads the reference ones.
 
     Raises:
-        ValueError: The file is not one of bins; says which and how to make one.
+        ValueError: The file holds no bins; the message says how to make some.
     """
     file = path or REFERENCE_BINS
     try:
@@ -107,12 +107,12 @@ def fit_bins(
     """Bins at the quantiles of a corpus.
 
     Args:
-        attributes: One an utterance.
+        attributes: One per utterance.
         speakers: The speaker of each, so that each can be compared with their own mean.
         about: Kept with the bins: sources, date, number of clips.
 
     Raises:
-        ValueError: Fewer than 50 clips have a measure, or its values hardly vary.
+        ValueError: Fewer than MIN_VALUES clips have a measure, or its values hardly vary.
     """
     usual = {name: mean([a for a, s in zip(attributes, speakers, strict=True) if s == name]) for name in set(speakers)}
     rows = [measures(a, usual[s]) for a, s in zip(attributes, speakers, strict=True)]
@@ -132,7 +132,7 @@ def _edges(name: str, values: np.ndarray, scale: Scale) -> tuple[float, ...]:
 
 
 def mean(attributes: Sequence[Attributes]) -> Attributes:
-    """The mean of each attribute over the clips that have it (of pitch, on a log scale); None when none has."""
+    """Average each attribute over the clips that have it (pitch on a log scale); None if none has."""
     means: dict[str, float | None] = {}
     for field in fields(Attributes):
         values = [v for v in (getattr(a, field.name) for a in attributes) if v is not None]
@@ -143,7 +143,7 @@ def mean(attributes: Sequence[Attributes]) -> Attributes:
 
 
 def measures(a: Attributes, usual: Attributes) -> dict[str, float | None]:
-    """The value that each scale bins; None where it can't be had."""
+    """Return the value that each scale bins; None where it cannot be computed."""
     return {
         "pitch": a.pitch_hz,
         "pitch_range": a.pitch_range_st,

@@ -1,4 +1,4 @@
-"""TODO."""
+"""From measured attributes and tags to a description: numbers, then words (the style), then a caption."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ STYLE_ORDER = ("emotion", *SCALES, "events")
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A caption, the style it tells, and who worded it: "grammar" or the rewriter's model."""
+    """A caption, the style it expresses, and who worded it: "grammar" or the rewriter's model."""
 
     style: dict[str, str]
     style_key: str
@@ -43,13 +43,14 @@ def style(
     emotion: str | None = None,
     events: Sequence[str] = (),
 ) -> dict[str, str]:
-    """The words for one utterance, in `STYLE_ORDER`.
+    """Return the words for one utterance, in `STYLE_ORDER`.
 
     Args:
         attributes: Of the utterance.
         speaker_mean: What is usual for its speaker; attributes that are None there are not compared.
         bins: Where a word ends and the next begins.
-        emotion, events: As tagged; several events are sorted and joined by "+".
+        emotion: As tagged.
+        events: As tagged; several are sorted and joined by "+".
     """
     voiced = attributes.voiced_ratio
     whispered = voiced is not None and voiced < MIN_VOICED_RATIO
@@ -70,7 +71,7 @@ def _unvoiced(attributes: Attributes) -> Attributes:
 
 
 def style_key(style: Mapping[str, str]) -> str:
-    """The style as one string; equal styles have equal keys: "pitch=low;energy=soft"."""
+    """Return the style as one string, equal for equal styles: "pitch=low;energy=soft"."""
     return ";".join(f"{name}={style[name]}" for name in STYLE_ORDER if name in style)
 
 
@@ -88,13 +89,14 @@ def describe(
     their level is compared with that of the recording. Pure, unless the settings name a rewriter.
 
     Args:
-        attributes: One an utterance; level is comparable within the recording.
+        attributes: One per utterance; level is comparable within the recording.
         speakers: Label of each utterance's speaker.
-        tags: Of each; `Tags()` where no engine listens for emotion.
-        ids: Of each; the wording is drawn by it.
+        tags: Of each utterance; `Tags()` where no engine tags emotion.
+        ids: Of each utterance; the wording is drawn by it.
+        settings: Bins, seed and rewriter.
 
     Returns:
-        One description an utterance, in order.
+        One description per utterance, in order.
 
     Raises:
         ValueError: The sequences differ in length, or a tag has no wording.
@@ -117,7 +119,7 @@ def describe(
 
 
 def _usual(attributes: Sequence[Attributes], speakers: Sequence[str], min_clips: int) -> dict[str, Attributes]:
-    """What is usual for each speaker of a recording."""
+    """Return what is usual for each speaker of a recording."""
     level = mean(attributes).energy_db if len(attributes) >= min_clips else None
     usual = {}
     for name in set(speakers):
@@ -144,6 +146,6 @@ def _rewritten(descriptions: Sequence[Description], settings: RewriterSettings) 
 
 
 def revision(settings: CaptioningSettings) -> str:
-    """Digest of the bins and the grammar: what captions depend on beside attributes, tags and settings."""
+    """Digest of the bins and the grammar: what captions depend on besides attributes, tags and settings."""
     parts = load_bins(settings.bins).model_dump_json(exclude={"about"}), load_grammar().model_dump_json()
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()

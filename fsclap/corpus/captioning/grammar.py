@@ -1,4 +1,4 @@
-"""TODO."""
+"""The caption grammar: wordings of style words, and sentences around them."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Grammar(BaseModel):
 
 @lru_cache(maxsize=1)
 def load_grammar() -> Grammar:
-    """The grammar that comes with the package."""
+    """Read the grammar that comes with the package."""
     return Grammar.model_validate_json(GRAMMAR_FILE.read_bytes())
 
 
@@ -73,7 +73,7 @@ def _opening(slots: Mapping[str, Sequence[str]], features: Sequence[str], *, see
 
 
 def _fill(style: Mapping[str, str], seed_text: str, grammar: Grammar) -> dict[str, list[str]]:
-    """A wording for each word of the style, by the slot it goes to, in an order of the seed's."""
+    """Pick a wording for each word of the style, by slot, in an order drawn from the seed."""
     slots: dict[str, list[str]] = {slot: [] for slot in get_args(Slot)}
     for name in _shuffled(style, seed_text):
         for word in style[name].split("+"):

@@ -28,19 +28,19 @@ class RewriterSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base_url: str = Field(
-        pattern=r"^https?://", description="Of the API, without /chat/completions: http://localhost:8000/v1"
+        pattern=r"^https?://", description="Base URL of the API, without /chat/completions: http://localhost:8000/v1"
     )
-    model: str = Field(min_length=1, description="As the endpoint knows it; stored as the caption's source")
+    model: str = Field(min_length=1, description="Name of the model at the endpoint; stored as the caption's source.")
     api_key_env: str | None = execution(
-        None, description="Environment variable that holds the API key; none: send no key"
+        None, description="Environment variable that holds the API key. None: no key is sent."
     )
-    timeout: float = execution(60.0, gt=0, description="Seconds to wait for one answer")
-    concurrency: int = execution(8, ge=1, le=64, description="Requests at a time")
-    max_words: int = Field(60, ge=10, description="A longer answer is refused")
+    timeout: float = execution(60.0, gt=0, description="Seconds to wait for one answer.")
+    concurrency: int = execution(8, ge=1, le=64, description="Concurrent requests.")
+    max_words: int = Field(60, ge=10, description="Longer answers are rejected.")
     on_error: Literal["raise", "keep"] = execution(
         "raise",
-        description="raise: stop, so that the task is tried again; keep: log it and keep the grammar's "
-        "caption, whose source then says so",
+        description="raise: fail, so that the task is retried. keep: log the error and keep the grammar's caption; "
+        "caption_source then says so.",
     )
 
 

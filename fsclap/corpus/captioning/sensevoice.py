@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fsclap import Hertz
 from fsclap.corpus.captioning.base import SenseVoiceSettings, Tags
 from fsclap.corpus.funasr_weights import FunasrModel, load_model
+from fsclap.corpus.ideographs import close_up
 from fsclap.devices import Batches, by_length, torch_device
 from fsclap.weights import WeightsError
 
@@ -62,7 +63,6 @@ EMOTION = 1
 """Which of the four queries' answers is the emotion."""
 
 TAG = re.compile(r"<\|([^|<>]*)\|>")
-BETWEEN_IDEOGRAPHS = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff]) (?=[\u3040-\u30ff\u3400-\u9fff])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Transcription:
     """Of the first part that has one; None: no speech, or a language that SenseVoice-Small was not made for."""
     emotion: str | None
     events: tuple[str, ...]
-    """In the order in which they were first heard, each once."""
+    """In order of first occurrence, each once."""
     text: str
 
 
@@ -105,9 +105,9 @@ def parse(output: str) -> Transcription:
 
 
 def _text(output: str) -> str:
-    """The output without its tags, and with a space between its parts."""
+    """Strip the tags of an output and put a space between its parts."""
     parts = TAG.sub(lambda match: " " if match[1] in PARTS else "", output)
-    return BETWEEN_IDEOGRAPHS.sub("", " ".join(parts.split()))
+    return close_up(" ".join(parts.split()))
 
 
 class SenseVoiceTagger:
@@ -144,13 +144,13 @@ class SenseVoiceTagger:
         self._queries = self._embedded_queries(settings.language)
 
     def tag(self, clips: Sequence[np.ndarray]) -> list[Tags]:
-        """What each clip sounds like; clips of any number of recordings go through the network together.
+        """Tag each clip; clips of any number of recordings go through the network together.
 
         Args:
             clips: Each (samples,) float32 mono in [-1, 1] at `sample_rate`.
 
         Returns:
-            One `Tags` a clip, in order. A clip of less than 25 ms has none.
+            One `Tags` per clip, in order, empty for a clip of less than 25 ms.
 
         Raises:
             ValueError: A clip is not one-dimensional or holds a value that is not finite.
@@ -171,14 +171,14 @@ class SenseVoiceTagger:
         return tags
 
     def _features(self, clip: np.ndarray) -> Tensor:
-        """(samples,) -> (frames, 560): 80 log-mels of 7 frames, every 6 (60 ms)."""
+        """Compute features, (samples,) -> (frames, 560): 80 log-mels of 7 frames, every 6 (60 ms)."""
         wave = torch.from_numpy(dithered(clip, self._dither))
         features, _ = self._frontend(wave[None], [len(wave)])
         return features[0]
 
     @torch.inference_mode()
     def _read(self, features: list[Tensor]) -> list[Tags]:
-        """(frames, 560) of each clip -> its tags."""
+        """Tag clips by their features, (frames, 560) each."""
         lengths = torch.tensor([len(clip) + QUERIES for clip in features])
         speech = pad_sequence(features, batch_first=True).to(self._device)
         inputs = torch.cat([self._queries.expand(len(features), -1, -1), speech], dim=1)
@@ -195,7 +195,7 @@ class SenseVoiceTagger:
         ]
 
     def _decode(self, tokens: Tensor) -> str:
-        """The best path of the CTC: repetitions once, no blanks."""
+        """Decode the best path of the CTC: repetitions once, no blanks."""
         path = torch.unique_consecutive(tokens)
         return self._tokenizer.decode(path[path != self._network.blank_id].tolist())
 
@@ -220,9 +220,9 @@ class SenseVoiceTagger:
 
 
 def dithered(clip: np.ndarray, amplitude: float) -> np.ndarray:
-    """The clip with white noise of `amplitude` units of 16 bits, the same noise each time.
+    """Add white noise of `amplitude` units of 16 bits to a clip, the same noise each time.
 
-    FunASR draws it anew for every frame, and so the same clip can come out with other tags. Without any, the silence
+    FunASR draws new noise for every frame, so the same clip can get other tags. Without any, the silence
     that separation leaves would be far below what the network was trained on.
     """
     noise = np.random.default_rng(0).standard_normal(len(clip), dtype=np.float32)
@@ -241,7 +241,7 @@ def _check_means(model: FunasrModel) -> None:
 
 
 def _tag_ids(model: FunasrModel) -> dict[str, int]:
-    """The token of each emotion, as the tokenizer has it; FunASR has one of them written into the network's class."""
+    """Look up the token of each emotion in the tokenizer; FunASR hard-codes one of them in the network's class."""
     tokenizer = model.options["tokenizer"]
     pieces = tokenizer.sp
     ids = {tag: pieces.piece_to_id(f"<|{tag}|>") for tag in (*EMOTIONS, OTHER_EMOTION, UNKNOWN_EMOTION)}

@@ -8,15 +8,14 @@ from fsclap.settings import unknown_engine
 
 @lru_cache(maxsize=1)
 def load_diarizer(settings: DiarizationSettings, device: str = "cpu") -> Diarizer:
-    """The engine that the settings name, loaded once per process.
+    """Load the engine that the settings name, once per process.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError: The weights of the embedded engine are not installed; the message
-            names the package, the file and the command that installs them.
-        WeightsError: A folder of weights is missing, incomplete, damaged, or not what the engine needs.
+        WeightsError: Weights are missing, incomplete, damaged, or not what the engine needs; the message names the
+            file and the command that brings it.
         DeviceError: The machine has no such device.
     """
-    # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
+    # Imported here: engines need PyTorch, which reading the settings should not load.
     match settings.engine:
         case "funasr":
             from fsclap.corpus.diarization.funasr import FunASRDiarizer

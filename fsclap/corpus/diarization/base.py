@@ -23,7 +23,7 @@ class Diarizer(Protocol):
     Attributes:
         name: The engine, as in `DiarizationSettings.engine`.
         revision: The versions of its weights; part of what a row depends on.
-        sample_rate: The rate it wants its recordings at.
+        sample_rate: The rate of the recordings it takes.
     """
 
     @property
@@ -36,10 +36,10 @@ class Diarizer(Protocol):
     def sample_rate(self) -> Hertz: ...
 
     def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
-        """Finds the turns of each recording.
+        """Find the turns of each recording.
 
         Args:
-            recordings: Each (samples,) float32 mono in [-1, 1] at `sample_rate`; a memmap will do.
+            recordings: Each (samples,) float32 mono in [-1, 1] at `sample_rate`; may be a memory map.
 
         Yields:
             For each recording, in order, its turns by start time: they do not overlap and lie within the
@@ -52,7 +52,7 @@ class Diarizer(Protocol):
 
 
 def check_recording(wave: np.ndarray, number: int) -> None:
-    """Refuses what is not a recording; reads it in blocks.
+    """Refuse what is not a recording; read it in blocks.
 
     Raises:
         ValueError: It is not one-dimensional, or holds a value that is not finite.
@@ -71,20 +71,25 @@ class WhisperResemblyzerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    window: float = Field(3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is one point to cluster")
+    window: float = Field(
+        3.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is clustered as one point."
+    )
     change_distance: float = Field(
-        0.4, gt=0, le=1, description="Cosine distance between neighbouring windows that is a change of voice"
+        0.4, gt=0, le=1, description="Cosine distance between neighbouring windows that counts as a change of voice."
     )
     cluster_threshold: float = Field(
-        0.37, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers"
+        0.37, gt=0, le=1, description="Mean cosine distance above which two clusters are two speakers."
     )
     switch_cost: float = Field(
-        0.3, ge=0, le=5, description="Cosine that a change of speaker within a stretch of speech has to win"
+        0.3, ge=0, le=5, description="Gain in cosine that a change of speaker within a stretch of speech must bring."
     )
     min_speaker: float = Field(
-        4.0, ge=0, le=60, description="Seconds of speech below which a cluster is given to the others"
+        4.0,
+        ge=0,
+        le=60,
+        description="Seconds of speech that make a speaker; smaller clusters are divided among the others.",
     )
-    max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers in one recording")
+    max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers per recording.")
 
 
 class FunASRSettings(BaseModel):
@@ -96,57 +101,58 @@ class FunASRSettings(BaseModel):
         WeightsSettings(
             name="iic/speech_seaco_paraformer_large_asr_nat-zh-cn-16k-common-vocab8404-pytorch", revision="v2.0.4"
         ),
-        description="The recogniser: a Paraformer that gives timestamps (BiCifParaformer or SeacoParaformer)",
+        description="Recogniser: a Paraformer with timestamps (BiCifParaformer or SeacoParaformer).",
     )
     vad: WeightsSettings = execution(
         WeightsSettings(name="iic/speech_fsmn_vad_zh-cn-16k-common-pytorch", revision="v2.0.4"),
-        description="The detector of speech: an FSMN-VAD",
+        description="Speech detector: an FSMN-VAD.",
     )
     punc: WeightsSettings = execution(
         WeightsSettings(name="iic/punc_ct-transformer_cn-en-common-vocab471067-large", revision="v2.0.4"),
-        description="Punctuation, which also cuts speech into the sentences that get a speaker: a CT-Transformer",
+        description="Punctuation: a CT-Transformer. Its marks also cut speech into the sentences that get a speaker.",
     )
     speaker: WeightsSettings = execution(
         WeightsSettings(name="iic/speech_campplus_sv_zh-cn_16k-common", revision="v2.0.2"),
-        description="The speaker encoder: a CAM++",
+        description="Speaker encoder: a CAM++.",
     )
     merge_threshold: float = Field(
-        0.78, gt=0, le=1, description="Cosine between the means of two clusters from which they are one speaker"
+        0.78, gt=0, le=1, description="Cosine between the means of two clusters from which they are one speaker."
     )
     batch_seconds: float = execution(
         15.0,
         gt=0,
         le=3600,
-        description="Seconds of sound, with its padding, that go through a model together. Memory grows with it; "
-        "a GPU wants 300 or more, a CPU is no faster above 15",
+        description="Seconds of audio per batch, padding included. More takes more memory. On a GPU use 300 or more; "
+        "a CPU gains nothing above 15.",
     )
 
 
 class DiarizationSettings(BaseModel):
-    """Which engine finds the turns, and what it depends on."""
+    """How speech is divided into turns and speakers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["whisper-resemblyzer", "funasr"] | None = Field(
         None,
-        description="whisper-resemblyzer: Silero VAD, Resemblyzer, agglomerative clustering, Whisper tiny.en. "
-        "funasr: Paraformer, FSMN-VAD, ct-punc, CAM++. None: what the profile names (embedded: "
-        "whisper-resemblyzer, full: funasr)",
+        description="whisper-resemblyzer: Silero VAD, Resemblyzer, Whisper tiny.en; English only. funasr: Paraformer, "
+        "FSMN-VAD, ct-punc, CAM++; Chinese by default. None: the profile's (embedded: "
+        "whisper-resemblyzer, full: funasr).",
     )
     language: str | None = Field(
         None,
         pattern="^[a-z]{2}$",
-        description="Language of the speech, when known, as its ISO 639-1 code (zh, en). No engine can tell, so a "
-        "turn's language is this value; None means unknown. whisper-resemblyzer knows English only: en or None, and "
-        "the text of other languages is unreliable. funasr's default models know Chinese, with English words in it",
+        description="Language of the speech as an ISO 639-1 code (zh, en), if known. The engines do not detect it: it "
+        "is stored with every turn as given here. whisper-resemblyzer takes en or None only.",
     )
-    min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped")
-    max_turn: float = Field(15.0, ge=2, le=29, description="Longest turn, in seconds; cut at its best pause")
-    merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker")
+    min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped.")
+    max_turn: float = Field(
+        15.0, ge=2, le=29, description="Longest turn, in seconds; longer ones are cut at their best pause."
+    )
+    merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker.")
     whisper_resemblyzer: Folded[WhisperResemblyzerSettings] = engine_block(
-        "whisper-resemblyzer", WhisperResemblyzerSettings, "What only whisper-resemblyzer uses"
+        "whisper-resemblyzer", WhisperResemblyzerSettings, "Settings of the engine whisper-resemblyzer."
     )
-    funasr: Folded[FunASRSettings] = engine_block("funasr", FunASRSettings, "What only funasr uses")
+    funasr: Folded[FunASRSettings] = engine_block("funasr", FunASRSettings, "Settings of the engine funasr.")
 
     @model_validator(mode="after")
     def _engine_knows_the_language(self) -> Self:

@@ -35,37 +35,30 @@ import itertools
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fsclap import Seconds
 from fsclap.clustering import normalized
 from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
+from fsclap.corpus.diarization.paraformer import PER_MS, RATE, SETTING, Paraformer, Segment, Transcript
 from fsclap.corpus.diarization.sentences import Sentence, Stretch, parse_sentences, stretches
 from fsclap.corpus.funasr_weights import FunasrModel, load_model, quiet, undisturbed
 from fsclap.corpus.turns import Turn
-from fsclap.devices import Batches, by_length, torch_device
-from fsclap.weights import WeightsError, WeightsSettings
+from fsclap.devices import Batches, torch_device
+from fsclap.weights import WeightsSettings
 
 with quiet():
     from funasr.auto.auto_model import _join_vad_texts, _vad_segment_sentences
-    from funasr.models.bicif_paraformer.cif_predictor import cif_wo_hidden
     from funasr.models.campplus.cluster_backend import ClusterBackend, UmapHdbscan
     from funasr.models.campplus.utils import distribute_spk, extract_feature, postprocess, sv_chunk
-    from funasr.utils.load_utils import extract_fbank
-    from funasr.utils.postprocess_utils import sentence_postprocess
-    from funasr.utils.timestamp_tools import timestamp_sentence, ts_prediction_lfr6_standard
+    from funasr.utils.timestamp_tools import timestamp_sentence
 
 log = logging.getLogger(__name__)
 
-SETTING = "diarization.funasr"
-RATE = 16_000
-PER_MS = RATE // 1000
 
 VAD_BLOCK = 60 * RATE
 """What FSMN-VAD looks at in one go; it carries its state from block to block."""
@@ -90,43 +83,6 @@ GRID = RATE // 4
 share a batch without padding: CAM++ has no mask, and would pool the padding too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of speech.
-
-    Attributes:
-        recording: Its index.
-        start, end: Position in the recording, in milliseconds.
-    """
-
-    recording: int
-    start: int
-    end: int
-
-    @property
-    def seconds(self) -> Seconds:
-        return (self.end - self.start) / 1000
-
-    def of(self, wave: np.ndarray) -> np.ndarray:
-        """(samples,) of its sound, copied out of the recording."""
-        return np.array(wave[self.start * PER_MS : self.end * PER_MS], dtype=np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What Paraformer heard in a stretch of speech.
-
-    Attributes:
-        text: Words, characters being words, with spaces between them.
-        times: [start, end] of each word in milliseconds from the start of the stretch.
-    """
-
-    text: str
-    times: list[list[int]]
-
-
-SILENT = Transcript("", [])
-
 Voices = tuple[list[tuple[Seconds, Seconds]], np.ndarray]
 """Of one recording: the spans of its windows, in order, and (windows, 192) their embeddings."""
 T = TypeVar("T")
@@ -143,23 +99,21 @@ class FunASRDiarizer:
         self.device = torch_device(device, setting="device")
         own = settings.funasr
         features = ("am.mvn",)
-        self.asr = self._load("asr", own.asr, ("BiCifParaformer", "SeacoParaformer"), (*features, "tokens.json"))
+        asr = self._load("asr", own.asr, ("BiCifParaformer", "SeacoParaformer"), (*features, "tokens.json"))
         # A network of 0.4 M parameters, and a loop over its output in Python: a GPU would wait at each frame.
         self.vad = self._load("vad", own.vad, ("FsmnVADStreaming",), features, device=torch.device("cpu"))
         self.punc = self._load("punc", own.punc, ("CTTransformer",), ("tokens.json",))
         self.speaker = self._load("speaker", own.speaker, ("CAMPPlus",), ())
-        _check_timestamps(self.asr, own.asr)
         self.vad.network.encoder.register_forward_hook(_uncertain)
-        for model in (self.asr, self.vad):
-            # Noise drawn anew each time; the published models have none.
+        for model in (asr, self.vad):
+            # New noise in each run; the published models have none.
             model.options["frontend"].dither = 0.0
         self.clusters = ClusterBackend(merge_thr=own.merge_threshold)
         version = importlib.metadata.version("funasr")
-        models = (self.asr, self.vad, self.punc, self.speaker)
+        models = (asr, self.vad, self.punc, self.speaker)
         self.revision = "+".join([f"funasr-{version}", *(model.revision for model in models)])
-        setting = f"{SETTING}.batch_seconds"
-        self._recognised = Batches(self._recognise, setting=setting)
-        self._embedded = Batches(self._embed, setting=setting)
+        self.recogniser = Paraformer(asr, own.asr, device=self.device, batch_seconds=own.batch_seconds)
+        self._embedded = Batches(self._embed, setting=f"{SETTING}.batch_seconds")
 
     def _load(
         self,
@@ -192,7 +146,7 @@ class FunASRDiarizer:
         )
 
     def sentences(self, recordings: Sequence[np.ndarray]) -> list[list[Sentence]]:
-        """The sentences of each recording, as `AutoModel.generate` finds them; see the module.
+        """Find the sentences of each recording, as `AutoModel.generate` finds them; see the module.
 
         Raises:
             ValueError: A recording is not one-dimensional or holds a value that is not finite.
@@ -205,7 +159,7 @@ class FunASRDiarizer:
 
     def _sentences(self, recordings: Sequence[np.ndarray]) -> list[list[Sentence]]:
         segments = [segment for number, wave in enumerate(recordings) for segment in self.detect(wave, number)]
-        transcripts = self.transcribe(recordings, segments)
+        transcripts = self.recogniser.transcribe(recordings, segments)
         voices = self.voices(recordings, segments)
         found = []
         for number, wave in enumerate(recordings):
@@ -236,53 +190,9 @@ class FunASRDiarizer:
             log.info("recording %d: %d stretches of speech are too short", number, len(segments) - len(long))
         return long
 
-    def transcribe(self, recordings: Sequence[np.ndarray], segments: Sequence[Segment]) -> list[Transcript]:
-        """What is said in each segment, in order."""
-        transcripts = [SILENT] * len(segments)
-        for group in by_length([segment.seconds for segment in segments], self.settings.funasr.batch_seconds):
-            waves = [segments[index].of(recordings[segments[index].recording]) for index in group]
-            for index, transcript in zip(group, self._recognised(waves), strict=True):
-                transcripts[index] = transcript
-        return transcripts
-
-    @torch.inference_mode()
-    def _recognise(self, waves: list[np.ndarray]) -> list[Transcript]:
-        network, options = self.asr.network, self.asr.options
-        features, lengths = extract_fbank([torch.from_numpy(wave) for wave in waves], frontend=options["frontend"])
-        states, lengths = network.encode(features.to(self.device), lengths.to(self.device))
-        # (batch, frames, dim). What lies behind a segment's end is what the predictors pad with: nothing.
-        states = states * (torch.arange(states.shape[1], device=self.device) < lengths[:, None])[..., None]
-        embeddings, counts, *_ = network.calc_predictor(states, lengths)
-        counts = counts.round().long()
-        if counts.max() < 1:
-            return [SILENT] * len(waves)
-        scores, _ = network.cal_decoder_with_predictor(states, lengths, embeddings, counts)
-        tokens = scores.argmax(dim=-1).cpu()
-        weights = _boundary_weights(network.predictor, states, lengths, counts).cpu()
-        fires = cif_wo_hidden(weights, network.predictor.threshold - 1e-4)
-        ends = (lengths * network.predictor.upsample_times).tolist()
-        return [
-            self._transcript(tokens[row, :count], weights[row, :end], fires[row, :end])
-            for row, (count, end) in enumerate(zip(counts.tolist(), ends, strict=True))
-        ]
-
-    def _transcript(self, tokens: Tensor, weights: Tensor, fires: Tensor) -> Transcript:
-        """Of one segment: token ids, and the weights and sums by which FunASR tells where each token begins."""
-        network = self.asr.network
-        special = {network.sos, network.eos, network.blank_id}
-        words = self.asr.options["tokenizer"].ids2tokens([token for token in tokens.tolist() if token not in special])
-        if not words:
-            return SILENT
-        times = _times(words, weights, fires)
-        if len(times) != len(words):
-            log.info("%d words are left out: Paraformer does not tell when they were said", len(words))
-            return SILENT
-        text, times, _ = sentence_postprocess(words, times)
-        return Transcript(text, times)
-
     @torch.inference_mode()
     def punctuate(self, pairs: Sequence[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
-        """The sentences of one recording in FunASR's form: text, start, end, timestamp; in milliseconds."""
+        """Punctuate one recording: its sentences in FunASR's form (text, start, end, timestamp; milliseconds)."""
         text = _join_vad_texts(heard.text for _, heard in pairs)
         if not text:
             return []
@@ -299,7 +209,7 @@ class FunASRDiarizer:
         return timestamp_sentence(marks, times, text)
 
     def voices(self, recordings: Sequence[np.ndarray], segments: Sequence[Segment]) -> list[Voices]:
-        """The windows of each recording, embedded; windows of all recordings share batches."""
+        """Embed the windows of each recording; windows of all recordings share batches."""
         spans: list[list[tuple[Seconds, Seconds]]] = [[] for _ in recordings]
         vectors: list[list[np.ndarray]] = [[] for _ in recordings]
         windows = (
@@ -317,7 +227,7 @@ class FunASRDiarizer:
     def assign(
         self, info: list[dict[str, Any]], spans: Sequence[tuple[Seconds, Seconds]], vectors: np.ndarray
     ) -> int | None:
-        """Gives each sentence of a recording its `spk`.
+        """Give each sentence of a recording its `spk`.
 
         Args:
             info: The sentences; changed in place.
@@ -354,7 +264,7 @@ class FunASRDiarizer:
     def embeddings(
         self, recordings: Sequence[np.ndarray], found: Sequence[Sequence[Stretch]]
     ) -> Iterator[np.ndarray | None]:
-        """Yields the speaker embedding of each turn of each recording: (192,) of unit norm, or None; see the module."""
+        """Yield the speaker embedding of each turn of each recording: (192,) of unit norm, or None; see the module."""
         turns = [(wave, stretch) for wave, own in zip(recordings, found, strict=True) for stretch in own]
         jobs = [(number, part) for number, (wave, stretch) in enumerate(turns) for part in _parts(stretch, len(wave))]
         # The longest first: what does not fit into memory shows at once.
@@ -370,46 +280,8 @@ class FunASRDiarizer:
             yield normalized(sums[number]) if number in sums else None
 
 
-def _check_timestamps(asr: FunasrModel, settings: WeightsSettings) -> None:
-    predictor = asr.network.predictor
-    if getattr(predictor, "upsample_type", None) != "cnn_blstm":
-        raise WeightsError(
-            f"{SETTING}.asr: {settings.name} gives no timestamps (its predictor is a {type(predictor).__name__}), so "
-            f"its sentences have no speakers. Choose a Paraformer with timestamps in {SETTING}.asr"
-        )
-
-
 def _uncertain(module: torch.nn.Module, inputs: object, probabilities: Tensor) -> Tensor:
     return probabilities.clamp(CERTAIN, 1 - CERTAIN)
-
-
-def _boundary_weights(predictor: Any, states: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
-    """(batch, 3 frames): how much of a token begins in each 20 ms, `counts` in all.
-
-    `CifPredictorV3.get_upsample_timestamp`, but for the LSTM, whose way back begins at each segment's own end rather
-    than in the padding.
-    """
-    times = predictor.upsample_times
-    sound = torch.relu(predictor.cif_conv1d(predictor.pad(states.mT))) if predictor.use_cif1_cnn else states.mT
-    fine = predictor.upsample_cnn(sound).mT
-    packed = pack_padded_sequence(fine, (lengths * times).cpu(), batch_first=True, enforce_sorted=False)
-    fine, _ = pad_packed_sequence(predictor.blstm(packed)[0], batch_first=True, total_length=fine.shape[1])
-    weights = torch.sigmoid(predictor.cif_output2(fine)).squeeze(-1)
-    weights = torch.relu(weights * predictor.smooth_factor2 - predictor.noise_threshold2)
-    inside = torch.arange(weights.shape[1], device=weights.device) < (lengths * times)[:, None]
-    weights = weights * inside
-    return weights * (counts / weights.sum(dim=-1))[:, None]
-
-
-def _times(words: Sequence[str], weights: Tensor, fires: Tensor) -> list[list[int]]:
-    """[start, end] of each token; fewer when the weights don't tell, which FunASR does not expect."""
-    if not torch.isfinite(weights).all():
-        return []
-    try:
-        _, times = ts_prediction_lfr6_standard(weights, fires, list(words))
-    except IndexError:
-        return []
-    return times
 
 
 def _by_segment(pairs: Iterable[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
@@ -454,7 +326,7 @@ def _umap_hdbscan(points: Tensor, settings: UmapHdbscan) -> np.ndarray:
 
 
 def _parts(stretch: Stretch, samples: int) -> list[range]:
-    """The samples of a turn that are embedded: equal parts of a multiple of GRID, none longer than MAX_EMBEDDED."""
+    """Choose the samples of a turn to embed: equal parts of a multiple of GRID, none longer than MAX_EMBEDDED."""
     start, end = round(stretch.start * RATE), min(round(stretch.end * RATE), samples)
     if end - start < MIN_EMBEDDED * RATE:
         return []

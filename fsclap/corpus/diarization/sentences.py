@@ -17,13 +17,12 @@ import numpy as np
 from fsclap import Seconds
 from fsclap.clustering import in_order
 from fsclap.corpus.diarization.base import DiarizationSettings
+from fsclap.corpus.ideographs import IDEOGRAPHS, close_up, join
 from fsclap.corpus.turns import NOISE
 
 log = logging.getLogger(__name__)
 
 TAG = re.compile(r"<\|[^|]*\|>")
-IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff"
-BETWEEN_IDEOGRAPHS = re.compile(rf"(?<=[{IDEOGRAPHS}])\s+(?=[{IDEOGRAPHS}])")
 WORD = re.compile(rf"[{IDEOGRAPHS}0-9@]|[^\W\d_{IDEOGRAPHS}](?:[^\W\d_{IDEOGRAPHS}]|')*")
 """What FunASR gives a time of its own: a character, a digit, a word in Latin letters."""
 
@@ -96,7 +95,7 @@ def parse_sentences(
 
 
 def _sentence(item: Mapping[str, Any], duration: Seconds, noise: int | None) -> Sentence | str:
-    """A sentence, or why there is none."""
+    """Parse a sentence, or return why it is dropped."""
     text = clean(item.get("text"))
     if not WORD.search(text):
         return "without words"
@@ -125,7 +124,7 @@ def clean(text: object) -> str:
     """Text without tags, and without the spaces that FunASR puts between characters. A list holds words."""
     joined = " ".join(map(str, text)) if isinstance(text, list | tuple) else str(text or "")
     single = " ".join(TAG.sub(" ", joined).split())
-    return BETWEEN_IDEOGRAPHS.sub("", single)
+    return close_up(single)
 
 
 def _span(pair: Any, *, empty: bool = False) -> tuple[Seconds, Seconds] | None:
@@ -141,7 +140,7 @@ def _outer(words: Sequence[tuple[Seconds, Seconds]]) -> tuple[Seconds, Seconds] 
 
 
 def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> list[Stretch]:
-    """The turns of one recording, still without embeddings.
+    """Build the turns of one recording, still without embeddings.
 
     Sentences of one speaker with no other between them and pauses of `merge_gap` at most are one turn. One of more
     than `max_turn` is cut at its longest pause between sentences, a sentence of more than that between words; of
@@ -217,7 +216,7 @@ def _best_cut(units: Sequence[Sentence], min_turn: Seconds) -> int:
 
 
 def _words(sentence: Sentence) -> list[Sentence]:
-    """A sentence word by word; punctuation stays with the word before it. Empty when their times are not known."""
+    """Split a sentence into words; punctuation stays with the word before it. Empty when their times are not known."""
     if not sentence.words:
         return []
     starts = [match.start() for match in WORD.finditer(sentence.text)]
@@ -235,14 +234,6 @@ def _whole(words: Sequence[Sentence]) -> Sentence:
     return Sentence(words[0].start, words[-1].end, words[0].speaker, text, spans)
 
 
-def join(texts: Sequence[str]) -> str:
-    """Sentences one behind the other: a space between them unless both sides of it are of a script without."""
-    joined = ""
-    for text in filter(None, texts):
-        joined += " " + text if joined and joined[-1].isascii() and text[0].isascii() else text
-    return joined
-
-
 def _without_inner(pieces: Sequence[Sentence]) -> list[Sentence]:
     """Pieces by start, less those that lie inside another."""
     outer: list[Sentence] = []
@@ -253,7 +244,7 @@ def _without_inner(pieces: Sequence[Sentence]) -> list[Sentence]:
 
 
 def _apart(outer: Sequence[Sentence], pieces: Sequence[Sentence]) -> Iterator[Stretch]:
-    """The outer pieces, cut back to the middle of each overlap.
+    """Cut the outer pieces back to the middle of each overlap.
 
     Their ends grow with their starts, so that cutting neighbours apart cuts all apart and leaves something of each.
     """

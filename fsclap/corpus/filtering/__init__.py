@@ -7,15 +7,15 @@ from fsclap.corpus.filtering.quality import QualitySettings, Scorer
 
 @lru_cache(maxsize=1)
 def load_scorer(settings: QualitySettings) -> Scorer | None:
-    """The engine that the settings name, loaded once per process; None for engine none.
+    """Load the engine that the settings name, once per process; None for engine none.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError: Its weights are not installed; the message names the package, the file
-            and the command that installs them.
+        WeightsError: Its weights are not installed; the message names the package, the file and the command that
+            installs them.
     """
     if settings.engine == "none":
         return None
-    # Inside, since whoever only reads the settings needs no ONNX runtime.
+    # Imported here: it needs the ONNX runtime, which reading the settings should not load.
     from fsclap.corpus.filtering.dnsmos import DnsmosScorer
 
     return DnsmosScorer(threads=settings.threads)

@@ -4,7 +4,6 @@ Eq. 4 is the cosine of two clips' speaker embeddings. Eq. 5 maps it to [0, 1] by
 mean over the *other* clips of the same speaker in the same recording.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap.corpus.filtering.selection import Exclusion
 from fsclap.corpus.turns import NOISE, Turn
+from fsclap.settings import known_threshold
 
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.65, "whisper-resemblyzer": 0.78})
 """Mapped similarity from which a clip is kept, for each diarization engine.
@@ -39,14 +39,14 @@ class ConsistencySettings(BaseModel):
         ge=-1,
         le=1,
         description="Mean similarity, on `scale`, from which a clip is kept. None: the value calibrated for the "
-        "diarization engine, which is 0.65 (mapped) for funasr.",
+        "diarization engine (mapped: 0.65 for funasr, 0.78 for whisper-resemblyzer).",
     )
     scale: Scale = Field(
         default="mapped", description="mapped: (cos + 1) / 2 in [0, 1], as in the paper. cosine: in [-1, 1]."
     )
     singletons: Literal["drop", "keep"] = Field(
         default="drop",
-        description="What becomes of a speaker's only clip in a recording, for which Eq. 5 is not defined.",
+        description="What to do with a speaker's only clip in a recording, for which Eq. 5 is undefined.",
     )
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Verdict:
 
 
 def effective_threshold(settings: ConsistencySettings, engine: str) -> float:
-    """The threshold in use, on the scale of the settings: the one that is set, or the engine's own.
+    """Return the threshold in use, on the scale of the settings: the one set, or the engine's.
 
     Args:
         settings: The filter's settings.
@@ -90,12 +90,7 @@ def effective_threshold(settings: ConsistencySettings, engine: str) -> float:
     """
     if settings.threshold is not None:
         return settings.threshold
-    if engine not in THRESHOLDS:
-        raise ValueError(
-            f"no threshold is calibrated for the diarization engine {engine!r} "
-            f"(known: {', '.join(THRESHOLDS)}): set consistency.threshold"
-        )
-    mapped = THRESHOLDS[engine]
+    mapped = known_threshold(THRESHOLDS, engine, setting="consistency.threshold")
     return mapped if settings.scale == "mapped" else 2 * mapped - 1
 
 
@@ -195,38 +190,3 @@ def _judge_one(similarity: float, threshold: float, scale: Scale) -> Verdict:
         return Verdict(similarity, True)
     detail = f"mean similarity {similarity:.3f} to the speaker's other clips is below {threshold:.3f} ({scale})"
     return Verdict(similarity, False, "below_threshold", detail)
-
-
-def speaker_similarity(turns: Sequence[Turn], *, scale: Scale = "mapped") -> dict[int, float]:
-    """The mean of Eq. 5 over each speaker's clips: how much one voice the cluster is.
-
-    Speakers with fewer than two embedded turns are left out.
-    """
-    clusters: dict[int, list[np.ndarray]] = {}
-    for turn in turns:
-        if turn.speaker != NOISE and turn.embedding is not None:
-            clusters.setdefault(turn.speaker, []).append(turn.embedding)
-    return {
-        speaker: float(mean_similarity(np.stack(embeddings), scale=scale).mean())
-        for speaker, embeddings in clusters.items()
-        if len(embeddings) > 1
-    }
-
-
-def retention_curve(similarities: Sequence[float], thresholds: Sequence[float]) -> np.ndarray:
-    """Share of clips that each threshold keeps.
-
-    Args:
-        similarities: (n,) mean similarities, n >= 1.
-        thresholds: (m,) in any order.
-
-    Returns:
-        (m,) float64 in [0, 1].
-
-    Raises:
-        ValueError: No similarity, or one that is not a number.
-    """
-    ordered = np.sort(np.asarray(similarities, dtype=np.float64))
-    if not len(ordered) or math.isnan(ordered[-1]):
-        raise ValueError("the retention curve needs at least one similarity, and none that is NaN")
-    return 1.0 - np.searchsorted(ordered, np.asarray(thresholds, dtype=np.float64), side="left") / len(ordered)

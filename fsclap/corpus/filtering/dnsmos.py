@@ -9,15 +9,14 @@ is doubled until it fills 9.01 s, rated every second, and the ratings are averag
 
 import hashlib
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
 from fsclap import Hertz, Seconds
 from fsclap.corpus.filtering.quality import Quality
+from fsclap.weights import packaged
 
 RATE: Hertz = 16_000
 STRETCH: Seconds = 9.01
@@ -38,14 +37,14 @@ class DnsmosScorer:
         threads: That the network runs on.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError: The weights are not installed.
+        WeightsError: The weights are not installed.
     """
 
     name = "dnsmos"
     sample_rate = RATE
 
     def __init__(self, *, threads: int) -> None:
-        path = _weights()
+        path = packaged("speechmos", "dnsmos_models/sig_bak_ovr.onnx", setting="quality.engine=dnsmos")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         self.revision = f"speechmos-{importlib.metadata.version('speechmos')}-{digest[:12]}"
         options = onnxruntime.SessionOptions()
@@ -65,14 +64,16 @@ class DnsmosScorer:
             yield Quality(float(overall), float(signal), float(background))
 
     def _rating(self, stretch: np.ndarray) -> list[float]:
-        """Signal, background and overall. One stretch at a time: more together take longer a stretch on a CPU (16:
-        by half) and 85 MB each."""
+        """Rate signal, background and overall.
+
+        One stretch at a time: on a CPU, 16 together take half as long again per stretch, and 85 MB each.
+        """
         raw = self._network.run(None, {"input_1": stretch[np.newaxis]})[0][0]
         return [scale(value) for scale, value in zip(POLYNOMIALS, raw, strict=True)]
 
 
 def _stretches(clip: np.ndarray) -> Iterator[np.ndarray]:
-    """The (SAMPLES,) float32 stretches of a clip."""
+    """Yield the (SAMPLES,) float32 stretches of a clip."""
     wave = np.asarray(clip, dtype=np.float32)
     wave = wave / max(1.0, float(np.abs(wave).max()))
     wave = np.tile(wave, _doubled(len(wave)) // len(wave))
@@ -88,7 +89,7 @@ def _doubled(samples: int) -> int:
 
 
 def _starts(samples: int) -> list[int]:
-    """The first sample of each stretch of a clip.
+    """Return the first sample of each stretch of a clip.
 
     The package cuts at (second + 9.01) * rate in floating point, and leaves out a stretch that comes out a sample
     short by it; so does this.
@@ -97,20 +98,3 @@ def _starts(samples: int) -> list[int]:
     seconds = range(int(length // RATE - STRETCH) + 1)
     ends = [min(int((second + STRETCH) * RATE), length) for second in seconds]
     return [second * RATE for second, end in zip(seconds, ends, strict=True) if end - second * RATE >= SAMPLES]
-
-
-def _weights() -> Path:
-    spec = importlib.util.find_spec("speechmos")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "quality engine dnsmos: the package speechmos, which carries its weights, is not installed. Run "
-            "`pip install --no-deps -r requirements/weights.txt`, or set quality.engine to none.",
-            name="speechmos",
-        )
-    path = Path(spec.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"quality engine dnsmos: the installed package speechmos has no {path}. Run "
-            "`pip install --force-reinstall --no-deps -r requirements/weights.txt`."
-        )
-    return path

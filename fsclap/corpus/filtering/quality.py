@@ -18,7 +18,7 @@ class Quality:
     Attributes:
         overall: Of the clip as a whole (OVRL): what `selection.min_quality` is compared with.
         signal: Of the voice: is it distorted (SIG)?
-        background: Of what is heard beside the voice: is it disturbing (BAK)?
+        background: Of everything but the voice: is it disturbing (BAK)?
     """
 
     overall: float
@@ -32,7 +32,7 @@ class Scorer(Protocol):
     Attributes:
         name: The engine, as `QualitySettings.engine` calls it.
         revision: Which weights it runs; differs whenever they do.
-        sample_rate: The rate it wants its clips at.
+        sample_rate: The rate of the clips it takes.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Scorer(Protocol):
     sample_rate: Hertz
 
     def score(self, clips: Sequence[np.ndarray]) -> Iterator[Quality]:
-        """Yields the quality of each clip, in order.
+        """Yield the quality of each clip, in order.
 
         Args:
-            clips: Each (samples,) float32 mono at `sample_rate`, of any length but 0; memory maps will do. One
+            clips: Each (samples,) float32 mono at `sample_rate`, of any length but 0; may be memory maps. One
                 that passes full scale is rated as `encode_flac` would store it, attenuated to a peak of 1.
 
         Raises:
@@ -59,11 +59,10 @@ class QualitySettings(BaseModel):
 
     engine: Literal["none", "dnsmos"] = Field(
         default="none",
-        description="dnsmos: DNSMOS P.835 (Reddy et al. 2022), whose weights the package speechmos carries (MIT), on "
-        "the CPU. It notices noise, music and what separation leaves of them. none: clips are not rated. Off by "
-        "default for two reasons. It is slow, 1 to 10 times real time a core, since it repeats short clips and rates "
-        "every second. And it was made for calls: acted speech without any noise gets 2.6 on average, so that a "
-        "threshold for calls takes out what a corpus of expressive speech is for. Switch it on to see how clean a "
-        "corpus is, or for recordings made under bad conditions.",
+        description="dnsmos: DNSMOS P.835 on the CPU, from the package speechmos; hears noise, music and what "
+        "separation leaves of them. none: clips are not rated. Slow (1 to 10 times real time per core), "
+        "and made for calls: clean acted speech gets only 2.6 on average, so a threshold meant for calls "
+        "removes expressive speech. Use it to inspect a corpus, or for recordings made under bad "
+        "conditions.",
     )
-    threads: int = execution(1, ge=1, le=64, description="Threads that the engine runs on.")
+    threads: int = execution(1, ge=1, le=64, description="Threads the engine runs on.")

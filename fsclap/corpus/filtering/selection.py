@@ -23,38 +23,38 @@ class SelectionSettings(BaseModel):
     min_duration: Seconds | None = Field(
         default=None,
         ge=0,
-        description="Seconds; a shorter turn is left out (too_short). diarization.min_turn differs: it is what the "
-        "engine takes for speech at all, and changes the turns around it; this changes none. 1 or 2 leaves out "
-        "interjections, whose style is hard to describe and whose embedding is unsure.",
+        description="Seconds; shorter turns are excluded (too_short). Unlike diarization.min_turn it changes no other "
+        "turn. 1 or 2 excludes interjections, whose style is hard to describe and whose speaker embedding "
+        "is unreliable.",
     )
     max_duration: Seconds | None = Field(
         default=None,
         gt=0,
-        description="Seconds; a longer turn is left out (too_long). diarization.max_turn differs: it cuts a long turn "
-        "at its pauses and loses nothing. Useful for style prompts of a few seconds, which a cut would spoil.",
+        description="Seconds; longer turns are excluded (too_long). diarization.max_turn instead cuts long turns at "
+        "their pauses and loses nothing. Useful for style prompts of a few seconds.",
     )
     languages: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,
-        description="Codes as the engines tell them (zh, en, ja, ko, yue); a turn in another language is left out "
-        "(other_language), and so is one of which no engine tells the language (unknown_language). None: any. Useful "
-        "for sources of mixed languages; it needs an engine that tells the language, or diarization.language.",
+        description="Language codes to keep (zh, en, ja, ko, yue). Turns in another language are excluded "
+        "(other_language), as are turns of unknown language (unknown_language). None: all. Needs an "
+        "engine that detects the language, or diarization.language.",
     )
     max_overlap: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Share of a turn in which another speaker may be heard as well; above it the turn is left out "
-        "(overlapping_speech). None: any. Costs nothing. 0.1 or 0.2 keeps clips to one voice where the diarization "
-        "engine finds overlaps; the embedded one finds none, so that it changes nothing there.",
+        description="Largest share of a turn in which another speaker also speaks; above it the turn is excluded "
+        "(overlapping_speech). None: any. 0.1 or 0.2 keeps clips to one voice. No effect with "
+        "whisper-resemblyzer, which detects no overlaps.",
     )
     min_quality: float | None = Field(
         default=None,
         ge=1,
         le=5,
-        description="Overall quality (OVRL, 1 to 5) below which a turn is left out (low_quality); needs "
-        "quality.engine. None: any. Look at the scores of a first build before choosing it: they depend on the "
-        "material, and shouting or crying scores lower than calm speech in the same recording.",
+        description="Lowest overall quality (OVRL, 1 to 5); turns below it are excluded (low_quality). None: any. "
+        "Needs quality.engine. Look at the scores of a first build before choosing it: shouting and "
+        "crying score lower than calm speech in the same recording.",
     )
 
     @model_validator(mode="after")
@@ -150,7 +150,7 @@ def _overlap(overlap: float, settings: SelectionSettings) -> Exclusion | None:
     if settings.max_overlap is None or overlap <= settings.max_overlap:
         return None
     detail = (
-        f"another speaker is heard in {overlap:.0%} of it, more than selection.max_overlap = {settings.max_overlap:g}"
+        f"another speaker speaks in {overlap:.0%} of it, more than selection.max_overlap = {settings.max_overlap:g}"
     )
     return Exclusion("overlapping_speech", detail)
 
@@ -160,7 +160,7 @@ def _language(language: str | None, settings: SelectionSettings) -> Exclusion | 
         return None
     wanted = ", ".join(settings.languages)
     if language is None:
-        detail = f"no engine told its language, and selection.languages asks for {wanted}"
+        detail = f"no engine detected its language, and selection.languages asks for {wanted}"
         return Exclusion("unknown_language", detail)
     return Exclusion("other_language", f"it is in {language}, and selection.languages asks for {wanted}")
 

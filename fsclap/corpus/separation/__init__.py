@@ -8,14 +8,14 @@ from fsclap.settings import unknown_engine
 
 @lru_cache(maxsize=1)
 def load_separator(settings: SeparationSettings, device: str = "cpu") -> Separator:
-    """The engine that the settings name, loaded once per process.
+    """Load the engine that the settings name, once per process.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError, WeightsError: Its weights are missing or damaged; the message names
+        WeightsError: Its weights are missing or damaged; the message names
             the file and the command that brings it.
         DeviceError: The machine has no such device.
     """
-    # Inside, since an engine brings in PyTorch, which whoever only reads the settings does not need.
+    # Imported here: engines need PyTorch, which reading the settings should not load.
     match settings.engine:
         case "demucs":
             from fsclap.corpus.separation.demucs import DemucsSeparator

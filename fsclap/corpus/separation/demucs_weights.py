@@ -51,9 +51,10 @@ class Bag:
 
 
 def load_bag(folder: Path, model: str | None, *, setting: str) -> Bag:
-    """Loads a model from a folder.
+    """Load a model from a folder.
 
     Args:
+        folder: Where the model's files are.
         model: Name of a bag (a .yaml file) or signature of a network; None: the only bag, or the only network.
         setting: The settings that say so, for the messages: "separation.demucs".
 
@@ -100,18 +101,18 @@ def _bag(path: Path, networks: dict[str, Path]) -> BagOfModels:
         definition = yaml.safe_load(path.read_text())
         signatures = [str(signature) for signature in definition["models"]]
     except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path} is not the definition of a Demucs model (models: [...]): fetch it anew") from error
+        raise WeightsError(f"{path} is not the definition of a Demucs model (models: [...]): fetch it again") from error
     if missing := set(signatures) - set(networks):
         raise WeightsError(
             f"{path} lists {_listed(missing)}, of which {path.parent} has no .safetensors or .th file: an incomplete "
-            "copy; fetch it anew"
+            "copy; fetch it again"
         )
     modules = [_network(networks[signature]) for signature in signatures]
     try:
         return BagOfModels(modules, _shares(definition.get("weights")), _segment(definition.get("segment")))
     except (AssertionError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{path}: its networks, its weights for them or its segment do not fit together: fetch it anew "
+            f"{path}: its networks, its weights for them or its segment do not fit together: fetch it again "
             f"({_brief(error)})"
         ) from error
 
@@ -142,14 +143,14 @@ def _network(path: Path) -> Model:
     except WeightsError:
         raise
     except ModelLoadingError as error:
-        raise WeightsError(f"{path} is damaged: its checksum is not the one in its name; fetch it anew") from error
+        raise WeightsError(f"{path} is damaged: its checksum is not the one in its name; fetch it again") from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} was refused: it is damaged, or holds more than the weights of a Demucs model, and loading it "
-            f"could run what it says. Fetch it anew, from its publisher ({_brief(error)})"
+            f"could run what it says. Fetch it again, from its publisher ({_brief(error)})"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged, or no network of Demucs: fetch it anew ({_brief(error)})") from error
+        raise WeightsError(f"{path} is damaged, or no network of Demucs: fetch it again ({_brief(error)})") from error
 
 
 def _brief(error: Exception) -> str:
@@ -171,7 +172,7 @@ def _from_safetensors(path: Path) -> Model:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     if metadata.get("klass") not in {f"{known.__module__}.{known.__qualname__}" for known in CLASSES}:
-        raise WeightsError(f"{path} holds {metadata.get('klass')}, not a network of Demucs: fetch it anew")
+        raise WeightsError(f"{path} holds {metadata.get('klass')}, not a network of Demucs: fetch it again")
     # Only the packed state of quantised networks has a structure, and that too can name classes.
     _refuse_quantized("structure" in metadata, path)
     return load_safetensors_model(path)
@@ -193,7 +194,7 @@ def _vocal_part(bag: BagOfModels, name: str) -> Bag:
     source = bag.sources.index(VOCALS)
     weights = [weight[source] for weight in bag.weights]
     if not sum(weights) > 0:
-        raise WeightsError(f"{name}: by its weights, no network of it makes the vocals: fetch it anew")
+        raise WeightsError(f"{name}: by its weights, no network of it makes the vocals: fetch it again")
     modules: list[Any] = list(bag.models)
     counting = [(module, weight / sum(weights)) for module, weight in zip(modules, weights, strict=True) if weight]
     segments = {module.segment for module, _ in counting}

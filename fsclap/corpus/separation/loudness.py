@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz, Seconds
-from fsclap.audio import ffmpeg_binary, sample_index
+from fsclap.audio import sample_index
+from fsclap.media import ffmpeg_binary
 
 BLOCK: Seconds = 10.0
 """How much of a wave is in memory at once."""
@@ -30,17 +31,16 @@ class LoudnessSettings(BaseModel):
         default=None,
         ge=-70,
         le=0,
-        description="Integrated loudness, in LUFS, that the voices of every episode are brought to, by one gain for "
-        "the whole episode: a whisper stays softer than a shout. -23 is the norm of EBU R 128, -16 is common online. "
-        "None, the default: the level stays as the source has it. Useful when sources of very different levels "
-        "make one corpus, for then `energy` compares sources rather than voices; costs about 0.3 s a minute.",
+        description="Integrated loudness, in LUFS, that one gain per episode brings its voices to; a whisper stays "
+        "softer than a shout. -23 is EBU R 128, -16 is common online. None: levels stay as they are. "
+        "Useful when sources differ widely in level; costs about 0.3 s per minute of audio.",
     )
     peak_dbfs: float = Field(
         default=-1.0,
         ge=-20,
         le=0,
-        description="True peak, in dB relative to full scale, that the gain must not raise an episode above; an "
-        "episode with high peaks then stays below the target.",
+        description="Highest true peak, in dBFS, that the gain may reach; an episode with high peaks stays below the "
+        "target.",
     )
 
 
@@ -72,7 +72,9 @@ def measure(wave: np.ndarray, sample_rate: Hertz) -> Loudness:
     """
     channels = wave[np.newaxis] if wave.ndim == 1 else wave
     if channels.ndim != 2 or channels.shape[0] not in (1, 2) or not channels.shape[1]:
-        raise ValueError(f"loudness wants a wave of (samples,) or (1 or 2, samples), at least one, not {wave.shape}")
+        raise ValueError(
+            f"expected a wave of (samples,) or (1 or 2, samples) with at least one sample, got {wave.shape}"
+        )
     source = ffmpeg.input("pipe:0", f="f32le", ar=sample_rate, ac=len(channels))
     # framelog: without it, ffmpeg reports every 0.1 s, and the pipe with its report would fill.
     output = source.filter("ebur128", peak="true", framelog="quiet").output("pipe:1", f="null")
@@ -111,7 +113,7 @@ def _parsed(report: str, *, status: int) -> Loudness:
 
 
 def gain(loudness: Loudness, settings: LoudnessSettings) -> float:
-    """The factor for all samples of a recording: 1 where there is no target, or nothing to bring to it."""
+    """Return the factor for all samples of a recording; 1 without a target or without loudness."""
     if settings.target_lufs is None or loudness.integrated is None:
         return 1.0
     wanted = min(settings.target_lufs - loudness.integrated, settings.peak_dbfs - loudness.true_peak)

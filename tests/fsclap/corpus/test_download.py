@@ -68,9 +68,7 @@ def test_fetching_brings_the_very_bytes(media: Path, tmp_path: Path) -> None:
     ("name", "reason", "kind"),
     [
         ("status-404.mp4", "http_404", Refused),
-        ("status-403.mp4", "http_403", Refused),
         ("status-503.mp4", "http_503", Unavailable),
-        ("status-429.mp4", "http_429", Unavailable),
         ("loop.mp4", "redirect_loop", Refused),
         ("page.html", "not_media", Refused),
         ("page.mp4", "not_media", Refused),
@@ -251,7 +249,8 @@ def test_no_page_leads_to_a_private_address(name: str, strangers: Strangers, tmp
     assert not (tmp_path / "media").exists()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0177.0.0.1", "0x7f.1", "[::ffff:127.0.0.1]"])
+# test_fetcher.py tries more ways, at the socket.
+@pytest.mark.parametrize("host", ["0x7f.1", "[::ffff:127.0.0.1]"])
 def test_no_way_to_write_it_makes_this_machine_public(host: str, strangers: Strangers) -> None:
     with pytest.raises(Unavailable) as raised:
         list_episodes(strangers.private.replace("127.0.0.1", host) + "/secret.mp4", STRICT)

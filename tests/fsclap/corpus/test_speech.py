@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus import speech
 from fsclap.corpus.speech import RATE, Detection, Span, find_speech, find_speech_in_blocks
+from fsclap.media import DecodeSettings, decode
 
 DETECTION = Detection(onset=0.4, offset=0.02, pad=0.06, shortest=0.4, longest=15.0, silence=0.2)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.captioning.attributes import Attributes, measure
+from fsclap.media import DecodeSettings, decode
 from fsclap.pitch import RATE
 from storage.schema import ATTRIBUTES
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -9,13 +10,14 @@ import torch
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus import speech
 from fsclap.corpus.diarization import load_diarizer, whisper_resemblyzer
 from fsclap.corpus.diarization.base import DiarizationSettings, WhisperResemblyzerSettings
 from fsclap.corpus.diarization.whisper_resemblyzer import RATE, WhisperResemblyzer, split, turn_parts
 from fsclap.corpus.turns import Turn
 from fsclap.devices import DeviceError
+from fsclap.media import DecodeSettings, decode
+from fsclap.weights import WeightsError
 
 SETTINGS = DiarizationSettings(engine="whisper-resemblyzer")
 SAMPLES = Path(__file__).parents[4] / "samples"
@@ -236,11 +238,10 @@ def test_the_engine_is_loaded_once() -> None:
     assert load_diarizer(SETTINGS) is load_diarizer(SETTINGS)
 
 
-def test_missing_weights_say_how_to_get_them() -> None:
-    with pytest.raises(ModuleNotFoundError, match=r"no_such_package.*requirements/weights\.txt"):
-        whisper_resemblyzer._weights("no_such_package", "model.bin")
-    with pytest.raises(FileNotFoundError, match=r"absent\.bin is missing.*requirements/weights\.txt"):
-        whisper_resemblyzer._weights("numpy", "absent.bin")
+def test_missing_weights_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"diarization\.engine=whisper-resemblyzer: .*resemblyzer.*weights\.txt"):
+        WhisperResemblyzer(SETTINGS)
 
 
 def test_the_embedded_engine_knows_english_only() -> None:

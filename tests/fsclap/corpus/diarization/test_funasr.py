@@ -17,7 +17,6 @@ import torch
 import yaml
 from funasr import AutoModel
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.diarization import funasr, load_diarizer
 from fsclap.corpus.diarization.base import DiarizationSettings, FunASRSettings
 from fsclap.corpus.diarization.funasr import (
@@ -26,12 +25,12 @@ from fsclap.corpus.diarization.funasr import (
     SEED,
     VAD_BLOCK,
     FunASRDiarizer,
-    Segment,
-    Transcript,
 )
+from fsclap.corpus.diarization.paraformer import Segment, Transcript
 from fsclap.corpus.diarization.sentences import Sentence, Stretch, parse_sentences, stretches
 from fsclap.corpus.turns import NOISE, Turn
 from fsclap.devices import DeviceError
+from fsclap.media import DecodeSettings, decode
 from fsclap.weights import WeightsError, WeightsSettings
 from harness.models.funasr import write_models
 
@@ -142,8 +141,8 @@ def test_padding_changes_no_transcript(engine: FunASRDiarizer, english: np.ndarr
     """FunASR's own batches do: its predictors look into the padding."""
     lengths = [0.5, 9.0, *(1 + 0.37 * number % 3 for number in range(24))]
     waves = [english[number * RATE :][: round(seconds * RATE)] for number, seconds in enumerate(lengths)]
-    together = engine._recognise(waves)
-    assert together == [engine._recognise([wave])[0] for wave in waves]
+    together = engine.recogniser.recognise(waves)
+    assert together == [engine.recogniser.recognise([wave])[0] for wave in waves]
     assert len({len(transcript.times) for transcript in together}) > 5
 
 
@@ -242,7 +241,7 @@ def test_refuses_what_is_not_a_recording(engine: FunASRDiarizer, wave: np.ndarra
 @pytest.fixture
 def altered(engine: FunASRDiarizer) -> Iterator[FunASRDiarizer]:
     """The engine, its networks to be changed; they are put back."""
-    networks = [engine.asr.network, engine.vad.network, engine.punc.network]
+    networks = [engine.recogniser.network, engine.vad.network, engine.punc.network]
     states = [{name: tensor.clone() for name, tensor in network.state_dict().items()} for network in networks]
     yield engine
     for network, state in zip(networks, states, strict=True):
@@ -263,7 +262,7 @@ def test_silence_beyond_doubt_is_silence(altered: FunASRDiarizer, english: np.nd
 def test_speech_without_a_token_is_silent(altered: FunASRDiarizer, english: np.ndarray) -> None:
     """FunASR fails with an IndexError, on a CPU."""
     with torch.no_grad():
-        altered.asr.network.predictor.cif_output.bias.fill_(-50)
+        altered.recogniser.network.predictor.cif_output.bias.fill_(-50)
     assert altered.detect(english)
     assert list(altered.diarize([english])) == [[]]
 
@@ -272,9 +271,9 @@ def test_words_that_are_not_timed_are_left_out(
     altered: FunASRDiarizer, english: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     with torch.no_grad():
-        altered.asr.network.predictor.cif_output2.bias.fill_(-50)
+        altered.recogniser.network.predictor.cif_output2.bias.fill_(-50)
     with caplog.at_level(logging.INFO):
-        assert altered._recognise([english[: 3 * RATE]]) == [Transcript("", [])]
+        assert altered.recogniser.recognise([english[: 3 * RATE]]) == [Transcript("", [])]
     assert "words are left out" in caplog.text
 
 

@@ -9,7 +9,6 @@ import soxr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.diarization.whisper_resemblyzer import WINDOW as EMBEDDED
 from fsclap.corpus.diarization.whisper_resemblyzer import Part, slide, turn_parts
@@ -20,6 +19,7 @@ from fsclap.corpus.separation.spleeter import HOP, OVERLAP, PAD, WINDOW
 from fsclap.corpus.separation.spleeter import OverlapAdd as SpleeterOverlapAdd
 from fsclap.corpus.speech import RATE, Detection, Span, find_speech, find_speech_in_blocks
 from fsclap.corpus.turns import Turn, read_turns, write_turns
+from fsclap.media import DecodeSettings, decode
 from tests.properties import fewer, usual
 
 finite = st.floats(-1e3, 1e3, width=32)

@@ -10,8 +10,6 @@ from fsclap.corpus.filtering.consistency import (
     effective_threshold,
     judge,
     mean_similarity,
-    retention_curve,
-    speaker_similarity,
 )
 from fsclap.corpus.filtering.selection import Exclusion
 from fsclap.corpus.turns import NOISE, Turn
@@ -139,23 +137,6 @@ def test_settings_refuse_what_no_scale_has() -> None:
     with pytest.raises(ValidationError, match=r"mapped"):
         ConsistencySettings(threshold=-0.2)
     assert ConsistencySettings(threshold=-0.2, scale="cosine").threshold == -0.2
-
-
-def test_speaker_similarity_is_the_mean_over_the_cluster() -> None:
-    voices = np.random.default_rng(4).normal(size=(5, 16))
-    turns = [turn(3, voice) for voice in voices] + [turn(1, voices[0]), turn(NOISE, voices[0]), turn(3, None)]
-    means = speaker_similarity(turns)
-    assert list(means) == [3]
-    assert means[3] == pytest.approx(by_definition(voices.astype(np.float32)).mean())
-
-
-def test_retention_curve_counts_what_judge_keeps() -> None:
-    similarities = [0.9, 0.2, 0.5, 0.5]
-    np.testing.assert_array_equal(retention_curve(similarities, [0.0, 0.5, 0.51, 1.0]), [1.0, 0.75, 0.25, 0.0])
-    with pytest.raises(ValueError, match="at least one"):
-        retention_curve([], [0.5])
-    with pytest.raises(ValueError, match="NaN"):
-        retention_curve([0.5, float("nan")], [0.5])
 
 
 def test_a_turn_that_is_left_out_has_no_vote() -> None:

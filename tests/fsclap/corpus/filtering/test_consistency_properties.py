@@ -1,7 +1,6 @@
 """Eq. 4 and 5, as they are written: the n x n matrix of cosines, for any clusters, scales and thresholds."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from fsclap.corpus.filtering.consistency import (
     Verdict,
     judge,
     mean_similarity,
-    retention_curve,
-    speaker_similarity,
 )
 from fsclap.corpus.turns import NOISE, Turn
 from tests.properties import usual
@@ -101,33 +98,7 @@ def same(found: Verdict, wanted: Verdict) -> None:
     assert found.similarity == pytest.approx(wanted.similarity, abs=1e-12)
 
 
-@usual
-@given(turns=some_turns(), scale=scales)
-def test_the_mean_over_a_cluster(turns: list[Turn], scale: str) -> None:
-    wanted: dict[int, list[float]] = {}
-    for index, turn in enumerate(turns):
-        if (similarity := by_definition(turns, index, scale)) is not None:
-            wanted.setdefault(turn.speaker, []).append(similarity)
-    found = speaker_similarity(turns, scale=scale)
-    assert found == pytest.approx({speaker: float(np.mean(values)) for speaker, values in wanted.items()}, abs=1e-12)
-
-
 @pytest.mark.parametrize("norm", [1e-308, 1e-200, 1e-160, 1e160, 1e300])
 def test_a_norm_whose_square_no_float_holds_is_a_norm(norm: float) -> None:
     vectors = np.array([[3.0, 4.0], [4.0, 3.0], [5.0, 0.0]])
     np.testing.assert_allclose(mean_similarity(norm * vectors), mean_similarity(vectors), rtol=1e-9)
-
-
-@usual
-@given(
-    similarities=st.lists(st.floats(-1, 1), min_size=1, max_size=30),
-    thresholds=st.lists(st.floats(-1.5, 1.5), max_size=10),
-)
-def test_retention_falls_with_the_threshold_and_counts_what_reaches_it(
-    similarities: list[float], thresholds: list[float]
-) -> None:
-    levels = sorted([*thresholds, *similarities[:3]])
-    kept = retention_curve(similarities, levels)
-    assert all(before >= after for before, after in itertools.pairwise(kept))
-    np.testing.assert_allclose(kept, [np.mean([s >= level for s in similarities]) for level in levels], atol=1e-12)
-    assert retention_curve(similarities, [-2.0, 2.0]).tolist() == [1.0, 0.0]

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.filtering import dnsmos, load_scorer
 from fsclap.corpus.filtering.quality import Quality, QualitySettings, Scorer
+from fsclap.media import DecodeSettings, decode
+from fsclap.weights import WeightsError
 
 RATE = 16_000
 
@@ -100,17 +101,10 @@ def test_none_rates_nothing() -> None:
     assert load_scorer(QualitySettings()) is None
 
 
-def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "speechmos" else find(name))
-    with pytest.raises(ModuleNotFoundError, match=r"speechmos.*requirements/weights\.txt.*quality\.engine"):
-        dnsmos._weights()
-    (tmp_path / "speechmos").mkdir()
-    (tmp_path / "speechmos" / "__init__.py").touch()
-    empty = importlib.util.spec_from_file_location("speechmos", tmp_path / "speechmos" / "__init__.py")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: empty)
-    with pytest.raises(FileNotFoundError, match=r"sig_bak_ovr\.onnx.*--force-reinstall"):
-        dnsmos._weights()
+def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"quality\.engine=dnsmos: .*speechmos.*requirements/weights\.txt"):
+        dnsmos.DnsmosScorer(threads=1)
 
 
 def test_settings_load_without_the_runtime() -> None:

@@ -76,7 +76,7 @@ def test_one_reason_a_turn_in_a_sentence() -> None:
     languages: list[str | None] = ["en", "en", "en", "zh"]
     assert select(turns, languages=languages, qualities=[1.0] * 4, settings=settings) == [
         Exclusion("too_short", "1.00 s are less than selection.min_duration = 2 s"),
-        Exclusion("overlapping_speech", "another speaker is heard in 50% of it, more than selection.max_overlap = 0.1"),
+        Exclusion("overlapping_speech", "another speaker speaks in 50% of it, more than selection.max_overlap = 0.1"),
         Exclusion("other_language", "it is in en, and selection.languages asks for zh"),
         Exclusion("low_quality", "quality 1.00 is below selection.min_quality = 3"),
     ]

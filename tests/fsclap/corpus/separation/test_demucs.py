@@ -14,12 +14,13 @@ from demucs.apply import apply_model
 from demucs.pretrained import get_model
 
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import DemucsSettings, SeparationSettings, in_memory
+from fsclap.corpus.separation.base import DemucsSettings, SeparationSettings
 from fsclap.corpus.separation.demucs import DemucsSeparator, level, vocals_only
 from fsclap.corpus.separation.demucs_weights import load_bag
 from fsclap.devices import DeviceError
 from fsclap.weights import WeightsError, WeightsSettings
 from harness.models.demucs import SOURCES, Model, package_of, write_demucs, write_pickle, write_safetensors
+from harness.separation import in_memory
 
 RATE = 44_100
 
@@ -295,7 +296,7 @@ def test_a_truncated_file_is_an_error(layout: Any, tmp_path: Path) -> None:
     cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     if path != cut:
         path.unlink()
-    with pytest.raises(WeightsError, match=r"955717e8\.(th|safetensors) is damaged.* fetch it anew"):
+    with pytest.raises(WeightsError, match=r"955717e8\.(th|safetensors) is damaged.* fetch it again"):
         engine(tmp_path)
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.separation import loudness
 from fsclap.corpus.separation.loudness import Loudness, LoudnessSettings, gain, measure
+from fsclap.media import DecodeSettings, decode
 
 RATE = 48_000
 

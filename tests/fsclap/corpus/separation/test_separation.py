@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus import speech as detector
 from fsclap.corpus.separation.base import (
     FADE,
     SeparationSettings,
     check,
-    in_memory,
     maybe_speech,
     release,
     separate,
 )
+from fsclap.media import DecodeSettings, decode
+from harness.separation import in_memory
 
 RATE = 44_100
 SPEECH_ONLY = SeparationSettings(speech_only=True)

