@@ -71,7 +71,7 @@ def test_a_search_ends_in_clips_that_can_be_played(index_folder: Path, searcher:
     assert "No model beat chance" in shown, "none was promoted"
 
 
-def test_what_was_interrupted_after_a_build_is_taken_up(
+def test_unfinished_lists_the_flows_that_were_interrupted(
     index_folder: Path, version: CorpusVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "MODELS", str(tmp_path / "models"))

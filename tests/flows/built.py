@@ -22,7 +22,7 @@ from harness.samples import cut, sample_episodes
 from storage.corpus import Corpus
 from tests.flows.pages import serve
 
-SECONDS, SPARE_SECONDS = 24.0, 12.0
+SECONDS, SPARE_SECONDS = 30.0, 12.0
 """Length of the two episodes of the corpus, and of the one that a test may add."""
 
 

@@ -57,7 +57,7 @@ def test_execution_settings_recompute_nothing(built: Built) -> None:
     usual = local_settings().resolved()
     other = with_other_execution(usual)
     changed = {name for name, value in flat(other).items() if value != flat(usual)[name]}
-    assert changed >= {"separation.spleeter.batch", "download.timeout", "decode.timeout", "batch_episodes"}
+    assert changed >= {"batch_episodes", "decode.timeout", "download.limits.timeout", "separation.batch"}
 
     state = build_dataset([built.feed], built.corpus, built.work, other, return_state=True)
     assert state.result().changed_sources == 0

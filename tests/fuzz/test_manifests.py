@@ -201,7 +201,7 @@ def test_weights_whose_manifest_names_other_files_are_refused(beside: Path, abso
         (ANNOUNCED, b'{"version": 3}', read_announced),
     ],
 )
-def test_what_is_kept_beside_a_corpus_is_read_or_refused(
+def test_a_record_of_a_corpus_is_read_or_refused(
     beside: Path, name: str, content: bytes, read: Callable[[Corpus], object]
 ) -> None:
     corpus = Corpus.open(beside / "corpus", create=True)

@@ -40,7 +40,7 @@ def test_speech_is_found_to_a_frame_and_short_silences_are_bridged() -> None:
     assert np.allclose(found, [(0.3, 2.7), (3.5, 4.0)], atol=0.021)
 
 
-def test_what_is_35_db_below_the_peak_and_clicks_are_not_speech() -> None:
+def test_speech_mask_leaves_out_clicks_and_sound_35_db_below_the_peak() -> None:
     wave = np.concatenate([tone(1), tone(1, amplitude=0.5 * 10 ** (-40 / 20)), silence(0.6), tone(0.03)])
     assert np.allclose(active_stretches(wave, RATE), [(0, 1)], atol=0.021)
     louder = np.concatenate([tone(1), tone(1, amplitude=0.5 * 10 ** (-30 / 20))])

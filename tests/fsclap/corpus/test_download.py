@@ -288,7 +288,10 @@ def test_what_a_page_may_try(name: str, reason: str, strangers: Strangers, tmp_p
     assert not (tmp_path / "media").exists()
 
 
-@pytest.mark.parametrize("name", ["slow.mp4", "stammering.mp4", "dash-endless.mpd"])
+@pytest.mark.parametrize(
+    "name",
+    ["slow.mp4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stammering.mp4", "dash-endless.mpd"))],
+)
 def test_time_ends_whatever_trickles_in(name: str, strangers: Strangers, tmp_path: Path) -> None:
     refused = strangers.attempt(name, tmp_path, limited(STRICT, timeout=6))
     assert refused.reason in {"download_timeout", "page_too_large"}

@@ -102,6 +102,7 @@ def turns(engine: FunASRDiarizer, recordings: list[np.ndarray]) -> list[list[Tur
     return list(engine.diarize(recordings))
 
 
+@pytest.mark.slow
 def test_sentences_are_those_of_funasr(
     reference: AutoModel, recordings: list[np.ndarray], sentences: list[list[Sentence]]
 ) -> None:
@@ -118,6 +119,7 @@ def test_sentences_are_those_of_funasr(
     assert np.mean([bool(sentence.words) for found in sentences for sentence in found]) > 0.8
 
 
+@pytest.mark.slow
 def test_a_batch_changes_nothing(
     engine: FunASRDiarizer, folder: Path, recordings: list[np.ndarray], turns: list[list[Turn]]
 ) -> None:
@@ -137,6 +139,7 @@ def assert_same(one: Sequence[Turn], other: Sequence[Turn]) -> None:
             assert a.embedding @ b.embedding > 0.9999
 
 
+@pytest.mark.slow
 def test_padding_changes_no_transcript(engine: FunASRDiarizer, english: np.ndarray) -> None:
     """FunASR's own batches do: its predictors look into the padding."""
     lengths = [0.5, 9.0, *(1 + 0.37 * number % 3 for number in range(24))]
@@ -175,6 +178,7 @@ def test_the_language_is_what_the_settings_state(engine: FunASRDiarizer, english
     assert {turn.language for turn in found} == {"zh"}
 
 
+@pytest.mark.slow
 def test_the_same_recording_gives_the_same_turns_and_draws_nothing(
     engine: FunASRDiarizer, english: np.ndarray, turns: list[list[Turn]], tmp_path: Path
 ) -> None:
@@ -197,6 +201,7 @@ def test_loading_leaves_the_process_as_it_was(folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_speech_across_the_blocks_of_the_detector_is_as_funasr_hears_it(
     engine: FunASRDiarizer, reference: AutoModel, english: np.ndarray
 ) -> None:
