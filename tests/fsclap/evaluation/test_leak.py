@@ -221,7 +221,7 @@ def test_refuses_what_cannot_be_probed() -> None:
     audio, text = toy(4, seed=0)
     with pytest.raises(ValueError, match="as many clips as captions"):
         probe(dual, audio, text[:3], seed=0)
-    with pytest.raises(ValueError, match="2 at least"):
+    with pytest.raises(ValueError, match="at least 2"):
         probe(dual, audio[:1], text[:1], seed=0)
     with pytest.raises(ValueError, match="NaN"):
         probe(lambda audio, text: (mean_of(audio) * torch.nan, mean_of(text)), audio, text, seed=0)
