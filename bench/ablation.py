@@ -3,10 +3,11 @@
     python -m bench.style_corpus          the corpus, once
     python -m bench.ablation [--style data/style] [--out data/ablation] [--seeds 3] [--rows NAME ...]
 
-Every row has the same clips, split, budget and selection (validation mAP@10). Figures are of the test part: mAP@10 and
-R@1 of single-positive retrieval, mean of both directions, in pools of 200 and in the whole part. The interval is a 95 %
-bootstrap over clips of mAP@10 in pools of 200, averaged over pools and seeds; the difference from the base row is
-paired by clip. A run that is finished is not repeated.
+Every row has the same clips, split, budget and selection (validation mAP@10). Figures are of the
+test part: mAP@10 and R@1 of single-positive retrieval, mean of both directions, in pools of 200 and
+in the whole part. The interval is a 95 % bootstrap over clips of mAP@10 in pools of 200, averaged
+over pools and seeds; the difference from the base row is paired by clip. A run that is finished is
+not repeated.
 """
 
 import logging
@@ -40,7 +41,7 @@ ROWS: dict[str, tuple[dict[str, Any], LossSettings]] = {
     "FU+SE": ({}, INFO_NCE),
     "FU+SE+HN": ({}, HARD_NEGATIVES),
 }
-"""The rows of Table 3: what of the model and which loss. No row but base and HN pools by the mean."""
+"""The rows of Table 3: parts of the model, and the loss. Only base and HN pool by the mean."""
 STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
     "rerank": ({"rerank": True}, HARD_NEGATIVES),
     "base, speech tokens": ({**GLOBAL, "speech_tokens": True}, INFO_NCE),
@@ -51,8 +52,10 @@ STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
 """A row with one thing changed. rerank adds the matching head, whose figures are shown apart."""
 
 BUDGET: dict[str, Any] = {"epochs": 20, "batch": 96, "accumulate": 1, "head_lr": 1e-3}
-"""The same for all rows. The paper's 10 epochs at 1e-4 fine-tune a CLAP on 10^5 clips; here all but the encoders is
-new. Learning rate and dropout were chosen on validation, with as many tries for the base row as for the others."""
+"""The same for all rows. The paper's 10 epochs at 1e-4 fine-tune a CLAP on 10^5 clips; here all but
+the encoders is
+new. Learning rate and dropout were chosen on validation, with as many tries for the base row as for
+the others."""
 METRICS = ("mAP@10", "R@1")
 COLLAPSE = ("uniformity", "effective_rank", "mean_cosine")
 POOL, DRAWS = 200, 200
@@ -62,8 +65,8 @@ POOL, DRAWS = 200, 200
 def style_settings(**others: Any) -> SplitSettings:
     """Train, validation and test as bench.style_corpus laid them out: no speaker is in two of them.
 
-    The series are disjoint in speakers by construction, and the embedder takes some of the fish for one another, so
-    voices are not linked beyond the episode.
+    The series are disjoint in speakers by construction, and the embedder takes some of the fish for
+    one another, so voices are not linked beyond the episode.
     """
     parts: dict[str, Any] = {"validation_series": ("validation-*",), "test_series": ("test-*",)}
     return SplitSettings(**parts, voice_similarity=1.0, **others)
@@ -128,7 +131,7 @@ def clip_figures(audio: np.ndarray, text: np.ndarray, *, pool: int = POOL, draws
 
 
 def _figures(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row of the table: means over seeds, the spread over seeds, and the interval over clips."""
+    """Make one row of the table: means and spread over seeds, interval over clips."""
     evaluations: list[Evaluation] = [seed["evaluation"] for seed in seeds]
     everyone = np.mean([seed["clips"] for seed in seeds], axis=0)
     figures: dict[str, Any] = {"clips": everyone, f"mAP@10 {POOL}": _plain(interval(everyone, seed=0))}

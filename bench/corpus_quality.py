@@ -1,7 +1,7 @@
-"""Score the corpus stages against the truth: `python -m bench.corpus_quality --data DIR --json FILE`.
+"""Score the corpus stages against the truth: `python -m bench.corpus_quality [--json FILE]`.
 
-Figures are named `{half}/{condition}/{figure}`. Halves are the `dev` and `test` dialogues of bench.dialogues and
-the `samples` episodes. Conditions:
+Figures are named `{half}/{condition}/{figure}`. Halves are the `dev` and `test` dialogues of
+bench.dialogues and the `samples` episodes. Conditions:
 
     clean          speech alone
     mixed          with music: dialogues at a speech-to-music ratio of 5 dB throughout, episodes as they are
@@ -42,13 +42,14 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from bench import report
 from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.flow import EMBEDDED, SAMPLES
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import Diarizer
 from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import Separator, in_memory
+from fsclap.corpus.separation.base import Separator
 from fsclap.corpus.turns import NOISE, Turn
+from fsclap.media import DecodeSettings, decode
+from harness.separation import in_memory
 from samples.timeline import TrueTurn, at_ratio, speech_mask
 
 log = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _prefixed(prefix: str, parts: Parts) -> Parts:
 
 
 def score_turns(truth: Sequence[TrueTurn], found: Sequence[Turn], samples: int, engines: Engines) -> Parts:
-    """The figures of diarization, recognition and the filter on one recording of `samples` at SAMPLE_RATE."""
+    """Score diarization, recognition and the filter on a recording of `samples` at SAMPLE_RATE."""
     verdicts = judge(found, engines.consistency, engine=engines.diarizer.name)
     kept = [verdict.kept for verdict in verdicts]
     speakers = len({turn.speaker for turn in found if turn.speaker != NOISE})
@@ -207,9 +208,10 @@ def _annotation(turns: Sequence[TrueTurn | Turn]) -> Annotation:
 
 
 def word_errors(truth: Sequence[TrueTurn], found: Sequence[Turn]) -> Parts:
-    """Word errors over the stretches of one speaker whose words are known and English; {} when there is none.
+    """Count word errors over stretches of one speaker whose words are known and English.
 
-    Every found turn belongs to the stretch it overlaps longest, so that the words of a neighbour are errors.
+    Every found turn belongs to the stretch it overlaps longest, so that the words of a neighbour
+    are errors.
     """
     stretches = [list(group) for _, group in itertools.groupby(truth, key=lambda turn: turn.speaker)]
     heard: list[list[str]] = [[] for _ in stretches]
@@ -248,7 +250,7 @@ def filter_quality(truth: Sequence[TrueTurn], found: Sequence[Turn], kept: Seque
 
 
 def purity(turn: Turn, truth: Sequence[TrueTurn]) -> float:
-    """The largest share of one speaker in the true speech within a clip; 0 when there is no speech."""
+    """Largest share of one speaker in the true speech within a clip; 0 if there is no speech."""
     by_speaker: dict[str, float] = defaultdict(float)
     for true in truth:
         by_speaker[true.speaker] += _overlap(turn, true)
@@ -273,7 +275,7 @@ def _score_separation(truth: Sequence[TrueTurn], clean: np.ndarray, music: np.nd
 
 
 def _stretches(mask: np.ndarray) -> list[slice]:
-    """The STRETCHES stretches with most speech, of those one after the other that have LEAST_SPEECH."""
+    """Choose the STRETCHES adjacent stretches with most speech, each with LEAST_SPEECH or more."""
     size = STRETCH * SAMPLE_RATE
     starts = range(0, len(mask) - size + 1, size)
     shares = {start: float(mask[start : start + size].mean()) for start in starts}
@@ -293,7 +295,7 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def summarize(parts: Sequence[Parts], *, seed: int = 0) -> dict[str, Figure]:
-    """Ratios of sums over recordings, each with the 2.5th and 97.5th percentile of RESAMPLINGS resamplings."""
+    """Make ratios of sums over recordings, with percentiles 2.5 and 97.5 of RESAMPLINGS resamplings."""
     figures = {}
     for name in sorted({name for part in parts for name in part}):
         pairs = np.array([part[name] for part in parts if name in part])

@@ -1,4 +1,4 @@
-"""Build labelled dialogues from acted speech in Debian packages: `python -m bench.dialogues --out DIR`.
+"""Build labelled dialogues from acted speech in Debian packages: `python -m bench.dialogues`.
 
 Each dialogue is a folder with
 
@@ -6,9 +6,10 @@ Each dialogue is a folder with
     music.flac   the music alone, at the level that gives a speech-to-music ratio of 5 dB over the speech
     truth.json   speakers, turns (samples.timeline.TrueTurn), music track
 
-in one of two halves that share neither a speaker nor a music track: `dev` to choose settings on, `test` to
-report. The same seed gives the same bytes. What is not known is whether one role is always one actor; the
-halves differ in language and source so that no actor can be in both.
+in one of two halves that share neither a speaker nor a music track: `dev` to choose settings on,
+`test` to
+report. The same seed gives the same bytes. What is not known is whether one role is always one
+actor; the halves differ in language and source so that no actor can be in both.
 """
 
 import json
@@ -72,7 +73,7 @@ class Dialogue:
 
 
 def mix(clean: np.ndarray, music: np.ndarray, snr_db: float) -> np.ndarray:
-    """Speech with its music stem at `snr_db`; the stem as stored gives STEM_SNR_DB. Same shapes, float32."""
+    """Mix speech with its music stem, stored at STEM_SNR_DB, at `snr_db`. Same shapes, float32."""
     return (clean + music * 10 ** ((STEM_SNR_DB - snr_db) / 20)).astype(np.float32)
 
 
@@ -122,7 +123,7 @@ def _shuffled(items: Sequence[Path], rng: np.random.Generator) -> list[Path]:
 
 
 def pool_of_lines(clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, list[list[Clip]]]:
-    """Lines still to be spoken, by speaker: a clip each, or several short ones that make up a line."""
+    """Group clips into the lines still to be spoken, by speaker: one clip, or several short ones."""
     by_speaker: dict[str, list[Clip]] = {}
     for clip in (clips[i] for i in rng.permutation(len(clips))):
         by_speaker.setdefault(clip.speaker, []).append(clip)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fsclap.audio import DecodeSettings, decode
 from fsclap.corpus.settings import BuildSettings
+from fsclap.media import DecodeSettings, decode
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples"
@@ -20,7 +20,7 @@ EMBEDDED = BuildSettings().resolved()
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """Run a server with an empty database and the limits that the tasks need, as long as the block runs."""
+    """Run a server with an empty database and the limits that the tasks need, during the block."""
     from prefect.client.orchestration import get_client
     from prefect.testing.utilities import prefect_test_harness
 

@@ -1,12 +1,14 @@
-"""Every engine of the full profile at its published size, stage by stage: speed, memory, share of time, and the floor.
+"""Time every engine of the full profile at its published size, with its memory and its floor.
 
     python -m bench.full_profile --seconds 120 --device cpu --json data/bench/full_profile.json
 
-The weights are random (they are written to --weights once, 4 GB): the arithmetic is the same, what comes out means
-nothing. Every stage runs in a process of its own over the same batch of episodes, cut from the samples, and is timed
-on its second run; its peak memory is that process's. The floor of a stage is what its floating-point operations in
-matrix products and convolutions, counted by PyTorch as they run, would take at the rate at which this machine
-multiplies large float32 matrices, measured in the same process.
+The weights are random (they are written to --weights once, 4 GB): the arithmetic is the same, what
+comes out means
+nothing. Every stage runs in a process of its own over the same batch of episodes, cut from the
+samples, and is timed on its second run; its peak memory is that process's. The floor of a stage is
+what its floating-point operations in matrix products and convolutions, counted by PyTorch as they
+run, would take at the rate at which this machine multiplies large float32 matrices, measured in the
+same process.
 """
 
 import argparse
@@ -54,7 +56,7 @@ DIARIZATION = {
 
 Seconds = dict[str, float]
 Stage = Callable[[list[np.ndarray], BuildSettings], Callable[[], Seconds]]
-"""From episodes, (2, samples) float32 at 44.1 kHz, to a run of a loaded engine over them, which tells its seconds."""
+"""Takes episodes, (2, samples) float32 at 44.1 kHz; returns a function that times the loaded engine."""
 
 
 def separation(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[[], Seconds]:
@@ -158,7 +160,7 @@ def cut_episodes(count: int, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def peak_rate(device: str) -> float:
-    """Floating-point operations a second in products of large float32 matrices: the best of five."""
+    """Measure floating-point operations per second of large float32 products: the best of five."""
     size = 2048 if device == "cpu" else 8192
     left, right = torch.randn(2, size, size, device=device)
     rates = []

@@ -1,17 +1,17 @@
-"""Link speakers across episodes and score it against the actors: `python -m bench.linking --data DIR --json FILE`.
+"""Link speakers across episodes and score it against the actors: `python -m bench.linking`.
 
-Each half of the dialogues of `bench.dialogues` is a series and each dialogue an episode of it, taken through
-diarization and Eq. 5, on clean speech and on vocals separated from music at 5 dB. A diarized speaker is the actor whose
-speech most of its time is. The rows, at each threshold:
+Each half of the dialogues of `bench.dialogues` is a series and each dialogue an episode of it,
+taken through diarization and Eq. 5, on clean speech and on vocals separated from music at 5 dB. A
+diarized speaker is the actor whose speech most of its time is. The rows, at each threshold:
 
-    persons         persons found, for the number of actors at the end of the table
+    persons         number of persons; the last lines give the number of actors
     precision       of a speaker's person, the share that is the speaker's actor; mean over speakers (B-cubed)
     recall          of the speakers of a speaker's actor, the share that is in the speaker's person; the same mean
     actor_recall    recall, as the mean over actors, so that minor roles count as much as leads
     pairs_wrong     share of the linked pairs of speakers that are two actors
 
-`free` rows let two speakers of one episode be one person. The threshold is chosen on dev, and test reports it. The
-time of linking is measured on random centroids.
+`free` rows let two speakers of one episode be one person. The threshold is chosen on dev, and test
+reports it. The time of linking is measured on random centroids.
 """
 
 import logging
@@ -130,7 +130,7 @@ def score(persons: dict[str, str], actors: dict[str, str]) -> tuple[float, float
 
 
 def seconds_to_link(series: int, episodes: int, speakers: int, *, dim: int = 256) -> float:
-    """Time to link random centroids: `series` of `episodes` of `speakers` each, drawn from twice as many voices."""
+    """Time the linking of random centroids; each series has twice as many voices as speakers."""
     rng = np.random.default_rng(0)
     everyone = []
     for number in range(series):

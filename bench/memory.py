@@ -1,11 +1,13 @@
-"""How much memory a build takes on one long recording: its peak must hang on the settings, not on the length.
+"""Measure the memory of a build on one long recording.
+
+The peak must depend on the settings, not on the length.
 
     python -m bench.memory --hours 3 --profile full [--json FILE]
 
-Puts the samples one after the other until the recording is long enough, builds a corpus from that one file through a
-Prefect server of its own, and prints the peak memory of the flow's process as each stage left it. The full profile
-runs on small networks with random weights: what they need does not grow with the length, and what is around them, which
-might, is the same as for the real ones.
+Puts the samples one after the other until the recording is long enough, builds a corpus from that
+one file through a Prefect server of its own, and prints the peak memory of the flow's process as
+each stage left it. The full profile runs on small networks with random weights. What networks need
+does not grow with the length; the code around them, which might, is the same as for the real ones.
 """
 
 import functools
@@ -30,7 +32,7 @@ RATE = 44_100
 
 
 def make_recording(path: Path, hours: float) -> None:
-    """Stereo FLAC, the samples over and over, each time at another level, so that no two stretches are equal."""
+    """Write stereo FLAC: the samples again and again, each time at another level."""
     left = int(hours * 3600 * RATE)
     levels = np.random.default_rng(0)
     with sample_waves(RATE) as waves, soundfile.SoundFile(path, "w", RATE, 2) as out:
@@ -47,7 +49,7 @@ def peak_gib() -> float:
 
 
 def build(hours: float, settings: BuildSettings) -> dict[str, Any]:
-    """Build a corpus from one recording; the peak of this process after each task, and what came of it."""
+    """Build a corpus from one recording; return the peak of this process after each task."""
     from flows.build_dataset import build_dataset
 
     with tempfile.TemporaryDirectory() as folder, prefect_server():

@@ -2,10 +2,10 @@
 
     python -m bench.orchestration [--episodes 200] [--seconds 20] [--json FILE]
 
-Cuts short episodes from the sample videos, builds a corpus from them through a Prefect server of its own, and
-splits the wall time of the flow in two: the bodies of the tasks, and everything else, waiting for the concurrency
-slot included. The download of the next batch runs beside the stages; only the time that the flow waits for it
-shows up, and it counts as orchestration too.
+Cuts short episodes from the sample videos, builds a corpus from them through a Prefect server of
+its own, and splits the wall time of the flow in two: the bodies of the tasks, and everything else,
+waiting for the concurrency slot included. The next batch is downloaded while the stages run; only
+the time that the flow waits for it shows up, and counts as orchestration too.
 """
 
 import functools

@@ -1,8 +1,9 @@
-"""What DNSMOS says of speech in music and of separated vocals: `python -m bench.quality --data DIR [--json FILE]`.
+"""Rate speech in music and separated vocals with DNSMOS: `python -m bench.quality`.
 
-The first turns of each dialogue of `bench.dialogues` (the test half) are rated alone, with music at speech-to-music
-ratios of 10, 5 and 0 dB, and after the separation of the 5 and 0 dB mixtures. Rows: mean scores over the turns, the
-share of turns that is rated lower than the same turn alone, and real time over compute time, one thread.
+The first turns of each dialogue of `bench.dialogues` (the test half) are rated alone, with music at
+speech-to-music ratios of 10, 5 and 0 dB, and after the separation of the 5 and 0 dB mixtures. Rows:
+mean scores over the turns, the share of turns that is rated lower than the same turn alone, and
+real time over compute time, one thread.
 """
 
 import logging

@@ -1,7 +1,8 @@
 """Make the caption bins that come with the package: `python -m bench.reference_bins --json FILE`.
 
-The speech is that of Debian packages (see samples.sources). Every speaker gives at most `--clips` clips, drawn
-by the hash of the file's name, so that the two actors who speak most of one game do not set the scale for all.
+The speech is that of Debian packages (see samples.sources). Every speaker gives at most `--clips`
+clips, drawn by the hash of the file's name, so that the two actors who speak most of one game do
+not set the scale for all.
 """
 
 import hashlib
@@ -27,11 +28,12 @@ MIN_CLIPS = 8
 """A speaker with fewer has no mean to be compared with."""
 
 FIXED = {
-    # The packages are mostly cartoon voices. Adults: typically 120 Hz for men and 210 Hz for women (Traunmüller &
-    # Eriksson 1995), half each, with 3.5 semitones of standard deviation over speakers and utterances: the
-    # quantiles 0.1, 0.35, 0.65 and 0.9 of that mixture.
+    # The packages are mostly cartoon voices. Adults: typically 120 Hz for men and 210 Hz for women
+    # (Traunmüller & Eriksson 1995), half each, with 3.5 semitones of standard deviation over
+    # speakers and utterances: the quantiles 0.1, 0.35, 0.65 and 0.9 of that mixture.
     "pitch": (101.0, 133.0, 190.0, 249.0),
-    # The makers of the packages levelled their clips. A difference below 2.5 dB is hardly heard in speech.
+    # The makers of the packages levelled their clips. A difference below 2.5 dB is hardly heard in
+    # speech.
     "energy": (-6.0, -2.5, 2.5, 6.0),
 }
 

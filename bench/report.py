@@ -1,7 +1,7 @@
 """What every bench shares: its command line, the printed table and the JSON file.
 
-Paths are made absolute once, here, so that a bench may start processes in other folders. A JSON file always says when
-and on which machine its figures were measured.
+Paths are made absolute once, here, so that a bench may start processes in other folders. A JSON
+file always says when and on which machine its figures were measured.
 """
 
 import argparse

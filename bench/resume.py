@@ -2,9 +2,11 @@
 
     python -m bench.resume [--episodes 200] [--seconds 3] [--json FILE]
 
-An installation of its own (server, worker and deployments, as `make ui` starts them) builds a corpus of many short
-episodes. When half of them are committed, the run is killed with SIGKILL. It starts again by itself; measured is the
-time until a stage has an output that was not there before, and when the server noted each state on the way.
+An installation of its own (server, worker and deployments, as `make ui` starts them) builds a
+corpus of many short
+episodes. When half of them are committed, the run is killed with SIGKILL. It starts again by
+itself; measured is the time until a stage has an output that was not there before, and when the
+server noted each state on the way.
 """
 
 import tempfile

@@ -2,8 +2,8 @@
 
     python -m bench.search [--sizes 10000 100000 500000 1000000] [--queries 200] [--json FILE]
 
-Vectors of the model's width: without structure (random), and in clusters as those of a corpus are. Each way to search
-runs in a process of its own, one query at a time, k = 10:
+Vectors of the model's width: without structure (random), and in clusters as those of a corpus are.
+Each way to search runs in a process of its own, one query at a time, k = 10:
 
     numpy       argpartition of vectors @ query, the plain way
     exact       `fsclap.retrieval.search.nearest`, what an index of up to a million clips is searched with
@@ -11,7 +11,8 @@ runs in a process of its own, one query at a time, k = 10:
     usearch     HNSW over 8-bit codes, then exact        (pip install usearch, to compare)
     lancedb     IVF over product-quantised vectors, then exact        (pip install lancedb, to compare)
 
-Then, for the size that --whole names, a whole search with the embedded model: text encoder, vectors, rows.
+Then, for the size that --whole names, a whole search with the embedded model: text encoder,
+vectors, rows.
 """
 
 import importlib
@@ -36,7 +37,7 @@ KINDS = ("random", "clusters")
 RANK, A_CLUSTER = 32, 100
 """Dimensions that clusters lie in, as a trained model's vectors do, and vectors in one."""
 WITHIN, MISSED = 0.5, 0.7
-"""Length of what sets a vector apart from the centre of its cluster, and a query from that of what it means."""
+"""Distance of a vector from the centre of its cluster, and of a query from that of its target."""
 
 Search = Callable[[np.ndarray], np.ndarray]
 
@@ -165,7 +166,7 @@ def timed(way: str, folder: Path) -> dict[str, Any]:
 
 
 def usage() -> float:
-    """Highest resident memory of this process so far, in MiB; of files that are mapped, what was read."""
+    """Highest resident memory of this process so far, in MiB, with the read parts of mapped files."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -176,7 +177,7 @@ def size(path: Path) -> int:
 
 
 def whole(count: int, queries: int, folder: Path) -> dict[str, Any]:
-    """A search of an index of `count` clips from the text to the rows, with the embedded encoders."""
+    """Time whole searches of `count` clips, from text to rows, with the embedded encoders."""
     from fsclap.model.fsclap import FSCLAP
     from fsclap.retrieval.index import Index, Record
     from fsclap.retrieval.search import Searcher

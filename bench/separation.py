@@ -1,8 +1,9 @@
-"""Speed of separation against the `demucs` command: `python -m bench.separation --files 50 --seconds 6 20 --json FILE`.
+"""Compare the speed of separation with the `demucs` command: `python -m bench.separation`.
 
-Both run htdemucs at its full size with the same random weights on the same files (stretches of the samples' speech,
-44.1 kHz stereo) on the same device, without shifts, each as a command in a process of its own. Files are taken in
-rounds, the command first and this project second in each, so that what else the machine does meets both alike.
+Both run htdemucs at its full size with the same random weights on the same files (stretches of the
+samples' speech, 44.1 kHz stereo) on the same device, without shifts, each as a command in a process
+of its own. Files are taken in rounds, the command first and this project second in each, so that
+what else the machine does meets both alike.
 
     command        `python -m demucs -n htdemucs --repo FOLDER --two-stems vocals --shifts 0 --float32 -d DEVICE FILES`
     ours           the same files through `fsclap.corpus.separation.separate`, written as float32 WAV too
@@ -10,7 +11,8 @@ rounds, the command first and this project second in each, so that what else the
     ratio_running  the same without starts and loads
     difference     largest difference of a sample between the mean of the command's channels and ours
 
-and for a fifth as many files whose second half is silent, with `speech_only` on: `half_silent_ratio`, `..._running`.
+and for a fifth as many files whose second half is silent, with `speech_only` on:
+`half_silent_ratio`, `..._running`.
 
 A round that is in the folder --work is not run again, so that a run that was interrupted goes on.
 """
@@ -40,7 +42,7 @@ MODEL = "htdemucs"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds of one round's files: of sound, and of both sides, each with the part before the first file."""
+    """Seconds of one round: of sound, and of both sides, each with the part before the first file."""
 
     audio: float
     command: float
@@ -108,7 +110,7 @@ def _difference(path: Path, work: Path) -> float:
 
 
 def work_on(order: dict) -> None:
-    """Our side, in a process of its own: separates the files of a round, and says how long loading took."""
+    """Separate the files of a round in a process of its own, and note how long loading took."""
     settings = SeparationSettings.model_validate(order["settings"])
     separator = load_separator(settings, order["device"])
     loaded = time.time() - order["started"]

@@ -1,11 +1,12 @@
-"""A thousand short episodes with a kill every minute: does all of it arrive, and does anything grow?
+"""Build a thousand short episodes with a kill every minute: is anything lost, does anything grow?
 
     python -m bench.soak [--episodes 1000] [--seconds 3] [--every 60] [--json FILE]
 
-An installation of its own builds the corpus through the deployment. Each minute all processes of its run are killed by
-SIGKILL; the run starts again by itself, and by hand when it has used up its restarts. Watched are the resident memory
-of worker and server, that of the run's processes against the episodes that each has done, the size of the server's
-database, and the calls of its API by worker and runs.
+An installation of its own builds the corpus through the deployment. Each minute all processes of
+its run are killed by SIGKILL; the run starts again by itself, and by hand when it has used up its
+restarts. Watched are the resident memory of worker and server, that of the run's processes against
+the episodes that each has done, the size of the server's database, and the calls of its API by
+worker and runs.
 """
 
 import tempfile
@@ -26,12 +27,12 @@ from storage.corpus import Corpus
 from storage.verify import verify
 
 PATIENCE = 3 * 3600.0
-LOOK_EVERY = 5.0  # reading the ledger of a large corpus takes a part of a second, from cores that the build wants
+LOOK_EVERY = 5.0  # reading the ledger of a large corpus takes a part of a second from the build
 
 
 @dataclass
 class Watch:
-    """What was seen: memory in MiB, after so many committed episodes."""
+    """Memory in MiB, after so many committed episodes."""
 
     worker: list[tuple[int, float]] = field(default_factory=list)
     server: list[tuple[int, float]] = field(default_factory=list)
@@ -83,7 +84,7 @@ def measure(episodes: int, seconds: float, every: float) -> dict[str, Any]:
 
 
 def endure(installation: Stand, source: Path, episodes: int, every: float) -> tuple[int, int, Watch, float]:
-    """Build, kill, watch; the number of kills and of builds started by hand, what was seen, and the seconds it took."""
+    """Build, kill and watch; return kills, builds started by hand, memory and seconds."""
     watch, kills, started = Watch(), 0, 0
     begun = next_kill = time.monotonic()
     while time.monotonic() - begun < PATIENCE:

@@ -1,10 +1,11 @@
-"""What `separation.speech_only` saves and what it costs: `python -m bench.speech_only --data DIR --json FILE`.
+"""What `separation.speech_only` saves and what it costs: `python -m bench.speech_only`.
 
-Recordings are made from the dialogues of bench.dialogues, with as much music alone as there is dialogue: lines are
-kept together in passages of about 12 s, and between passages the music plays on, or there is silence (`clean`), for
-as long as the last passage took. Each is separated whole and with `speech_only`, by the embedded engine. Figures
-are named `{half}/{condition}/{figure}`; the detector's thresholds were chosen on `dev`. Conditions are `clean` and
-speech-to-music ratios of 5, 0 and -5 dB.
+Recordings are made from the dialogues of bench.dialogues, with as much music alone as there is
+dialogue: lines are kept together in passages of about 12 s, and between passages the music plays
+on, or there is silence (`clean`), for as long as the last passage took. Each is separated whole and
+with `speech_only`, by the embedded engine. Figures are named `{half}/{condition}/{figure}`; the
+detector's thresholds were chosen on `dev`. Conditions are `clean` and speech-to-music ratios of 5,
+0 and -5 dB.
 
     speech_lost       share of the true speech that lies outside what was separated, or in its fades
     separated         share of the recording that went through the network
@@ -47,7 +48,7 @@ PASSAGE = 12.0
 
 
 def sparse(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The speech and the music of a dialogue drawn out to about twice its length, and where there is speech.
+    """Stretch a dialogue to about twice its length: speech, music, and where there is speech.
 
     Returns:
         (samples,) float32, (samples,) float32, (samples,) bool.
@@ -76,14 +77,14 @@ def _cuts(spoken: np.ndarray) -> Iterator[int]:
 
 
 def detected(speech: np.ndarray, mixture: np.ndarray, spoken: np.ndarray) -> dict[str, float]:
-    """Samples of true speech, of those that speech_only loses, of what it separates, and of the recording."""
+    """Count samples: true speech, what speech_only loses of it, what it separates, and all."""
     stretches = maybe_speech(mixture[np.newaxis], SAMPLE_RATE, margin=MARGIN)
-    heard = np.zeros(len(mixture), dtype=bool)
+    kept = np.zeros(len(mixture), dtype=bool)
     fade = round(FADE * SAMPLE_RATE)
     for span in stretches:
-        heard[span.start + fade * (span.start > 0) : span.end - fade * (span.end < len(mixture))] = True
+        kept[span.start + fade * (span.start > 0) : span.end - fade * (span.end < len(mixture))] = True
     return {
-        "lost": float((spoken & ~heard).sum()),
+        "lost": float((spoken & ~kept).sum()),
         "true": float(spoken.sum()),
         "kept": float(sum(span.length for span in stretches)),
         "all": float(len(mixture)),

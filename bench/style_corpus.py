@@ -2,16 +2,17 @@
 
     python -m bench.style_corpus [--out data/style] [--packages DIR]
 
-Lays the recordings of Debian packages (samples.sources) out as dialogues of about a minute and a half, half of
-them with music 10 dB below the speech, in three series groups that share no speaker:
+Lays the recordings of Debian packages (samples.sources) out as dialogues of about a minute and a
+half, half of them with music 10 dB below the speech, in three series groups that share no speaker:
 
     train-*        Fish Fillets, the two Dutch fish
     validation-*   Asterisk, Hedgewars and the minor roles of Fish Fillets
     test-*         Fish Fillets, the two Czech fish
 
-and takes them through `build-dataset` as they are: separation, diarization, the filter of Eq. 5, captions, commit.
-The captions are worded twice: first with the reference bins, then with bins fitted to the training series alone,
-so that each word is about as common as `fsclap.corpus.captioning.bins.SCALES` says. Every stage but the last is reused.
+and takes them through `build-dataset` as they are: separation, diarization, the filter of Eq. 5,
+captions, commit. The captions are worded twice: first with the reference bins, then with bins
+fitted to the training series alone, so that each word is about as common as
+`fsclap.corpus.captioning.bins.SCALES` says. Every stage but the last is reused.
 """
 
 import json
@@ -51,7 +52,9 @@ def part_of(speaker: str) -> str:
 
 
 def write_episodes(root: Path, out: Path, *, seed: int = 0) -> dict[str, int]:
-    """Dialogues until the recordings are used up, as `out`/{part}-{group}/{part}{number}.flac; (again: reused).
+    """Write dialogues until the recordings are used up; reuse them if they are complete.
+
+    The files are `out`/{part}-{group}/{part}{number}.flac.
 
     Returns:
         Number of episodes by part.
@@ -89,7 +92,7 @@ def _dialogues(
 
 
 def build_corpus(episodes: Path, out: Path) -> Corpus:
-    """Take the episodes through the pipeline, then caption them again with bins of the training series."""
+    """Build a corpus of the episodes, then caption it again with bins of the training series."""
     sources = [str(folder) for folder in sorted(episodes.iterdir()) if folder.is_dir()]
     bins = out / "bins.json"
     if not bins.is_file():

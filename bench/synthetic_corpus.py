@@ -1,14 +1,18 @@
-"""Speech with a known style: `python -m bench.synthetic_corpus`. Never mixed with real speech in a figure.
+"""Make speech with a known style: `python -m bench.synthetic_corpus`.
 
-    python -m bench.synthetic_corpus [--out data/synthetic] [--packages DIR] [--model data/ablation/FU+SE+HN-0]
+No figure mixes it with real speech.
 
-Takes sentences of one reader (samples.sources), and has WORLD (Morise et al. 2016) say each in several ways: pitch,
-pitch range, rate and level are changed by known factors, everything else stays. The clips go through `build-dataset`
-like any recording. Two questions are answered:
+    python -m bench.synthetic_corpus [--out data/synthetic] [--packages DIR] [--model
+    data/ablation/FU+SE+HN-0]
 
-1. Does the pipeline measure what was put in? For each control, the words of the captions against the direction in
-   which the clip was changed.
-2. Does a model that was trained on real speech find these clips? Its retrieval figures, on this set alone.
+Takes sentences of one reader (samples.sources), and has WORLD (Morise et al. 2016) say each in
+several ways: pitch, pitch range, rate and level are changed by known factors, everything else
+stays. The clips go through `build-dataset` like any recording. Two questions are answered:
+
+1. Does the pipeline measure what was put in? For each control, the words of the captions against
+   the direction in which the clip was changed.
+2. Does a model that was trained on real speech find these clips? Its retrieval figures, on this set
+alone.
 """
 
 import json
@@ -44,7 +48,7 @@ FACTORS = {
     "speaking_rate": (0.7, 1.0, 1.4),
     "energy": (10 ** (-8 / 20), 1.0, 10 ** (8 / 20)),
 }
-"""Control -> what it is multiplied by for less, as it is, more. Range: of the deviations of log F0 from its mean."""
+"""Control -> factors for less, unchanged, more. The range scales deviations of log F0 from its mean."""
 LESS = {
     "pitch": {"very low", "low"},
     "pitch_range": {"monotone", "narrow"},
@@ -92,7 +96,7 @@ def resynthesize(wave: np.ndarray, controls: dict[str, int]) -> np.ndarray:
 
 
 def write_episodes(root: Path, out: Path, *, seed: int = 0) -> list[Line]:
-    """Episodes of LINES lines as `out`/synthetic/s000.flac and so on; what was put in, as `out`/truth.json."""
+    """Write episodes of LINES lines to `out`/synthetic, and their controls to `out`/truth.json."""
     rng = np.random.default_rng(seed)
     clips = [c for c in all_clips(root) if c.speaker in READERS and LINE_SECONDS[0] <= c.seconds <= LINE_SECONDS[1]]
     order = [clips[i] for _ in range(VARIANTS) for i in rng.permutation(len(clips))]
@@ -121,8 +125,8 @@ def _write_episode(clips: Sequence[Clip], out: Path, name: str, rng: np.random.G
 def heard(corpus: Corpus, lines: Sequence[Line]) -> dict[str, Any]:
     """How often the caption's word for a control goes the way that the clip was changed.
 
-    Returns:
-        For each control: clips changed; share whose word goes the same way, goes the other way, or is missing.
+    Returns: For each control: clips changed; share whose word goes the same way, goes the other
+        way, or is missing.
     """
     rows = corpus.utterances(columns=["episode", "start", "end", "style"]).to_pylist()
     counts = {name: {"same": 0, "other": 0, "silent": 0} for name in FACTORS}

@@ -1,7 +1,7 @@
-"""Sweep the thresholds of the embedded diarization on the dev dialogues: `python -m bench.thresholds --data DIR`.
+"""Sweep the thresholds of the embedded diarization on the dev half: `python -m bench.thresholds`.
 
-Two tables, on clean speech and on vocals separated from music at 5 dB (only the dev half is read, so that the
-test half stays a test):
+Two tables, on clean speech and on vocals separated from music at 5 dB (only the dev half is read,
+so that the test half stays a test):
 
     diarization    DER, confusion and share of recordings with the right number of speakers, for values of one
                    setting with the others at their defaults
@@ -9,7 +9,7 @@ test half stays a test):
                    speaker's clips comes from other speakers of the same recording; wrong clips are drawn with a
                    seed, right and wrong are known from the truth
 
-Speech is found and embedded once; the settings swept come after that.
+Speech is detected and embedded once; the settings that are swept apply after that.
 """
 
 import logging
@@ -30,8 +30,9 @@ from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, Whispe
 from fsclap.corpus.diarization.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
 from fsclap.corpus.filtering.consistency import mean_similarity
 from fsclap.corpus.separation import load_separator
-from fsclap.corpus.separation.base import Separator, in_memory
+from fsclap.corpus.separation.base import Separator
 from fsclap.corpus.turns import Turn
+from harness.separation import in_memory
 from samples.timeline import TrueTurn
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _by_true_speaker(found: Sequence[Turn], truth: Sequence[TrueTurn]) -> dict[s
 def _similarities(
     recordings: Sequence[dict[str, list[np.ndarray]]], share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Eq. 5 of right and of wrong clips, when `share` of each speaker's clips are other speakers'."""
+    """Apply Eq. 5 when `share` of each speaker's clips are wrong: those of right and of wrong clips."""
     right: list[float] = []
     wrong: list[float] = []
     for clips in recordings:

@@ -1,13 +1,14 @@
-"""What a training step costs: where its time goes, how fast the data comes, and against a plain loop.
+"""What a training step costs: its parts, the data path, and a plain loop for comparison.
 
     python -m bench.training [--corpus data/corpus] [--batch 24] [--steps 4] [--json FILE]
 
-1. Steps of `fsclap.training.loop.train` at the `clap` preset (HTSAT-tiny and RoBERTa-base with random weights): the
-   share of the step that is neither forward nor backward pass.
-2. The data path alone, from the rows of the corpus to batches, against what the model takes: clips a second of both.
-3. The same pairs through `transformers.ClapModel` in a plain eager loop (its own loss, the same AdamW), and through
-   this project's step: seconds a step, one after the other in one run. On a GPU both in bf16, and ours compiled; model
-   FLOP utilisation needs the card's peak (--peak-tflops).
+1. Steps of `fsclap.training.loop.train` at the `clap` preset (HTSAT-tiny and RoBERTa-base with
+   random weights): the share of the step that is neither forward nor backward pass.
+2. The data path alone, from the rows of the corpus to batches, against what the model takes: clips
+a second of both.
+3. The same pairs through `transformers.ClapModel` in a plain eager loop (its own loss, the same
+   AdamW), and through this project's step: seconds a step, one after the other in one run. On a GPU
+   both in bf16, and ours compiled; model FLOP utilisation needs the card's peak (--peak-tflops).
 """
 
 import json

@@ -3,10 +3,11 @@
     fsclap app &
     python -m bench.users http://127.0.0.1:8420 --users 50 --rounds 5 [--upload CLIP] [--json FILE]
 
-Each user, in each round: searches, with a filter every other time; takes the waveforms of the first three clips and the
-sound of the first, as a browser does, in two ranges; asks for clips like it. With --upload every tenth user sends that
-recording. All begin at once. Prints the median and the 99th percentile by kind of request; the status is 1 when a
-request failed.
+Each user, in each round: searches, with a filter every other time; takes the waveforms of the first
+three clips and the sound of the first, as a browser does, in two ranges; asks for clips like it.
+With --upload every tenth user sends that
+recording. All begin at once. Prints the median and the 99th percentile by kind of request; the
+status is 1 when a request failed.
 """
 
 import sys
@@ -27,7 +28,7 @@ PATIENCE = 120.0
 
 
 class User:
-    """One of them, and how long each of its requests took."""
+    """A user of the page, and how long each of its requests took."""
 
     def __init__(self, address: str, number: int, queries: list[str], upload: bytes | None) -> None:
         self.number, self._queries = number, queries
@@ -70,13 +71,13 @@ class User:
 
 
 def measure(address: str, *, users: int, rounds: int, upload: bytes | None = None) -> dict[str, Any]:
-    """Let users at a page that is running.
+    """Send the requests of many users to a page that is running.
 
     Args:
         upload: A recording that some of them send.
 
-    Returns:
-        `requests`, `errors` (a text each), `seconds` of all, and by kind `median` and `p99`, in seconds.
+    Returns: `requests`, `errors` (one text each), `seconds` in all, and `median` and `p99` by kind,
+        in seconds.
     """
     about = httpx.get(f"{address}/api/corpus", timeout=PATIENCE, trust_env=False).raise_for_status().json()
     queries = [*about["examples"], "a weary voice, speaking slowly", "someone shouts, fast and high"]

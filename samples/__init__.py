@@ -1,1 +1,1 @@
-"""Sample episodes built from freely licensed recordings, and what is needed to build, serve and check them."""
+"""Sample episodes of freely licensed recordings, and the code that builds and serves them."""

@@ -1,7 +1,8 @@
 """Make the sample episodes from the recordings in Debian packages: `python -m samples.make`.
 
-Two series of four episodes of about a minute, as H.264 and AAC in mp4, with samples/truth.json. Every episode
-is made of recordings under one licence; samples/README.md says which. The same seed gives the same episodes.
+Two series of four episodes of about a minute, as H.264 and AAC in mp4, with samples/truth.json.
+Every episode is made of recordings under one licence; samples/README.md says which. The same seed
+gives the same episodes.
 """
 
 import argparse
@@ -30,7 +31,7 @@ LINE_SECONDS = (1.5, 7.5)
 JOINED_SECONDS = 2.4
 """Exclamations are joined to a line until it is this long."""
 EPISODE_SECONDS = (57.0, 65.0)
-"""No further line once an episode is longer than the first; none that would make it longer than the second."""
+"""Shortest and longest episode: lines are added up to the first, and never beyond the second."""
 MUSIC_DB = 8.0
 """Speech-to-music ratio where there is music, over the speech there."""
 HORIZONS_MUSIC = "usr/share/unknown-horizons/content/audio/music"
@@ -46,7 +47,7 @@ class Episode:
         licence: SPDX identifier of the licence of every recording in it.
         music: Track inside the packages, or None.
         stretch: Share of the episode under music: from, to.
-        levels: Levels of Fish Fillets whose lines are told; empty for any clip of the speakers.
+        levels: Levels of Fish Fillets whose lines are used; empty for any clip of the speakers.
     """
 
     title: str
@@ -162,7 +163,7 @@ def make(root: Path, out: Path, *, seed: int) -> None:
 
 
 def _script(clips: Sequence[Clip], episode: Episode, rng: np.random.Generator) -> list[Line]:
-    """Lines until the episode is long enough; a speaker with few recordings has them spread over it."""
+    """Choose lines until the episode is long enough; spread those of speakers with few recordings."""
     queues = {
         who: list(group_lines(_ordered(clips, who, episode, rng), LINE_SECONDS, join=JOINED_SECONDS))
         for who in episode.speakers
@@ -184,7 +185,7 @@ def _script(clips: Sequence[Clip], episode: Episode, rng: np.random.Generator) -
 
 
 def _ordered(clips: Sequence[Clip], who: str, episode: Episode, rng: np.random.Generator) -> list[Clip]:
-    """A speaker's clips, from the episode's levels if it has any, in the order that the seed gives."""
+    """Shuffle a speaker's clips, those of the episode's levels if it names any."""
     own = [clip for clip in clips if clip.speaker == who]
     if episode.levels:
         own = [clip for clip in own if clip.path.parent.parent.name in episode.levels]
@@ -192,7 +193,7 @@ def _ordered(clips: Sequence[Clip], who: str, episode: Episode, rng: np.random.G
 
 
 def _next(goals: dict[str, int], spoken: Sequence[str], rng: np.random.Generator) -> str:
-    """Whoever is furthest from their number of lines; among equals not the last speaker, then chance."""
+    """Choose who is furthest from their number of lines; if equal not the last speaker, then chance."""
     share = {who: spoken.count(who) / goal for who, goal in goals.items()}
     least = [who for who in goals if share[who] == min(share.values())]
     return str(rng.choice([who for who in least if who != (spoken or [""])[-1]] or least))
@@ -246,7 +247,7 @@ def _bed(track: np.ndarray, speech: np.ndarray, *, mask: np.ndarray, rng: np.ran
 
 
 def _encode(wave: np.ndarray, tags: dict[str, str], path: Path) -> None:
-    """A still title card with the waveform below; one thread and no dates, so that the bytes repeat."""
+    """Encode a title card with the waveform below; one thread and no dates, so the bytes repeat."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         card, sound = Path(folder) / "card.png", Path(folder) / "sound.wav"

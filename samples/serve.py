@@ -1,4 +1,4 @@
-"""Serve the sample series over HTTP, as a site with a feed a series: `python -m samples.serve --port 8765`.
+"""Serve the sample series over HTTP, with one feed per series: `python -m samples.serve`.
 
 /                     the series, as HTML
 /<series>/feed.xml    RSS with an item an episode, made at request time: a new mp4 in the folder is a new episode
@@ -60,7 +60,7 @@ def make_server(root: Path, port: int) -> ThreadingHTTPServer:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Answers for the index, the feeds and the episodes; anything else in the folder is not found."""
+    """Serves the index, the feeds and the episodes; anything else in the folder is a 404."""
 
     def send_head(self) -> IO[bytes] | None:  # type: ignore[override]
         path = unquote(urlsplit(self.path).path)

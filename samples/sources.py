@@ -1,6 +1,7 @@
-"""Acted speech and music that Debian packages carry: where each clip lies, who speaks and what is said.
+"""Acted speech and music in Debian packages: where each clip is, who speaks and what is said.
 
-The packages are the only large, freely licensed collection of acted speech that installs with one command:
+The packages are the only large, freely licensed collection of acted speech that installs with one
+command:
 
     fillets-ng-data{,-cs,-nl}      Fish Fillets: two fish and minor roles, Czech and Dutch, with their lines
     hedgewars-data                 short exclamations by packs of voices; music
@@ -44,12 +45,14 @@ LIBRIVOX = Path("usr/share/pocketsphinx/test/data/librivox")
 HORIZONS = Path("usr/share/unknown-horizons/content/audio/voice/en/0/new_world")
 MUSIC = (FILLETS / "music", HEDGEWARS / "Music", Path("usr/share/unknown-horizons/content/audio/music"))
 
-# Levels added after the game's own recordings of April to September 2004. The fish have other voices there: a
-# level's mean Resemblyzer embedding has a cosine of 0.58-0.73 to the same fish elsewhere; the others, above 0.8.
+# Levels added after the game's own recordings of April to September 2004. The fish have other
+# voices there: a level's mean Resemblyzer embedding has a cosine of 0.58-0.73 to the same fish
+# elsewhere; the others, above 0.8.
 LATER_CZECH_LEVELS = frozenset({"fdto", "hanoi", "hole", "nowall", "rush", "linux", "keys"})
 FISH = {"font_small": "small-fish", "font_big": "big-fish"}
-# Roles of one level with enough lines. Left out: fonts that several voices share, and roles whose mean embedding
-# is so near a fish (cosine 0.79-0.87) that its actor may play them: viking three, the robot dog, the second god.
+# Roles of one level with enough lines. Left out: fonts that several voices share, and roles whose
+# mean embedding is so near a fish (cosine 0.79-0.87) that its actor may play them: viking three,
+# the robot dog, the second god.
 MINOR_ROLES = {
     ("city", "font_statue"): "city-statue",
     ("pavement", "font_statue"): "pavement-statue",
@@ -57,7 +60,8 @@ MINOR_ROLES = {
     ("viking2", "font_viking4"): "viking",
 }
 
-# Packs left out: Robot is processed, Singer is sung, Classic shares a third of its clips with Default.
+# Packs left out: Robot is processed, Singer is sung, Classic shares a third of its clips with
+# Default.
 HEDGEWARS_PACKS = {
     "British": "en",
     "Default": "en",
@@ -105,7 +109,7 @@ class Clip:
 
 
 def fetch_packages(cache: Path) -> Path:
-    """Download and unpack PACKAGES below `cache` (about 450 MB to download), or reuse them if there.
+    """Download (about 450 MB) and unpack PACKAGES below `cache`, or reuse them.
 
     Returns:
         The folder that holds `usr/share/...`.
@@ -168,7 +172,7 @@ def fillets(root: Path, language: str) -> Iterator[Clip]:
 
 
 def hedgewars(root: Path) -> Iterator[Clip]:
-    """Exclamations of the Hedgewars packs. Text is None: a pack does not say the file's name word for word."""
+    """Exclamations of the Hedgewars packs. Text is None: file names are not the exact words."""
     voices = root / HEDGEWARS / "Sounds/voices"
     files = sorted(voices.glob("*/*.ogg"))
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -200,7 +204,7 @@ def librivox(root: Path) -> Iterator[Clip]:
 
 
 def horizons(root: Path) -> Iterator[Clip]:
-    """The English narrator of Unknown Horizons: four sentences, of which the game's messages give one."""
+    """The English narrator of Unknown Horizons: four sentences; the text of one is known."""
     for path in sorted((root / HORIZONS).glob("*.ogg")):
         text = "A new world has been created." if path.stem == "1" else None
         yield Clip(path, "horizons/narrator", "en", text, _seconds(path))

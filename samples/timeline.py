@@ -1,7 +1,7 @@
 """Lay recorded lines on a timeline and know where speech is.
 
-The rule for where a clip holds speech looks at the single clip, before any mixing, and shares nothing with
-the voice activity detectors under test.
+The rule for where a clip holds speech looks at the single clip, before any mixing, and shares
+nothing with the voice activity detectors under test.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from samples.sources import Clip, load
 
 FRAME, HOP = 0.020, 0.010
 ACTIVE_DB = 35.0
-"""A frame is speech when its level is within this many dB of the loudest frame of its clip. At 40 the room noise of
-the Czech recordings counts as speech; at 30 soft word endings are lost."""
+"""A frame is speech when its level is within this many dB of the loudest frame of its clip. At 40
+the room noise of the Czech recordings counts as speech; at 30 soft word endings are lost."""
 JOIN = 0.5
 """Silences up to this long belong to the speech around them; a longer one splits it."""
 SHORTEST = 0.1
 """A stretch shorter than this is a click or a breath, not speech."""
 MARGIN = 0.03
-"""Sound kept on each side of a clip's speech, so that the cut is not heard; not part of the truth."""
+"""Sound kept on each side of a clip's speech so that the cut is inaudible; not in the truth."""
 SPEECH_DB = -24.0
 """Level that every speaker is brought to, RMS over speech, dBFS."""
 
@@ -44,7 +44,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one speaker says before the next one does: phrases and the silence before each, in seconds."""
+    """What one speaker says in a row: phrases, and the silence before each, in seconds."""
 
     phrases: tuple[Phrase, ...]
     pauses: tuple[float, ...]
@@ -54,11 +54,8 @@ class Line:
 class TrueTurn:
     """One stretch of speech in a recording, as it was put there.
 
-    Attributes:
-        start, end: Seconds in the recording.
-        speaker: Who.
-        text: Words of the whole line; "" when an earlier turn of the same line has them; None if unknown.
-        language: ISO 639-1.
+    Attributes: start, end: Seconds in the recording. speaker: Who. text: Words of the whole line;
+        "" when an earlier turn of the same line has them; None if unknown. language: ISO 639-1.
         line: Number of the line, from 0: a line with a long silence inside is several turns.
     """
 
@@ -73,7 +70,8 @@ class TrueTurn:
 def active_stretches(wave: np.ndarray, sample_rate: int) -> list[tuple[float, float]]:
     """Stretches (start, end) in seconds whose frames are within ACTIVE_DB of the loudest frame.
 
-    Frames of 20 ms every 10 ms; silences of up to JOIN are bridged, then stretches below SHORTEST dropped.
+    Frames of 20 ms every 10 ms; silences of up to JOIN are bridged, then stretches below SHORTEST
+    dropped.
     """
     hop, size = round(HOP * sample_rate), round(FRAME * sample_rate)
     if len(wave) < size:
@@ -142,7 +140,7 @@ def group_lines(clips: Sequence[Clip], seconds: tuple[float, float], *, join: fl
 
 
 def speak(clips: Sequence[Clip], sample_rate: int, rng: np.random.Generator) -> Line | None:
-    """The line that clips make up: 0.2-1.5 s of silence first, 0.15-0.3 s between. None if all are silent."""
+    """Make a line of clips: 0.2-1.5 s of silence first, 0.15-0.3 s between; None if all are silent."""
     cuts = [cut(clip, sample_rate) for clip in clips]
     phrases = tuple(phrase for phrase in cuts if phrase is not None)
     if not phrases:
@@ -152,7 +150,7 @@ def speak(clips: Sequence[Clip], sample_rate: int, rng: np.random.Generator) -> 
 
 
 def level_speakers(lines: Sequence[Line], offsets: dict[str, float]) -> list[Line]:
-    """Bring every speaker's median level to SPEECH_DB plus their offset (dB), keeping loud and soft lines.
+    """Bring every speaker's median level to SPEECH_DB plus an offset (dB); keep loud and soft lines.
 
     A phrase that would then clip is turned down to a peak of -1 dBFS.
     """
@@ -171,7 +169,7 @@ def _louder(phrase: Phrase, gain_db: float) -> Phrase:
 
 
 def lay(lines: Sequence[Line], *, sample_rate: int, tail: float) -> tuple[np.ndarray, list[TrueTurn]]:
-    """Put the lines one after the other, each phrase after its pause, and `tail` seconds of silence last.
+    """Lay lines one after the other, each phrase after its pause, then `tail` seconds of silence.
 
     Returns:
         The recording, (samples,) float32, and its turns in order.
@@ -217,7 +215,7 @@ def music_bed(track: np.ndarray, *, samples: int, offset: int) -> np.ndarray:
 
 
 def at_ratio(music: np.ndarray, speech: np.ndarray, *, mask: np.ndarray, snr_db: float) -> np.ndarray:
-    """Music scaled so that speech over music power is `snr_db` where `mask` says that there is speech."""
+    """Scale music so that speech is `snr_db` louder where `mask` marks speech."""
     power = np.mean(np.square(speech[mask], dtype=np.float64))
     noise = np.mean(np.square(music[mask], dtype=np.float64))
     if noise <= 0:

@@ -27,7 +27,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def debian(tmp_path_factory: pytest.TempPathFactory, packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins for apt-get and dpkg: every archive is empty, and unpacks to the small tree `packages`."""
+    """Stand in for apt-get and dpkg: every archive is empty, and unpacks to the tree `packages`."""
     programs = tmp_path_factory.mktemp("bin")
     for name, script in {
         "apt-get": 'touch "$2_1_all.deb"',

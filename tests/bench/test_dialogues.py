@@ -1,4 +1,4 @@
-"""Dialogues built from a small tree in the packages' layout, whose recordings are cut from the samples."""
+"""Dialogues built from a small tree in the packages' layout, with recordings of the samples."""
 
 import json
 from pathlib import Path
