@@ -1,7 +1,7 @@
 """Table 3 of the paper on speakers never seen: six rows, three seeds each, with intervals.
 
     python -m bench.style_corpus          the corpus, once
-    python -m bench.ablation [--style data/style] [--out data/ablation] [--seeds 3] [--rows NAME ...]
+    python -m bench.ablation [--style data/style] [--out data/ablation] [--rows NAME ...]
 
 Every row has the same clips, split, budget and selection (validation mAP@10). Figures are of the
 test part: mAP@10 and R@1 of single-positive retrieval, mean of both directions, in pools of 200 and

@@ -4,7 +4,7 @@ Figures are named `{half}/{condition}/{figure}`. Halves are the `dev` and `test`
 bench.dialogues and the `samples` episodes. Conditions:
 
     clean          speech alone
-    mixed          with music: dialogues at a speech-to-music ratio of 5 dB throughout, episodes as they are
+    mixed          with music: dialogues at a speech-to-music ratio of 5 dB, episodes as they are
     separated      the same after vocal separation, which is what a corpus is built from
     0db, 5db       separation alone, on stretches of 12 s
 
@@ -13,8 +13,9 @@ Figures:
     der, miss, false_alarm, confusion    share of the true speech time, no collar
     der_collar_250ms      the same with 250 ms around every true boundary left out
     speakers_right        share of recordings whose number of speakers is right
-    wer                   word error rate where the English words are known, after Whisper's normalisation of both
-    pure_found, pure_kept share of clips before and after the consistency filter with at least 90 % of their true
+    wer                   word error rate where the English words are known, both normalised as for
+                          Whisper
+    pure_found, pure_kept share of clips before and after the filter with at least 90 % of their true
                           speech from one speaker; a clip without true speech is impure
     kept, kept_seconds    share of the clips, and of their time, that the filter keeps
     si_sdr_in, si_sdr_out, si_sdr_gain   dB (Le Roux et al. 2019)
@@ -99,7 +100,7 @@ class Engines:
 
 
 def dialogues(folder: Path, limit: int | None) -> list[Recording]:
-    """The dialogues of one half, in order.
+    """Read the dialogues of one half, in order.
 
     Raises:
         FileNotFoundError: There are none.
@@ -116,7 +117,7 @@ def dialogues(folder: Path, limit: int | None) -> list[Recording]:
 
 
 def episodes(folder: Path, limit: int | None) -> list[Recording]:
-    """The sample episodes, in order."""
+    """Read the truth of the sample episodes, in order."""
     truth = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
     entries = [entry for series in truth["series"] for entry in series["episodes"]][:limit]
     return [Recording(entry["file"], folder / entry["file"], _turns(entry["turns"])) for entry in entries]
@@ -156,7 +157,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _separate(wave: np.ndarray, engines: Engines) -> np.ndarray:
-    """(samples,) at SAMPLE_RATE to the vocals, likewise."""
+    """Separate (samples,) at SAMPLE_RATE into vocals of the same shape and rate."""
     rate = engines.separator.sample_rate
     (vocals,) = in_memory(engines.separator, [soxr.resample(wave, SAMPLE_RATE, rate)[np.newaxis]])
     return soxr.resample(vocals, rate, SAMPLE_RATE)
@@ -295,7 +296,7 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def summarize(parts: Sequence[Parts], *, seed: int = 0) -> dict[str, Figure]:
-    """Make ratios of sums over recordings, with percentiles 2.5 and 97.5 of RESAMPLINGS resamplings."""
+    """Make ratios of sums over recordings, with percentiles 2.5 and 97.5 of resamplings."""
     figures = {}
     for name in sorted({name for part in parts for name in part}):
         pairs = np.array([part[name] for part in parts if name in part])

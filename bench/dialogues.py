@@ -3,7 +3,7 @@
 Each dialogue is a folder with
 
     clean.flac   the speech, 44.1 kHz mono, digital silence between the lines
-    music.flac   the music alone, at the level that gives a speech-to-music ratio of 5 dB over the speech
+    music.flac   the music alone, 5 dB below the speech where somebody speaks
     truth.json   speakers, turns (samples.timeline.TrueTurn), music track
 
 in one of two halves that share neither a speaker nor a music track: `dev` to choose settings on,
@@ -123,7 +123,7 @@ def _shuffled(items: Sequence[Path], rng: np.random.Generator) -> list[Path]:
 
 
 def pool_of_lines(clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, list[list[Clip]]]:
-    """Group clips into the lines still to be spoken, by speaker: one clip, or several short ones."""
+    """Group clips into lines to be spoken, by speaker: one clip, or several short ones."""
     by_speaker: dict[str, list[Clip]] = {}
     for clip in (clips[i] for i in rng.permutation(len(clips))):
         by_speaker.setdefault(clip.speaker, []).append(clip)

@@ -36,7 +36,7 @@ def prefect_server() -> Iterator[None]:
 
 
 def build_tasks() -> list[Any]:
-    """The tasks of `build-dataset` in the order in which they run."""
+    """Return the tasks of `build-dataset` in the order in which they run."""
     from tasks import (
         captioning,
         commit,

@@ -140,7 +140,7 @@ def timed(name: str, work: Callable[[], object]) -> Seconds:
 
 
 def clocked(method: Callable[..., Any], name: str, spent: Seconds) -> Callable[..., Any]:
-    """A method that adds its seconds to `spent`; a generator is run to its end within it."""
+    """Wrap a method so that it adds its seconds to `spent`; a generator is run to its end within it."""
 
     def run(*arguments: Any, **named: Any) -> Any:
         start = time.perf_counter()
@@ -172,7 +172,7 @@ def peak_rate(device: str) -> float:
 
 
 def one_stage(name: str, settings: BuildSettings, *, seconds: float) -> dict[str, Any]:
-    """Runs in a process of its own; see the module."""
+    """Measure one stage, in a process of its own."""
     audio = max(1, round(seconds / EPISODE)) * EPISODE
     with sample_waves(44_100) as waves:
         episodes = cut_episodes(round(audio / EPISODE), waves)
@@ -227,7 +227,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def rows(name: str, stage: dict[str, Any], total: float | None) -> list[str]:
-    """A line for each model of a stage; shares of `total`, if it is a part of it."""
+    """Make a line for each model of a stage; shares of `total`, if it is a part of it."""
     memory = f"{stage['peak_gib']:.1f} GiB"
     if stage["peak_gpu_gib"] is not None:
         memory += f", {stage['peak_gpu_gib']:.1f} GiB of the GPU"

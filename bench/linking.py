@@ -6,7 +6,7 @@ diarized speaker is the actor whose speech most of its time is. The rows, at eac
 
     persons         number of persons; the last lines give the number of actors
     precision       of a speaker's person, the share that is the speaker's actor; mean over speakers (B-cubed)
-    recall          of the speakers of a speaker's actor, the share that is in the speaker's person; the same mean
+    recall          of the speakers of a speaker's actor, the share in the speaker's person; same mean
     actor_recall    recall, as the mean over actors, so that minor roles count as much as leads
     pairs_wrong     share of the linked pairs of speakers that are two actors
 
@@ -67,7 +67,7 @@ class Cast:
 
 
 def casts(engine: WhisperResemblyzer, half: str, recordings: Sequence[Recording]) -> Iterator[Cast]:
-    """The series of one half in each condition."""
+    """Build the series of one half in each condition."""
     for condition, recorded in waves(recordings, load_separator(EMBEDDED.separation)):
         yield cast(half, condition, recordings, [_turns(engine, wave) for wave in recorded])
 
@@ -79,7 +79,7 @@ def _turns(engine: WhisperResemblyzer, wave: np.ndarray) -> list[Turn]:
 
 
 def cast(half: str, condition: str, recordings: Sequence[Recording], found: Sequence[list[Turn]]) -> Cast:
-    """The speakers that Eq. 5 leaves clips of."""
+    """Collect the speakers that Eq. 5 leaves clips of."""
     speakers, actors = [], {}
     for recording, all_turns in zip(recordings, found, strict=True):
         verdicts = judge(all_turns, ConsistencySettings(), engine=WhisperResemblyzer.name)
@@ -104,7 +104,7 @@ def _actor(found: Sequence[Turn], truth: Sequence[TrueTurn]) -> str:
 
 
 def sweep(series: Cast) -> Iterator[Row]:
-    """A row for each threshold, with the constraint and without."""
+    """Yield a row for each threshold, with the constraint and without."""
     free = [replace(speaker, episode=speaker.name) for speaker in series.speakers]
     for constraint, speakers in (("episode", series.speakers), ("free", free)):
         for threshold in THRESHOLDS:

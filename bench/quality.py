@@ -60,7 +60,7 @@ def conditions(recordings: Sequence[Recording], separator: Separator) -> Iterato
 
 
 def clips_of(recordings: Sequence[Recording], waves: Sequence[np.ndarray], rate: int, each: int) -> list[np.ndarray]:
-    """The first `each` turns of LEAST_SECONDS and more of each recording, at `rate`."""
+    """Cut the first `each` turns of LEAST_SECONDS and more of each recording, at `rate`."""
     clips = []
     for recording, wave in zip(recordings, waves, strict=True):
         turns = [turn for turn in recording.turns if turn.end - turn.start >= LEAST_SECONDS][:each]
@@ -70,7 +70,7 @@ def clips_of(recordings: Sequence[Recording], waves: Sequence[np.ndarray], rate:
 
 
 def measure(scorer: Scorer, recordings: Sequence[Recording], separator: Separator, *, each: int) -> Iterator[Row]:
-    """A row for each condition; clean is the first."""
+    """Yield a row for each condition; clean is the first."""
     clean: list[Quality] = []
     for condition, waves in conditions(recordings, separator):
         clips = clips_of(recordings, waves, scorer.sample_rate, each)

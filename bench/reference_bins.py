@@ -48,7 +48,7 @@ def draw(clips: Sequence[Clip], count: int) -> dict[str, list[Clip]]:
 
 
 def measured(clips: Sequence[Clip]) -> Iterator[Attributes]:
-    """The attributes of each clip, in order."""
+    """Measure the attributes of each clip, in order."""
     with ProcessPoolExecutor() as pool:
         yield from pool.map(_measured, [clip.path for clip in clips], chunksize=8)
 

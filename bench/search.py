@@ -6,8 +6,8 @@ Vectors of the model's width: without structure (random), and in clusters as tho
 Each way to search runs in a process of its own, one query at a time, k = 10:
 
     numpy       argpartition of vectors @ query, the plain way
-    exact       `fsclap.retrieval.search.nearest`, what an index of up to a million clips is searched with
-    faiss       `fsclap.retrieval.approximate`, what a larger one is searched with: IVF over 8-bit codes, then exact
+    exact       `fsclap.retrieval.search.nearest`, for indexes of up to a million clips
+    faiss       `fsclap.retrieval.approximate`, for larger ones: IVF over 8-bit codes, then exact
     usearch     HNSW over 8-bit codes, then exact        (pip install usearch, to compare)
     lancedb     IVF over product-quantised vectors, then exact        (pip install lancedb, to compare)
 
@@ -166,7 +166,7 @@ def timed(way: str, folder: Path) -> dict[str, Any]:
 
 
 def usage() -> float:
-    """Highest resident memory of this process so far, in MiB, with the read parts of mapped files."""
+    """Highest resident memory of this process so far, in MiB, with parts of mapped files."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 

@@ -5,11 +5,11 @@ samples' speech, 44.1 kHz stereo) on the same device, without shifts, each as a 
 of its own. Files are taken in rounds, the command first and this project second in each, so that
 what else the machine does meets both alike.
 
-    command        `python -m demucs -n htdemucs --repo FOLDER --two-stems vocals --shifts 0 --float32 -d DEVICE FILES`
-    ours           the same files through `fsclap.corpus.separation.separate`, written as float32 WAV too
-    ratio          seconds of the command for each second of ours, one start of a process and load of a model each
+    command        `python -m demucs -n htdemucs --two-stems vocals --shifts 0 --float32 FILES`
+    ours           the same files through our separation, written as float32 WAV too
+    ratio          seconds of the command per second of ours, with one start and load each
     ratio_running  the same without starts and loads
-    difference     largest difference of a sample between the mean of the command's channels and ours
+    difference     largest difference of a sample from the mean of the command's channels
 
 and for a fifth as many files whose second half is silent, with `speech_only` on:
 `half_silent_ratio`, `..._running`.
@@ -42,7 +42,7 @@ MODEL = "htdemucs"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds of one round: of sound, and of both sides, each with the part before the first file."""
+    """Seconds of one round: of sound, and of both sides, with the part before the first file."""
 
     audio: float
     command: float
@@ -73,7 +73,7 @@ def write_files(
 
 
 def run_round(files: Sequence[Path], settings: SeparationSettings, work: Path, device: str = "cpu") -> Round:
-    """The command on the files, then ours."""
+    """Run the command on the files, then ours."""
     options = f"-n {MODEL} --two-stems vocals --shifts 0 --float32 --clip-mode none -d {device}".split()
     folders = ["--repo", str(settings.demucs.weights.folder), "-o", str(work / "command")]
     command = [sys.executable, "-m", "demucs", *options, *folders]

@@ -46,7 +46,7 @@ class Watch:
         self.run.append((committed, max(map(resident, installation.run_processes()), default=0.0)))
 
     def after(self, series: list[tuple[int, float]], committed: int) -> float:
-        """The first look after so many episodes."""
+        """Return the first look after so many episodes."""
         return next(memory for done, memory in series if done >= committed)
 
 

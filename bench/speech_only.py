@@ -13,7 +13,7 @@ detector's thresholds were chosen on `dev`. Conditions are `clean` and speech-to
     si_sdr_speech     the same with speech_only
     rest_whole        level of what is left where nobody speaks, dB below the speech, all separated
     rest_speech       the same with speech_only
-    time              seconds of speech_only, detection included, for each second of separating everything
+    time              seconds of speech_only, with detection, per second of separating everything
 
 `speech_lost`, `separated` and `time` are ratios of sums over recordings, the others means.
 """
@@ -66,7 +66,7 @@ def sparse(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cuts(spoken: np.ndarray) -> Iterator[int]:
-    """A sample in the middle of a pause, every PASSAGE seconds or a little more."""
+    """Yield a sample in the middle of a pause, every PASSAGE seconds or a little more."""
     edges = np.flatnonzero(np.diff(spoken.astype(np.int8)))
     last = 0
     for ends, begins in zip(edges[1::2], edges[2::2], strict=False):

@@ -47,7 +47,7 @@ MUSIC_DB = 10.0
 
 
 def part_of(speaker: str) -> str:
-    """The part that a speaker of the recordings belongs to."""
+    """Return the part that a speaker of the recordings belongs to."""
     return next((part for part, cast in PARTS.items() if speaker in cast), "validation")
 
 

@@ -48,7 +48,7 @@ FACTORS = {
     "speaking_rate": (0.7, 1.0, 1.4),
     "energy": (10 ** (-8 / 20), 1.0, 10 ** (8 / 20)),
 }
-"""Control -> factors for less, unchanged, more. The range scales deviations of log F0 from its mean."""
+"""Control -> factors for less, unchanged, more. The range scales log F0 around its mean."""
 LESS = {
     "pitch": {"very low", "low"},
     "pitch_range": {"monotone", "narrow"},
@@ -150,7 +150,7 @@ def _verdict(name: str, word: str | None, step: int) -> str:
 
 
 def _line_of(row: dict[str, Any], lines: Sequence[Line]) -> Line | None:
-    """The line that an utterance lies in with four fifths of its length; None when it spans two."""
+    """Find the line that holds four fifths of an utterance; None if it spans two."""
     for line in lines:
         overlap = min(row["end"], line.end) - max(row["start"], line.start)
         if line.episode == row["episode"] and overlap >= 0.8 * (row["end"] - row["start"]):

@@ -3,11 +3,11 @@
 Two tables, on clean speech and on vocals separated from music at 5 dB (only the dev half is read,
 so that the test half stays a test):
 
-    diarization    DER, confusion and share of recordings with the right number of speakers, for values of one
-                   setting with the others at their defaults
-    consistency    share of right clips lost and of wrong clips removed at each threshold, when a share of each
-                   speaker's clips comes from other speakers of the same recording; wrong clips are drawn with a
-                   seed, right and wrong are known from the truth
+    diarization    DER, confusion and share of recordings with the right number of speakers, for
+                   values of one setting with the others at their defaults
+    consistency    share of right clips lost and of wrong clips removed at each threshold, when a
+                   share of each speaker's clips comes from other speakers of the same recording;
+                   wrong clips are drawn with a seed, right and wrong are known from the truth
 
 Speech is detected and embedded once; the settings that are swept apply after that.
 """
@@ -85,7 +85,7 @@ def waves(recordings: Sequence[Recording], separator: Separator) -> Iterator[tup
 
 
 def sweep_diarization(condition: str, found: Sequence[Voiced], recordings: Sequence[Recording]) -> list[DiarizationRow]:
-    """A row for each value of each setting in SWEEPS."""
+    """Make a row for each value of each setting in SWEEPS."""
     rows = []
     for setting, values in SWEEPS.items():
         for value in values:
@@ -113,7 +113,7 @@ def _turns(voiced: Voiced, settings: DiarizationSettings) -> list[Turn]:
 def sweep_consistency(
     condition: str, found: Sequence[Voiced], recordings: Sequence[Recording], *, seed: int
 ) -> list[ConsistencyRow]:
-    """A row for each share of wrong clips and each threshold."""
+    """Make a row for each share of wrong clips and each threshold."""
     speakers = [
         _by_true_speaker(_turns(voiced, DiarizationSettings()), recording.turns)
         for voiced, recording in zip(found, recordings, strict=True)
@@ -143,7 +143,7 @@ def _by_true_speaker(found: Sequence[Turn], truth: Sequence[TrueTurn]) -> dict[s
 def _similarities(
     recordings: Sequence[dict[str, list[np.ndarray]]], share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply Eq. 5 when `share` of each speaker's clips are wrong: those of right and of wrong clips."""
+    """Return Eq. 5 of right and of wrong clips when `share` of each speaker's clips are wrong."""
     right: list[float] = []
     wrong: list[float] = []
     for clips in recordings:
@@ -160,7 +160,7 @@ def _similarities(
 
 
 def embedded(diarizer: Diarizer) -> WhisperResemblyzer:
-    """The engine whose inner steps are swept."""
+    """Return the engine, whose inner steps are swept, by its class."""
     if not isinstance(diarizer, WhisperResemblyzer):
         raise TypeError(f"the sweep is for the engine {WhisperResemblyzer.name}, got {diarizer.name}")
     return diarizer

@@ -163,7 +163,7 @@ def make(root: Path, out: Path, *, seed: int) -> None:
 
 
 def _script(clips: Sequence[Clip], episode: Episode, rng: np.random.Generator) -> list[Line]:
-    """Choose lines until the episode is long enough; spread those of speakers with few recordings."""
+    """Choose lines until the episode is long enough; spread the lines of speakers with few."""
     queues = {
         who: list(group_lines(_ordered(clips, who, episode, rng), LINE_SECONDS, join=JOINED_SECONDS))
         for who in episode.speakers
@@ -193,7 +193,7 @@ def _ordered(clips: Sequence[Clip], who: str, episode: Episode, rng: np.random.G
 
 
 def _next(goals: dict[str, int], spoken: Sequence[str], rng: np.random.Generator) -> str:
-    """Choose who is furthest from their number of lines; if equal not the last speaker, then chance."""
+    """Choose who is furthest from their number of lines; not the last speaker, then by chance."""
     share = {who: spoken.count(who) / goal for who, goal in goals.items()}
     least = [who for who in goals if share[who] == min(share.values())]
     return str(rng.choice([who for who in least if who != (spoken or [""])[-1]] or least))

@@ -1,7 +1,7 @@
 """Serve the sample series over HTTP, with one feed per series: `python -m samples.serve`.
 
 /                     the series, as HTML
-/<series>/feed.xml    RSS with an item an episode, made at request time: a new mp4 in the folder is a new episode
+/<series>/feed.xml    RSS made at each request: a new mp4 in the folder is a new episode
 /<series>/<name>.mp4  the episode
 """
 
@@ -49,7 +49,7 @@ def serve(root: Path, port: int = 0) -> Iterator[str]:
 
 
 def make_server(root: Path, port: int) -> ThreadingHTTPServer:
-    """The server, bound to 127.0.0.1 and not yet serving.
+    """Make the server, bound to 127.0.0.1 and not yet serving.
 
     Raises:
         NotADirectoryError: `root` is no folder.
@@ -129,7 +129,7 @@ def _add(parent: ElementTree.Element, **texts: str) -> None:
 
 
 def _series_title(folder: Path) -> str:
-    """The `show` tag of the first episode; the folder's name when it has none."""
+    """Read the `show` tag of the first episode; the folder's name when it has none."""
     return _tags(min(folder.glob("*.mp4"))).get("show", folder.name)
 
 

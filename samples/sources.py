@@ -3,7 +3,7 @@
 The packages are the only large, freely licensed collection of acted speech that installs with one
 command:
 
-    fillets-ng-data{,-cs,-nl}      Fish Fillets: two fish and minor roles, Czech and Dutch, with their lines
+    fillets-ng-data{,-cs,-nl}      Fish Fillets: two fish and minor roles, Czech and Dutch, with words
     hedgewars-data                 short exclamations by packs of voices; music
     asterisk-core-sounds-en-g722   telephone prompts, one English speaker
     pocketsphinx-testdata          five sentences of a LibriVox reading, with their words
@@ -204,7 +204,7 @@ def librivox(root: Path) -> Iterator[Clip]:
 
 
 def horizons(root: Path) -> Iterator[Clip]:
-    """The English narrator of Unknown Horizons: four sentences; the text of one is known."""
+    """Yield the English narrator of Unknown Horizons: four sentences; the text of one is known."""
     for path in sorted((root / HORIZONS).glob("*.ogg")):
         text = "A new world has been created." if path.stem == "1" else None
         yield Clip(path, "horizons/narrator", "en", text, _seconds(path))

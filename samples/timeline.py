@@ -113,7 +113,7 @@ def _fade(wave: np.ndarray, sample_rate: int, seconds: float = 0.005) -> np.ndar
 
 
 def speech_mask(stretches: Sequence[tuple[float, float]], samples: int, sample_rate: int) -> np.ndarray:
-    """(samples,) bool, true inside the stretches."""
+    """Make a mask, (samples,) bool, true inside the stretches."""
     mask = np.zeros(samples, dtype=bool)
     for start, end in stretches:
         mask[max(0, round(start * sample_rate)) : round(end * sample_rate)] = True
@@ -140,7 +140,7 @@ def group_lines(clips: Sequence[Clip], seconds: tuple[float, float], *, join: fl
 
 
 def speak(clips: Sequence[Clip], sample_rate: int, rng: np.random.Generator) -> Line | None:
-    """Make a line of clips: 0.2-1.5 s of silence first, 0.15-0.3 s between; None if all are silent."""
+    """Make a line of clips: 0.2-1.5 s of silence first, 0.15-0.3 s between; None if silent."""
     cuts = [cut(clip, sample_rate) for clip in clips]
     phrases = tuple(phrase for phrase in cuts if phrase is not None)
     if not phrases:
@@ -210,7 +210,7 @@ def _join(turns: Sequence[TrueTurn], line: Line) -> list[TrueTurn]:
 
 
 def music_bed(track: np.ndarray, *, samples: int, offset: int) -> np.ndarray:
-    """`samples` of a track from `offset` on, from its beginning again where it ends."""
+    """Take `samples` of a track from `offset` on, starting again where it ends."""
     return np.take(track, np.arange(offset, offset + samples), mode="wrap")
 
 
