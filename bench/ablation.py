@@ -178,7 +178,7 @@ def _line(row: str, figures: dict[str, Any]) -> str:
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The tables of docs/results.md; in pools of POOL clips where nothing else is said."""
+    """Make the tables of docs/results.md; in pools of POOL clips where nothing else is said."""
     heads = (
         "mAP@10, pool 200",
         "against base",
