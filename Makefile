@@ -1,12 +1,12 @@
-# make run    builds a corpus from the sample videos through a local Prefect server, and says where everything is
-# make test   passes the tests
-# Both set up what they need in .venv; Python 3.11 or later is all that must be there.
+# make run    builds a corpus from the sample videos through a local Prefect server, and trains a model on it
+# make test   runs the fast tests
+# Both set up .venv first; they need only Python 3.11 or later.
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui app build-dataset test test-fast test-laion faults lint format bench clean
+.PHONY: run ui app build-dataset test test-all test-laion lint format bench faults clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
@@ -20,19 +20,16 @@ app: .venv/.run
 build-dataset: .venv/.run
 	$(BIN)/prefect deployment run build-dataset/build-dataset --watch
 
+# The fast tier: unit tests, one run of each flow, the page in a browser.
 test: .venv/.dev
-	$(BIN)/python -m pytest
-
-test-fast: .venv/.dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-# LAION's own code against ours, on the same weights: it needs numpy 1, so it lives in an environment of its own.
+test-all: .venv/.dev
+	$(BIN)/python -m pytest
+
+# Compares our CLAP with LAION's code on the same weights. LAION's code needs numpy 1, hence another environment.
 test-laion: .venv-laion/.done
 	.venv-laion/bin/python -m pytest tests/laion
-
-# Breaks a whole installation some seventy times, over an hour; the tests do a part of it. The disk needs root.
-faults: .venv/.dev
-	$(BIN)/python -m harness.faults.run --json data/bench/faults.json
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -50,12 +47,16 @@ bench: .venv/.dev data/dialogues
 data/dialogues: .venv/.dev
 	$(BIN)/python -m bench.dialogues --out $@
 
+# Breaks an installation some seventy times, in over an hour. The campaign that fills the disk needs root.
+faults: .venv/.dev
+	$(BIN)/python -m harness.faults.run --json data/bench/faults.json
+
 clean:
 	rm -rf .venv .venv-laion .prefect data
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		(echo "Python 3.11 or later is needed; name it with make PYTHON=python3.12 ..." && false)
+		(echo "Python 3.11 or later is needed. If it has another name: make PYTHON=python3.12 ..." && false)
 	$(PYTHON) -m venv .venv
 
 .venv/.run: pyproject.toml requirements/constraints.txt requirements/weights.txt | .venv/bin/python

@@ -27,7 +27,7 @@ def test_an_unreachable_server_is_an_error_that_says_what_to_do(monkeypatch: pyt
         nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
         with (
             temporary_settings({PREFECT_API_URL: nowhere, PREFECT_CLIENT_MAX_RETRIES: 0}),
-            pytest.raises(EventLostError, match=r"fsclap\.test\.lost for data/corpus within 1 s; start the run again"),
+            pytest.raises(EventLostError, match=r"fsclap\.test\.lost for data/corpus within 1 s\. Start the run again"),
         ):
             announce_event("fsclap.test.lost", name="data/corpus", resource="fsclap.test.corpus", payload={})
 
