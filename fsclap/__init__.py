@@ -1,4 +1,4 @@
-"""FS-CLAP: a corpus of described emotional speech, and a model that finds a clip by how it sounds."""
+"""FS-CLAP: a corpus of described emotional speech, and a model that finds clips by style."""
 
 Seconds = float
 """A duration or a position in a recording."""

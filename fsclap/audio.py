@@ -18,12 +18,12 @@ BLOCK: Seconds = 30.0
 
 
 def sample_index(seconds: Seconds, sample_rate: Hertz) -> int:
-    """Return the sample nearest to a position, halves rounded up. All conversions from seconds use this function."""
+    """Return the sample nearest to a position, halves rounded up: the one rounding rule."""
     return math.floor(seconds * sample_rate + 0.5)
 
 
 def resample(wave: np.ndarray, from_rate: Hertz, to_rate: Hertz) -> np.ndarray:
-    """Resample (samples,) or (channels, samples) float32 along its last axis, by soxr at high quality."""
+    """Resample (samples,) or (channels, samples) float32 along the last axis, with soxr."""
     if from_rate == to_rate:
         return wave
     return soxr.resample(wave.T, from_rate, to_rate, quality="HQ").T
@@ -33,8 +33,9 @@ def encode_flac(wave: np.ndarray, sample_rate: Hertz) -> bytes:
     """Encode a mono wave as a 16-bit FLAC file.
 
     Args:
-        wave: (samples,) float32. One that passes full scale anywhere is attenuated as a whole until its
-            peak is 1, since clipping would change how the voice sounds; any other keeps its level.
+        wave: (samples,) float32. One that passes full scale anywhere is attenuated as a whole until
+            its peak is 1, since clipping would change how the voice sounds; any other keeps its
+            level.
         sample_rate: Hertz.
 
     Raises:
@@ -67,8 +68,8 @@ def write_flac(path: Path, wave: np.ndarray, *, sample_rate: Hertz, to_rate: Her
 
     Args:
         path: Overwritten.
-        wave: (samples,) float32, or a memory map of it. Attenuated as `encode_flac` does; where resampling
-            overshoots full scale by a little, that sample is clipped.
+        wave: (samples,) float32, or a memory map of it. Attenuated as `encode_flac` does; where
+            resampling overshoots full scale by a little, that sample is clipped.
         sample_rate: Rate of `wave` in hertz.
         to_rate: Rate of the file in hertz.
         gain: Factor of every sample, applied first.
@@ -114,7 +115,7 @@ def read_wave(
 
 
 def map_wave(path: Path, destination: Path, *, sample_rate: Hertz) -> np.ndarray:
-    """Map a WAV, FLAC or Ogg file as mono samples at another rate; memory does not grow with its length.
+    """Map a WAV, FLAC or Ogg file of any length as mono samples at another rate.
 
     Args:
         path: The file; several channels are averaged.

@@ -1,4 +1,4 @@
-"""Who speaks in each window of a recording: clustering of speaker embeddings, and the best label sequence."""
+"""Clustering of speaker embeddings, and the best sequence of speakers."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,10 +19,10 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
 def cluster(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.ndarray:
     """Average-link agglomerative clustering on cosine distance.
 
-    O(n^2) in time and memory up to MAX_LINKAGE points. Beyond, blocks of consecutive points are clustered
-    apart and their clusters' means clustered again (the average link between two clusters of unit vectors is
-    1 - mean_a . mean_b; the second level counts every first-level cluster once, whatever its size), so that
-    n points take O(n MAX_LINKAGE) time and O(MAX_LINKAGE^2) memory.
+    O(n^2) in time and memory up to MAX_LINKAGE points. Beyond, blocks of consecutive points are
+    clustered apart and their clusters' means clustered again (the average link between two clusters
+    of unit vectors is 1 - mean_a . mean_b; the second level counts every first-level cluster once,
+    whatever its size), so that n points take O(n MAX_LINKAGE) time and O(MAX_LINKAGE^2) memory.
 
     Args:
         embeddings: (n, dim) rows of unit L2 norm.
@@ -38,7 +38,8 @@ def cluster(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> n
     members = np.empty(len(embeddings), dtype=np.int64)
     for start in range(0, len(embeddings), MAX_LINKAGE):
         block = embeddings[start : start + MAX_LINKAGE]
-        # At most half as many clusters as points, so that the next level is smaller whatever the threshold.
+        # At most half as many clusters as points, so that the next level is smaller whatever the
+        # threshold.
         labels = in_order(_cut(block, threshold=threshold, max_clusters=max(1, len(block) // 2)))
         members[start : start + len(block)] = labels + len(means)
         means.extend(block[labels == label].mean(axis=0) for label in range(labels.max() + 1))
@@ -69,8 +70,8 @@ def best_path(scores: np.ndarray, switch_cost: np.ndarray) -> np.ndarray:
 
     Args:
         scores: (steps, labels) score of each label at each step.
-        switch_cost: (steps,) cost of a change of label between the step before and this one; the first is
-            not used.
+        switch_cost: (steps,) cost of a change of label between the step before and this one; the
+            first is not used.
 
     Returns:
         (steps,) labels.
@@ -97,7 +98,8 @@ def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str,
         clips: Speaker and (dim,) embedding of each; one that is None or not finite does not count.
 
     Returns:
-        Speaker -> (dim,) float64 of unit norm, or None for one without embeddings; by first appearance.
+        Speaker -> (dim,) float64 of unit norm, or None for one without embeddings; by first
+        appearance.
     """
     sums: dict[str, np.ndarray | None] = {}
     for speaker, embedding in clips:

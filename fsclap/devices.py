@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 class DeviceError(RuntimeError):
-    """A device that is not there, or too small for what it was given. The message says which setting to change."""
+    """A device that is missing, or too small. The message says which setting to change."""
 
 
 def torch_device(name: str, *, setting: str) -> "torch.device":
@@ -25,7 +25,8 @@ def torch_device(name: str, *, setting: str) -> "torch.device":
         setting: The setting that it comes from, for the message: "device".
 
     Raises:
-        DeviceError: The name means nothing, or the machine has no such device. Nothing runs on the CPU instead.
+        DeviceError: The name means nothing, or the machine has no such device. Nothing runs on the
+            CPU instead.
     """
     import torch
 
@@ -52,7 +53,8 @@ def torch_device(name: str, *, setting: str) -> "torch.device":
 class Batches(Generic[T, R]):
     """Calls a function on batches, and halves those that do not fit into the device's memory.
 
-    The size that fitted is kept for later calls, so a batch that is too large costs one failed attempt, not one each.
+    The size that fitted is kept for later calls, so a batch that is too large costs one failed
+    attempt, not one each.
 
     Args:
         run: From a batch to a result for each of its items, in order.
@@ -93,18 +95,20 @@ class Batches(Generic[T, R]):
                     f"({_first_line(error)}). Close what else runs on the device, choose shorter pieces or a smaller "
                     "model, or set the device to cpu"
                 ) from error
-        # After the except block, since the error holds on to the frames whose tensors are to be freed.
+        # After the except block, since the error holds on to the frames whose tensors are to be
+        # freed.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
 
 
 def by_length(lengths: Sequence[float], budget: float) -> list[list[int]]:
-    """Group indexes, from short to long, each group within a budget when padded to its longest item.
+    """Group indexes, from short to long, so that each group fits a budget when padded.
 
     Args:
         lengths: Of each item, in any unit.
-        budget: Longest times count of a group, in that unit. An item that is longer alone makes a group of its own.
+        budget: Longest times count of a group, in that unit. An item that is longer alone makes a
+            group of its own.
 
     Returns:
         Every index once. Equal lengths keep their order.

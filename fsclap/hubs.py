@@ -1,7 +1,8 @@
-"""Fetches weights from a model hub into the library that `fsclap.weights` reads: the one place that needs a network.
+"""Fetch weights from a model hub: the one place that needs a network.
 
-Both hubs' own clients do the download (resuming, in parallel, with a mirror from MODELSCOPE_ENDPOINT or HF_ENDPOINT and
-a token from `modelscope login` or HF_TOKEN); what arrived is then compared with what the hub lists.
+Both hubs' own clients do the download (resuming, in parallel, with a mirror from
+MODELSCOPE_ENDPOINT or HF_ENDPOINT and a token from `modelscope login` or HF_TOKEN); what arrived is
+then compared with what the hub lists.
 """
 
 import shutil
@@ -45,8 +46,8 @@ def fetch(settings: WeightsSettings) -> Manifest:
     Interrupted, it goes on where it stopped; complete, it only compares again.
 
     Raises:
-        WeightsError: The hub can't be reached, has no such model or revision, wants a login, the disk is too small,
-            or a file isn't what the hub lists.
+        WeightsError: The hub can't be reached, has no such model or revision, wants a login, the
+            disk is too small, or a file isn't what the hub lists.
     """
     if settings.folder is not None:
         raise WeightsError(f"{settings.name} is read from your own folder {settings.folder}: there is nothing to fetch")
@@ -68,7 +69,7 @@ def fetch(settings: WeightsSettings) -> Manifest:
 
 
 def declared_licence(folder: Path) -> str:
-    """Read the licence that a model's page declares (`license` in the front matter of its README.md), or "unknown"."""
+    """Read the licence in the front matter of a model's README.md, or "unknown"."""
     readme = folder / "README.md"
     parts = readme.read_text(encoding="utf-8", errors="replace").split("---", 2) if readme.exists() else []
     if len(parts) < 3 or parts[0].strip():

@@ -1,4 +1,4 @@
-"""Decode any media file to a wave on disk, with ffmpeg; refuse what is damaged, silent, or no media at all."""
+"""Decode any media file to a wave on disk, with ffmpeg; refuse what is unusable."""
 
 import logging
 import math
@@ -27,14 +27,14 @@ from fsclap.settings import execution
 log = logging.getLogger(__name__)
 
 CHANNELS = 2
-"""Channels of a decoded wave, whatever the source has: mono is doubled, more are mixed down by ffmpeg."""
+"""Channels of a decoded wave: mono is doubled, more than two are mixed down."""
 LOUDEST = 100.0  # +40 dBFS: beyond it lie integers written as floats, and damage
 TRUNCATED_SHARE = 0.05
 TRUNCATED_MIN: Seconds = 1.0
 """A source is truncated when it ends more than 5 % and more than 1 s before its declared end."""
 STDERR_LIMIT = 1 << 19  # bytes of ffmpeg's messages read from each end: a damaged file can cause millions
-# ffmpeg opens its own standard input by this name: seekable, as an MP4 with its index at the end needs,
-# while the file's name can neither suggest a format nor be taken for an option or a protocol.
+# ffmpeg's own standard input: seekable, as an MP4 with its index at the end needs, while the name of
+# the media file can neither suggest a format nor pass for an option.
 STANDARD_INPUT = "file:/dev/fd/0"
 MEDIA = (
     "aac", "ac3", "ac4", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "asf_o", "ast", "au", "avi", "caf", "dsf",
@@ -42,12 +42,10 @@ MEDIA = (
     "mov", "mp3", "mpc", "mpc8", "mpeg", "mpegts", "mxf", "nistsphere", "nut", "ogg", "oma", "qcp", "rm", "shn",
     "sox", "tak", "truehd", "tta", "voc", "w64", "wav", "wtv", "wv",
 )  # fmt: skip
-"""Formats that are opened. None of these is a list of other files, or of addresses, as hls, dash, concat and imf are;
-nor a text or a picture, which ffmpeg reads as media too."""
-INPUT = {"protocol_whitelist": "file", "format_whitelist": ",".join(MEDIA), "threads": "1"} | dict.fromkeys(
-    ("vn", "sn", "dn")
-)
-"""Options of every input: a picture is never decoded, whatever its size."""
+"""Formats that are opened. None of these is a list of other files, or of addresses, as hls, dash,
+concat and imf are; nor a text or a picture, which ffmpeg reads as media too."""
+INPUT: dict[str, str | None] = {"protocol_whitelist": "file", "format_whitelist": ",".join(MEDIA), "threads": "1"}
+INPUT |= dict.fromkeys(("vn", "sn", "dn"))  # a picture is never decoded, whatever its size
 MEMORY = 1_000_000_000  # bytes that ffmpeg may use; the sound of 8K video takes less than a tenth of it
 MESSAGES = 1 << 28  # bytes that ffmpeg may write to a file: its messages
 SAMPLE_RATES = range(1000, 768_001)  # hertz; any other is damage, or meant to exhaust memory
@@ -78,9 +76,7 @@ class DecodeSettings(BaseModel):
         description="Largest share of samples that may be NaN, infinite or beyond +40 dBFS. They become 0; with more "
         "of them the recording is refused (invalid_samples).",
     )
-    timeout: Seconds = execution(
-        default=1800.0, gt=0, description="Seconds that ffmpeg may spend on one recording before it is refused."
-    )
+    timeout: Seconds = execution(1800.0, gt=0, description="Seconds that ffmpeg may spend on one recording.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +100,7 @@ class _Levels:
 
     samples: int = 0
     invalid: int = 0
-    loudest: float = 0.0
-    """RMS of the loudest second, full scale = 1."""
+    loudest: float = 0.0  # RMS of the loudest second, full scale = 1
 
 
 @dataclass(slots=True)
@@ -115,7 +110,7 @@ class _Ffmpeg:
     Attributes:
         process: With its standard output as a pipe.
         expired: Set when it was stopped for taking too long.
-        messages: After it has ended, the lines it wrote, each with its level: "[error] moov atom not found".
+        messages: Its lines once it has ended, with levels: "[error] moov atom not found".
     """
 
     process: subprocess.Popen[bytes]
@@ -138,23 +133,24 @@ def ffmpeg_binary() -> str:
 
 
 def decode(media: Path, destination: Path, *, sample_rate: Hertz, settings: DecodeSettings) -> np.ndarray:
-    """Decode a file's first audio track to raw samples on disk; memory does not grow with its length.
+    """Decode a file's first audio track, of any length, to raw samples on disk.
 
     The format is detected from the content; the file's name does not matter.
 
     Args:
         media: Any file with sound that ffmpeg reads.
-        destination: Overwritten with interleaved little-endian float32 stereo; `open_decoded` reads it again.
-            Incomplete when the file is refused.
+        destination: Overwritten with interleaved little-endian float32 stereo; `open_decoded` reads
+            it again. Incomplete when the file is refused.
         sample_rate: Of the result, in hertz (resampled by soxr).
         settings: What is accepted.
 
     Returns:
-        (2, samples) float32, a read-only memory map of `destination`. Full scale is 1; a sample can lie beyond.
+        (2, samples) float32, a read-only memory map of `destination`. Full scale is 1; a sample can
+        lie beyond.
 
     Raises:
-        Refused: `empty_file`, `not_media`, `no_audio_track`, `truncated`, `too_short`, `too_long`, `silent`,
-            `invalid_samples`, `decode_timeout` or `unreadable`.
+        Refused: `empty_file`, `not_media`, `no_audio_track`, `truncated`, `too_short`, `too_long`,
+            `silent`, `invalid_samples`, `decode_timeout` or `unreadable`.
         OSError: `media` can't be opened, or `destination` can't be written.
     """
     if media.stat().st_size == 0:
@@ -175,7 +171,8 @@ def open_decoded(path: Path) -> np.ndarray:
 
 
 def _probe(media: Path, settings: DecodeSettings) -> Track:
-    # Without an output ffmpeg describes its input and stops; ffmpeg-python compiles no such command.
+    # Without an output ffmpeg describes its input and stops; ffmpeg-python compiles no such
+    # command.
     options = [part for name, value in INPUT.items() for part in (f"-{name}", value) if part is not None]
     with _run([*options, "-i", STANDARD_INPUT], media, timeout=settings.timeout) as running:
         running.stdout.read()
@@ -250,7 +247,7 @@ def _decode_to(out: IO[bytes], media: Path, *, track: Track, sample_rate: Hertz,
 def _decoded_blocks(
     running: _Ffmpeg, media: Path, *, seen: _Levels, track: Track, settings: DecodeSettings
 ) -> Iterator[np.ndarray]:
-    """Yield one second at a time, (samples, 2) float32 without invalid samples, and fill in `seen`."""
+    """Yield the wave second by second, (samples, 2) float32, cleaned; fill in `seen`."""
     frame = (1 if track.mono else CHANNELS) * SAMPLE_TYPE.itemsize
     while data := running.stdout.read(track.sample_rate * frame):
         whole = np.frombuffer(data[: len(data) // frame * frame], dtype=SAMPLE_TYPE)
@@ -293,7 +290,7 @@ def _ends_early(reached: Seconds, declared: Seconds) -> bool:
 
 
 def _riff_growth(media: Path) -> float:
-    """By how much a WAV or AVI file must grow to hold what its header declares; 1 for any other file."""
+    """Ratio of the size that a WAV or AVI header declares to the file's; at least 1."""
     with media.open("rb") as file:
         header = file.read(8)
     declared = int.from_bytes(header[4:8], "little")
@@ -303,7 +300,7 @@ def _riff_growth(media: Path) -> float:
 
 
 def _demuxed_duration(media: Path, settings: DecodeSettings) -> Seconds:
-    """Where the last packet of any track ends: tells a short audio track in a whole file from a cut file."""
+    """Where the last packet of any track ends: a whole file may have a short audio track."""
     # All tracks, but none is decoded: their packets are counted as they are.
     source = ffmpeg.input(STANDARD_INPUT, **{name: value for name, value in INPUT.items() if value is not None})
     output = source.output("pipe:1", f="null", map="0", c="copy", progress="pipe:1", ignore_unknown=None)
@@ -354,7 +351,7 @@ def _timed_out(media: Path, settings: DecodeSettings) -> Refused:
 
 
 def _last_error(messages: list[str]) -> str:
-    """Return the last error ffmpeg reported, without memory addresses and its name for the input."""
+    """Return the last error ffmpeg reported, without memory addresses."""
     errors = [line for line in messages if re.match(r"(\[[^]]* @ 0x[0-9a-f]+\] )*\[(error|fatal)\]", line)]
     reasons = [line for line in errors if "At least one output" not in line and "Error opening input f" not in line]
     if not reasons:
@@ -365,10 +362,11 @@ def _last_error(messages: list[str]) -> str:
 
 @contextmanager
 def _run(args: list[str], media: Path, *, timeout: Seconds) -> Iterator[_Ffmpeg]:
-    """Run ffmpeg on `media`; on leaving, the process has ended and is reaped, whatever happened inside."""
+    """Run ffmpeg on `media`; on leaving, the process has ended in any case."""
     command = [ffmpeg_binary(), "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", *args]
     environment = sandbox.environment(AV_LOG_FORCE_NOCOLOR="1")
-    # The messages go to a file: a pipe that nobody reads while the sound is read would fill and block ffmpeg.
+    # The messages go to a file: a pipe that nobody reads while the sound is read would fill and
+    # block ffmpeg.
     with media.open("rb") as source, tempfile.TemporaryFile() as stderr:
         running = _Ffmpeg(
             subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=stderr, env=environment)
@@ -396,5 +394,6 @@ def _lines(stderr: IO[bytes]) -> list[str]:
     stderr.seek(0)
     head = stderr.read(STDERR_LIMIT)
     stderr.seek(max(STDERR_LIMIT, size - STDERR_LIMIT))
-    # Not splitlines(): a title may hold characters that it takes for line ends, and ffmpeg does not.
+    # Not splitlines(): a title may hold characters that it takes for line ends, and ffmpeg does
+    # not.
     return (head + stderr.read()).decode(errors="replace").split("\n")

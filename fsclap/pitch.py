@@ -20,7 +20,7 @@ F0_FLOOR, F0_CEILING = 60.0, 600.0
 
 
 def pitch_track(wave: np.ndarray, frames: int) -> np.ndarray:
-    """Track F0 in Hz, 0 where unvoiced: (samples,) float64 at RATE -> (frames,), one frame every HOP samples."""
+    """Track F0 in Hz, 0 where unvoiced: (samples,) float64 at RATE -> (frames,)."""
     period = 1000 * HOP / RATE
     coarse, times = pyworld.dio(wave, RATE, f0_floor=F0_FLOOR, f0_ceil=F0_CEILING, frame_period=period)
     f0 = pyworld.stonemask(wave, coarse, times, RATE)

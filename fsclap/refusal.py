@@ -5,7 +5,8 @@ class Refused(Exception):  # noqa: N818 (an outcome, not a programming error)
     """A source that a stage cannot use, for good: the same bytes will be refused again.
 
     Args:
-        reason: A short code in snake_case, one per cause, which a table can be grouped by ("no_audio_track").
+        reason: A short code in snake_case, one per cause, which a table can be grouped by
+            ("no_audio_track").
         detail: A sentence for a person: what is wrong, where, and what would help.
     """
 

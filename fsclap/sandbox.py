@@ -24,9 +24,10 @@ def limit(process: subprocess.Popen[bytes], *, memory: int, file_size: int) -> N
     """Set a running child's limits; its own children inherit them.
 
     Args:
-        process: The child. Start it so that it waits for input, or does little in its first millisecond.
-        memory: Bytes that it may write to (RLIMIT_DATA, not RLIMIT_AS: address space that is only reserved, as
-            thread stacks and JavaScript engines do by the gigabyte, costs nothing).
+        process: The child. Start it so that it waits for input, or does little in its first
+            millisecond.
+        memory: Bytes that it may write to (RLIMIT_DATA, not RLIMIT_AS: address space that is only
+            reserved, as thread stacks and JavaScript engines do by the gigabyte, costs nothing).
         file_size: Bytes of the largest file that it may write; pipes have no size.
     """
     if sys.platform != "linux":

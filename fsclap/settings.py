@@ -1,8 +1,8 @@
 """What the settings of every stage share: marks on fields, and groups that a form shows folded.
 
-A field says itself whether it shapes a result. `execution` marks one that changes only speed, memory or patience;
-`engine_block` marks the group of an engine that may not run. `shaping` reads the marks: what it returns goes into
-cache keys and recipes.
+A field says itself whether it shapes a result. `execution` marks one that changes only speed,
+memory or patience; `engine_block` marks the group of an engine that may not run. `shaping` reads
+the marks: what it returns goes into cache keys and recipes.
 """
 
 import hashlib
@@ -39,7 +39,8 @@ def _defaults_for_none(value: Any) -> Any:
 
 
 def _none_for_defaults(group: BaseModel) -> Any:
-    # Annotated as Any: pydantic would write a group that is annotated as BaseModel with BaseModel's fields, none.
+    # Annotated as Any: pydantic would write a group that is annotated as BaseModel with BaseModel's
+    # fields, none.
     return None if group == type(group)() else group
 
 

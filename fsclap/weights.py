@@ -1,10 +1,11 @@
-"""Weights of models as folders on disk. Nothing here touches the network: `fsclap models fetch` (fsclap.hubs) does.
+"""Weights of models as folders on disk, without a network; fsclap.hubs fetches them.
 
     {FSCLAP_WEIGHTS, else data/weights}/{hub}/{name}/{revision}/
         the model's files, in the hub's layout
         .fsclap.json    what was fetched: licence, and size and SHA-256 of each file
 
-A machine without a network gets that folder copied in; a folder of one's own is named by the setting `folder`.
+A machine without a network gets that folder copied in; a folder of one's own is named by the
+setting `folder`.
 """
 
 import fnmatch
@@ -44,7 +45,7 @@ class WeightsSettings(BaseModel):
 
 
 class WeightsError(RuntimeError):
-    """Weights that are missing, damaged, or not what the engine needs. The message says what to do."""
+    """Weights that are missing, damaged or another model's. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Weights:
     Attributes:
         name: Name of the model on its hub.
         folder: Where the files lie.
-        revision: "{last part of name}-{12 hexadecimal digits}": digest of the files' contents, whatever the hub calls
-            them. Equal digests, equal models.
+        revision: "{last part of name}-{12 hexadecimal digits}": digest of the files' contents,
+            whatever the hub calls them. Equal digests, equal models.
     """
 
     name: str
@@ -102,7 +103,8 @@ def find_weights(settings: WeightsSettings, *, setting: str, needs: Sequence[str
     Args:
         settings: Which weights.
         setting: Where they are set, for the messages: "separation.demucs.weights".
-        needs: Files that the engine reads, relative to the folder; patterns such as "*.safetensors" too.
+        needs: Files that the engine reads, relative to the folder; patterns such as "*.safetensors"
+            too.
 
     Raises:
         WeightsError: The folder or a file is missing, incomplete or damaged.

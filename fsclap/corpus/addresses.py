@@ -9,10 +9,11 @@ from fsclap.refusal import Refused
 LONGEST = 8192
 """Characters of a URL; servers refuse longer ones anyway."""
 PROTOCOLS = ipaddress.IPv4Network("192.0.0.0/24")
-"""Reserved as a whole, which ipaddress says of a part; Oracle's cloud keeps the keys of a machine at 192.0.0.192."""
+"""Reserved as a whole, which ipaddress says of a part; Oracle's cloud keeps the keys of a machine
+at 192.0.0.192."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Parameters that let in whoever knows them, or say for how long. Never what names a recording: two addresses that
-# differ in these alone are one source.
+# Parameters that let in whoever knows them, or say for how long. Never what names a recording: two
+# addresses that differ in these alone are one source.
 SECRETS = (
     r"(?:access_?|auth_?|id_|refresh_?|session_?|security_?)?token|auth|authorization|jwt|sig|signature|hmac|policy"
     r"|key-pair-id|expires|api_?key|client_?secret|secret|password|passwd|pwd|credentials?|session_?id|phpsessid"
@@ -24,7 +25,7 @@ _USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)[^/?#\s\"'<>]*@")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the public internet, the IPv4 address inside an IPv6 one included.
+    """Whether an IP address is public, as must be the IPv4 address inside an IPv6 one.
 
     Args:
         address: As a socket names it: "127.0.0.1", "fe80::1%eth0".
@@ -40,7 +41,7 @@ def is_public(address: str) -> bool:
 
 
 def redact(text: str) -> str:
-    """Remove user names, passwords and the values of secret parameters from a URL, or from URLs in a text."""
+    """Remove user names, passwords and secret parameters from the URLs in a text."""
     return _IN_QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(r"\1", text))
 
 

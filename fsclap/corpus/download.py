@@ -1,11 +1,12 @@
-"""From what a user names (a URL, a playlist, a series page, a file, a folder) to media files on this disk.
+"""From what a user names (a URL, playlist, series page, file or folder) to media files.
 
-yt-dlp runs in a separate process (`fsclap.corpus.fetcher`), because whoever wrote a page decides what it reads. This
-module decides what an episode is and what it is called, bounds that process in memory, size and time, keeps secrets
-of addresses out of everything stored, and turns every failure into `Refused` (final) or `Unavailable` (worth a retry).
+yt-dlp runs in a separate process (`fsclap.corpus.fetcher`), because whoever wrote a page decides
+what it reads. This module decides what an episode is and what it is called, bounds that process in
+memory, size and time, keeps secrets of addresses out of everything stored, and turns every failure
+into `Refused` (final) or `Unavailable` (worth a retry).
 """
-# download, fetcher and addresses are modules of fsclap.corpus, not a package: `python -I -m fsclap.corpus.fetcher`
-# would run the package's __init__ inside the confined process.
+# download, fetcher and addresses are modules of fsclap.corpus, not a package: `python -I -m
+# fsclap.corpus.fetcher` would run the package's __init__ inside the confined process.
 
 import hashlib
 import json
@@ -39,9 +40,11 @@ FETCHER = [sys.executable, "-I", "-m", "fsclap.corpus.fetcher"]
 MEMORY = 1 << 30
 """Bytes that yt-dlp may use. A feed of ten thousand episodes takes a tenth of it."""
 PARTIAL = 64_000_000
-"""Bytes beyond `max_megabytes` that a file may have while it is fetched, before its size is noticed."""
+"""Bytes beyond `max_megabytes` that a file may have while it is fetched, before its size is
+noticed."""
 REASONS_OF_SETTINGS = {"private_address", "too_many_episodes", "cookies_unreadable"}
-"""Reasons of `Unavailable` that no other try mends before a setting, or the file that it names, has changed."""
+"""Reasons of `Unavailable` that no other try mends before a setting, or the file that it names, has
+changed."""
 JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indic scripts and emoji cannot be written without."""
 
@@ -88,13 +91,14 @@ class Episode:
     """One recording to be processed.
 
     Attributes:
-        source_id: 16 hexadecimal digits that name the recording in the corpus, made from its address: the same
-            address is the same source, in every run.
-        locator: URL without passwords and tokens; of a local file its file: URI, which holds any file name in plain
-            characters. This is what is stored and shown.
+        source_id: 16 hexadecimal digits that name the recording in the corpus, made from its
+            address: the same address is the same source, in every run.
+        locator: URL without passwords and tokens; of a local file its file: URI, which holds any
+            file name in plain characters. This is what is stored and shown.
         series, title: As the page, feed or folder names them; any text.
         name: Short name within the series ("e01"): the file's stem or the page's id.
-        fingerprint: Size and modification time of a local file, empty for a URL: a changed file is seen.
+        fingerprint: Size and modification time of a local file, empty for a URL: a changed file is
+            seen.
         address: The URL to ask for where it has parts that `locator` leaves out; else empty.
     """
 
@@ -122,7 +126,7 @@ class Media:
 
 
 def is_url(locator: str) -> bool:
-    """Return True for a URL. An existing local file is never a URL, even with a colon in its name."""
+    """Return True for a URL; an existing local file is none, whatever its name."""
     scheme = re.match(r"(?i)[a-z][a-z0-9+.-]+:", locator)
     return "://" in locator or (scheme is not None and not os.path.exists(locator))  # noqa: PTH110 (takes any text)
 
@@ -131,7 +135,8 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
     """List all episodes behind one address, in the order of the page.
 
     Args:
-        locator: URL of one video, a playlist, a series page or an RSS feed; or path of a file or folder.
+        locator: URL of one video, a playlist, a series page or an RSS feed; or path of a file or
+            folder.
         settings: Limits, cookies and allowed hosts.
 
     Raises:
@@ -175,9 +180,9 @@ def fetch(episode: Episode, folder: Path, settings: DownloadSettings) -> Media:
 def clean_text(text: object, *, longest: int = 200) -> str:
     """Reduce a title to one line of plain text, `longest` characters at most.
 
-    Control characters, lone surrogates and line breaks become spaces. Characters that show nothing but change how
-    others are shown (bidirectional overrides, zero-width marks) are left out, for two names that look alike should be
-    alike; the joiners stay.
+    Control characters, lone surrogates and line breaks become spaces. Characters that show nothing
+    but change how others are shown (bidirectional overrides, zero-width marks) are left out, for
+    two names that look alike should be alike; the joiners stay.
     """
     kept = (_cleaned(character) for character in str(text or "")[:10_000])
     return " ".join("".join(kept).split())[:longest].rstrip()
@@ -201,7 +206,8 @@ def _list_local(locator: str) -> list[Episode]:
     try:
         path = Path(locator).expanduser()
         if path.is_dir():
-            # Every file counts, whatever its ending: one that is no media is refused by name, not passed over.
+            # Every file counts, whatever its ending: one that is no media is refused by name, not
+            # passed over.
             files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
             if not files:
                 raise Refused("empty_folder", f"{path}: the folder holds no files")

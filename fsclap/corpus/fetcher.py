@@ -1,9 +1,10 @@
-"""The process in which yt-dlp runs: pages, feeds and manifests of strangers are read here and nowhere else.
+"""The process in which yt-dlp runs, the only one that reads strangers' pages and feeds.
 
-`fsclap.corpus.download` starts it as `python -I -m fsclap.corpus.fetcher`, bounds its memory, files and time, and
-sends one request as a line of JSON; the answers are lines of JSON too. Every connection that any library opens in this
-process passes `_Guard`, at the moment of connecting and with the address that is connected to: a redirect, a segment
-of a manifest, or a name that resolves to something else the second time is seen there like any other.
+`fsclap.corpus.download` starts it as `python -I -m fsclap.corpus.fetcher`, bounds its memory, files
+and time, and sends one request as a line of JSON; the answers are lines of JSON too. Every
+connection that any library opens in this process passes `_Guard`, at the moment of connecting and
+with the address that is connected to: a redirect, a segment of a manifest, or a name that resolves
+to something else the second time is seen there like any other.
 """
 
 import io
@@ -39,7 +40,8 @@ PROTOCOLS = {
     "http", "https", "m3u8", "m3u8_native", "http_dash_segments", "http_dash_segments_generator", "ism", "bunnycdn",
     "soopvod",
 }  # fmt: skip
-"""What yt-dlp fetches by itself, over http. It would leave any other to ffmpeg or rtmpdump, which heed no guard."""
+"""What yt-dlp fetches by itself, over http. It would leave any other to ffmpeg or rtmpdump, which
+heed no guard."""
 RUNNABLE = {"deno"}
 """yt-dlp runs YouTube's player script in it, without rights to files or network."""
 STARTS_A_PROCESS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "pty.spawn"}
@@ -53,9 +55,10 @@ Info = dict[str, Any]
 
 
 class _Guard:
-    """An audit hook: no connection but to public addresses and the operator's proxies, no other program.
+    """An audit hook: connects to public addresses and proxies only, runs no other program.
 
-    A proxy resolves names itself, so behind one it is the proxy that has to keep private addresses out.
+    A proxy resolves names itself, so behind one it is the proxy that has to keep private addresses
+    out.
 
     Attributes:
         refused: The private addresses that something tried to connect to.
@@ -94,7 +97,7 @@ def _resolved(proxy: str) -> Iterator[tuple[str, int]]:
 
 
 class _Downloader(yt_dlp.YoutubeDL):
-    """yt-dlp that asks for http and https alone, and follows pages that send on to others only so far."""
+    """yt-dlp limited to http and https, and to HOPS pages that point to another."""
 
     hops = 0
 
@@ -113,7 +116,7 @@ class _Downloader(yt_dlp.YoutubeDL):
 
 
 class _Log:
-    """Hands yt-dlp's messages on; errors come as exceptions as well, so that all are for debugging."""
+    """Pass yt-dlp's messages on, all as debug: errors come as exceptions as well."""
 
     def __init__(self, say: Callable[..., None]) -> None:
         self._say = say
@@ -186,7 +189,7 @@ def _options(request: Info, say: Callable[..., None]) -> Info:
 
 
 def _cookies(request: Info) -> io.StringIO | None:
-    """Return the cookies as a stream: yt-dlp would write the cookies that sites set back into a file."""
+    """Return the cookies as a stream: yt-dlp writes new cookies back to what it is given."""
     if request["cookies"] is None:
         return None
     try:
@@ -201,7 +204,7 @@ def _cookies(request: Info) -> io.StringIO | None:
 
 
 def _size_limit(request: Info) -> Callable[[Info], None]:
-    """Make a progress hook that ends a download too large, if the server did not announce its size."""
+    """Make a progress hook that ends a download too large, whatever was announced."""
 
     def check(progress: Info) -> None:
         if (progress.get("downloaded_bytes") or 0) > request["max_bytes"]:
@@ -230,7 +233,7 @@ def _list(downloader: _Downloader, request: Info) -> Iterator[Info]:
 
 
 def _open(downloader: _Downloader, url: str) -> tuple[str, Info]:
-    """Open the page behind an address, following pages that only point to another; return its address too."""
+    """Open the page behind an address, following pages that point to another."""
     ie_key = None
     for _ in range(HOPS):
         info = downloader.extract_info(url, download=False, process=False, ie_key=ie_key)

@@ -1,9 +1,11 @@
-"""FunASR models out of local folders: every weight from the file, nothing from the network, nothing left at random.
+"""FunASR models from local folders: every weight from the file, none left at random.
 
-FunASR's `AutoModel.build_model` makes the network, the tokenizer and the front end that a folder describes. Its own
-loading of weights is left out: it keeps random weights for what a file lacks or holds in another shape, and prints a
-line. It also seeds every random generator, changes PyTorch's number of threads, turns on the log of the whole process,
-and moves to the CPU where the device is missing; all of that is undone or refused here.
+FunASR's `AutoModel.build_model` makes the network, the tokenizer and the front end that a folder
+describes. Its own
+loading of weights is left out: it keeps random weights for what a file lacks or holds in another
+shape, and prints a line. It also seeds every random generator, changes PyTorch's number of threads,
+turns on the log of the whole process, and moves to the CPU where the device is missing; all of that
+is undone or refused here.
 """
 
 import contextlib
@@ -26,7 +28,8 @@ from fsclap.weights import Weights, WeightsError, WeightsSettings, find_weights
 CONFIG, METAS = "config.yaml", "configuration.json"
 METAS_KEY = "file_path_metas"
 USED_METAS = ("init_param", "config", "token_list", "cmvn_file", "jieba_usr_dict")
-"""Files named by configuration.json that change what a model says; FunASR goes on without one that is not there."""
+"""Files named by configuration.json that change what a model says; FunASR goes on without one that
+is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class FunasrModel:
 
     Attributes:
         network: In evaluation mode, on its device.
-        options: What its `inference` takes by keyword: `tokenizer`, `frontend`, `device` and the configuration.
+        options: What its `inference` takes by keyword: `tokenizer`, `frontend`, `device` and the
+            configuration.
         revision: Of the weights.
     """
 
@@ -169,7 +173,7 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], *, checkpoint: Path, 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """FunASR prints on import and while it builds, and turns on the log of the whole process: kept out, undone."""
+    """Suppress what FunASR prints, and undo what it does to the log of the process."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     root.addFilter(_not_funasr)

@@ -16,7 +16,7 @@ def close_up(text: str) -> str:
 
 
 def join(texts: Iterable[str]) -> str:
-    """Join sentences with a space, except between two ideographs and next to full-width punctuation."""
+    """Join sentences with a space, but not between ideographs or at full-width punctuation."""
     joined = ""
     for text in filter(None, texts):
         glued = not joined or _SEAM_WITHOUT_SPACE.match(f"{joined[-1]}|{text[0]}")

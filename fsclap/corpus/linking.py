@@ -1,10 +1,11 @@
 """Who is who across the episodes of a series.
 
-Diarization labels speakers within one recording: S00 of one episode and S00 of the next have nothing to do with each
-other. Here the mean embeddings of the speakers of a series are clustered into persons, by average link on their
-cosine, such that two speakers of one episode are never the same person: diarization has compared them already. It may
-have split one voice in two; but the two halves' cosine (0.72 to 0.87 with Resemblyzer) is not told from that of two
-people of one episode (0.43 to 0.82), and a person who is found twice does less harm than two people who are one.
+Diarization labels speakers within one recording: S00 of one episode and S00 of the next have
+nothing to do with each other. Here the mean embeddings of the speakers of a series are clustered
+into persons, by average link on their cosine, such that two speakers of one episode are never the
+same person: diarization has compared them already. It may have split one voice in two; but the two
+halves' cosine (0.72 to 0.87 with Resemblyzer) is not told from that of two people of one episode
+(0.43 to 0.82), and a person who is found twice does less harm than two people who are one.
 """
 
 import logging
@@ -28,11 +29,12 @@ log = logging.getLogger(__name__)
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.5, "whisper-resemblyzer": 0.88})
 """Mean cosine of centroids from which speakers are one person, for each diarization engine.
 
-Resemblyzer's was chosen on the dev half of `python -m bench.linking`. It lies above the cosine that tells single clips
-apart (0.66), since a mean has less noise than a clip: the cosine of two means is about that of two clips divided by the
-cosine of two clips of one speaker (0.78 on average). CAM++'s is an estimate by the same rule, from its published
-threshold for single clips (0.31), and stays below the 0.78 from which FunASR takes two means of one recording for one
-speaker; measure it with the real weights before relying on it.
+Resemblyzer's was chosen on the dev half of `python -m bench.linking`. It lies above the cosine that
+tells single clips apart (0.66), since a mean has less noise than a clip: the cosine of two means is
+about that of two clips divided by the cosine of two clips of one speaker (0.78 on average). CAM++'s
+is an estimate by the same rule, from its published threshold for single clips (0.31), and stays
+below the 0.78 from which FunASR takes two means of one recording for one speaker; measure it with
+the real weights before relying on it.
 """
 
 MAX_SPEAKERS = 8000
@@ -66,7 +68,8 @@ class SpeakerCentroid:
 
     Attributes:
         name: Unique; "{series}/{episode}/S00".
-        centroid: (dim,) mean of the speaker's clip embeddings, of any positive norm; None when none has one.
+        centroid: (dim,) mean of the speaker's clip embeddings, of any positive norm; None when none
+            has one.
         clips: How many there are.
         seconds: How long they are together.
     """
@@ -85,8 +88,9 @@ class LinkedSpeaker:
 
     Attributes:
         speaker: As in the utterances.
-        linked_speaker: The person: the name of the person's first speaker, by episode in natural order ("e2" before
-            "e10"). It stays when episodes are added after that one, unless what they add joins or parts persons.
+        linked_speaker: The person: the name of the person's first speaker, by episode in natural
+            order ("e2" before "e10"). It stays when episodes are added after that one, unless what
+            they add joins or parts persons.
         similarity: Mean cosine to the person's other speakers; None for a person with one.
     """
 
@@ -134,8 +138,8 @@ def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
 def link(speakers: Sequence[SpeakerCentroid], settings: LinkingSettings, *, engine: str) -> list[LinkedSpeaker]:
     """Find the persons of each series.
 
-    O(n^2) time and memory in the speakers of the largest series. The result does not depend on the order of
-    `speakers`.
+    O(n^2) time and memory in the speakers of the largest series. The result does not depend on the
+    order of `speakers`.
 
     Args:
         speakers: Of any number of series; series have nothing to do with each other.
@@ -143,12 +147,12 @@ def link(speakers: Sequence[SpeakerCentroid], settings: LinkingSettings, *, engi
         engine: `Diarizer.name` of the engine that made the embeddings.
 
     Returns:
-        A row for each speaker, by series and episode. A speaker without a centroid is a person alone, and so is
-        every speaker of a series that has more than MAX_SPEAKERS.
+        A row for each speaker, by series and episode. A speaker without a centroid is a person
+        alone, and so is every speaker of a series that has more than MAX_SPEAKERS.
 
     Raises:
-        ValueError: Two speakers have one name, a centroid has no direction (zero, NaN, infinite), or two of a series
-            are not of one length.
+        ValueError: Two speakers have one name, a centroid has no direction (zero, NaN, infinite),
+            or two of a series are not of one length.
     """
     threshold = effective_threshold(settings, engine)
     _check(speakers)
@@ -211,8 +215,8 @@ def _link_series(speakers: list[SpeakerCentroid], threshold: float) -> list[Link
 def _persons(directions: np.ndarray, episodes: Sequence[str], threshold: float) -> list[list[int]]:
     """Indexes of the speakers of each person, ascending.
 
-    Average link with constraints is plain average link when the distance of two speakers who must not meet is so
-    large that no mean which includes it comes below the threshold.
+    Average link with constraints is plain average link when the distance of two speakers who must
+    not meet is so large that no mean which includes it comes below the threshold.
     """
     count = len(directions)
     if count == 1:

@@ -87,8 +87,8 @@ class BuildSettings(BaseModel):
     def resolved(self) -> "BuildSettings":
         """Copy these settings with the profile's engine in every stage that names none.
 
-        This is not done when the settings are made: a form that is filled in from the defaults would then name the
-        embedded engines, whatever profile is chosen in it.
+        This is not done when the settings are made: a form that is filled in from the defaults
+        would then name the embedded engines, whatever profile is chosen in it.
         """
         engines = {stage: self.engine(stage) for stage in get_args(EngineStage)}
         stages = {stage: {**getattr(self, stage).model_dump(), "engine": name} for stage, name in engines.items()}

@@ -1,4 +1,4 @@
-"""Where a recording holds speech: Silero VAD v6, whose weights faster-whisper carries, a block at a time."""
+"""Where a recording holds speech: Silero VAD v6 from faster-whisper, a block at a time."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -61,11 +61,12 @@ def find_speech(wave: np.ndarray, detection: Detection) -> list[Span]:
 def find_speech_in_blocks(blocks: Iterable[np.ndarray], detection: Detection) -> list[Span]:
     """Stretches of speech in a recording that comes a block at a time, in order.
 
-    The detector starts again with every block, so speech that runs across the end of one comes as two stretches
-    that touch or nearly do.
+    The detector starts again with every block, so speech that runs across the end of one comes as
+    two stretches that touch or nearly do.
 
     Args:
-        blocks: (samples,) at RATE each; together the recording. One second of a block takes 0.3 MB of memory.
+        blocks: (samples,) at RATE each; together the recording. One second of a block takes 0.3 MB
+            of memory.
         detection: Thresholds and lengths.
 
     Returns:

@@ -8,7 +8,7 @@ from fsclap.settings import unknown_engine
 
 @lru_cache(maxsize=1)
 def load_tagger(settings: CaptioningSettings, device: str = "cpu") -> EmotionTagger | None:
-    """Load the engine that tags emotion and events, once per process; None for captions from attributes alone.
+    """Load the engine that tags emotion and events, once per process; None for acoustic.
 
     Raises:
         WeightsError: Its weights are missing, damaged or another model's.

@@ -1,8 +1,9 @@
 """How an utterance is spoken, in ten numbers: pitch, level, rate, pauses and voice quality.
 
-Everything is measured on frames of 25 ms every 10 ms at 16 kHz. F0 comes from WORLD's DIO refined by StoneMask
-(Morise et al. 2009, 2016): Harvest agrees with it to about a semitone on most voiced frames of acted speech and
-costs twenty times as much. Syllables follow de Jong & Wempe (2009): voiced peaks of the band-limited intensity.
+Everything is measured on frames of 25 ms every 10 ms at 16 kHz. F0 comes from WORLD's DIO refined
+by StoneMask (Morise et al. 2009, 2016): Harvest agrees with it to about a semitone on most voiced
+frames of acted speech and costs twenty times as much. Syllables follow de Jong & Wempe (2009):
+voiced peaks of the band-limited intensity.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from fsclap.pitch import HOP, RATE, pitch_track
 WINDOW = 400
 FFT = 512
 TAPER = np.hanning(WINDOW) / np.sqrt(np.mean(np.square(np.hanning(WINDOW))))
-"""Of unit power. Without it the level of a steady voice wavers by 1 dB, as more or fewer periods are in a frame."""
+"""Of unit power. Without it the level of a steady voice wavers by 1 dB, as more or fewer periods
+are in a frame."""
 
 SPEECH_FLOOR_DBFS = -65.0
 """No frame below this is speech, whatever the rest of the clip is."""
@@ -35,7 +37,8 @@ SMOOTHING = 1.5
 SYLLABLE_DIP_DB = 2.0
 SYLLABLE_DEPTH_DB = 25.0
 NEAR = 2
-"""Frames: the peak of a syllable may lie this far from the nearest frame the tracker calls voiced."""
+"""Frames: the peak of a syllable may lie this far from the nearest frame the tracker calls
+voiced."""
 MIN_SYLLABLE = 8
 """Frames between two nuclei: nobody says more than twelve syllables a second."""
 MIN_RATED = 30
@@ -46,7 +49,7 @@ NOISE_BANDS = ((100.0, 1000.0), (1000.0, 2000.0), (2000.0, 3000.0))
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """Acoustic attributes of an utterance. None where one cannot be measured; never NaN or infinite.
+    """Acoustic attributes of an utterance. None: not measurable; never NaN or infinite.
 
     The *span* is from the first to the last speech frame, so that silence left at the edges by the
     diarization counts neither as a pause nor as slowness.
@@ -55,15 +58,17 @@ class Attributes:
         pitch_hz: Median F0 of the voiced frames.
         pitch_range_st: 5th to 95th percentile of F0, in semitones.
         pitch_slope_st: Least-squares slope of F0 over the voiced frames, in semitones a second.
-        energy_db: RMS level over the speech frames, dBFS. Relative to its recording: only differences count.
+        energy_db: RMS level over the speech frames, dBFS. Relative to its recording: only
+            differences count.
         energy_range_db: 10th to 95th percentile of the level of the speech frames.
         speaking_rate: Syllable nuclei a second of the span, pauses included.
         pause_ratio: Share of the span that lies in silences of 150 ms or more, 0 to 1.
         voiced_ratio: Share of the speech frames that are voiced, 0 to 1.
-        spectral_tilt_db: Level below 1 kHz less level in 1-5 kHz over the voiced frames (the alpha ratio,
-            with its sign turned). A raised or tense voice is low, a soft one high; so is the recording's
-            own colour, hence it is compared within a corpus.
-        aperiodicity: Share of noise in the voiced frames, 0 clear to 1 noise, mean of three bands to 3 kHz.
+        spectral_tilt_db: Level below 1 kHz less level in 1-5 kHz over the voiced frames (the alpha
+            ratio, with its sign turned). A raised or tense voice is low, a soft one high; so is the
+            recording's own colour, hence it is compared within a corpus.
+        aperiodicity: Share of noise in the voiced frames, 0 clear to 1 noise, mean of three bands
+            to 3 kHz.
     """
 
     pitch_hz: float | None = None
@@ -89,7 +94,8 @@ def measure(clip: np.ndarray, sample_rate: Hertz) -> Attributes:
         The attributes; all None when no frame reaches -65 dBFS.
 
     Raises:
-        ValueError: The clip is not a mono floating-point signal, is empty, or holds NaN or infinity.
+        ValueError: The clip is not a mono floating-point signal, is empty, or holds NaN or
+            infinity.
     """
     wave = _prepared(clip, sample_rate)
     frames = sliding_window_view(np.pad(wave, WINDOW // 2), WINDOW)[::HOP]  # frame i is centred on i * HOP
@@ -144,7 +150,8 @@ def _pitch(f0: np.ndarray) -> tuple[float | None, float | None, float | None]:
     if len(times) < MIN_VOICED:
         return None, None, None
     semitones = 12 * np.log2(f0[f0 > 0])
-    # De Looze & Hirst (2008): the quartiles are safe from octave errors, and bound what a voice does.
+    # De Looze & Hirst (2008): the quartiles are safe from octave errors, and bound what a voice
+    # does.
     low, middle, high = np.percentile(semitones, [25, 50, 75])
     plausible = (semitones > low - 9) & (semitones < high + 12)
     semitones, times = semitones[plausible], times[plausible]
@@ -159,7 +166,7 @@ def _band(power: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _speaking_rate(power: np.ndarray, voiced: np.ndarray) -> float | None:
-    """Syllable nuclei a second: voiced peaks of the intensity at 300-3000 Hz, a dip of 2 dB between two."""
+    """Syllable nuclei per second: voiced peaks of the intensity, a dip of 2 dB between two."""
     if len(power) < MIN_RATED:
         return None
     envelope = scipy.ndimage.gaussian_filter1d(_decibels(_band(power, *SYLLABLE_BAND)), sigma=SMOOTHING)
@@ -184,10 +191,10 @@ def _spectral_tilt(power: np.ndarray) -> float | None:
 
 
 def _aperiodicity(wave: np.ndarray, f0: np.ndarray) -> float | None:
-    """Mean of 1 - r over bands and voiced frames, r the normalised correlation at a lag of one period.
+    """Mean of 1 - r over bands and voiced frames; r: normalised correlation one period on.
 
-    For a periodic signal in noise r is the signal's share of the power (Boersma 1993). WORLD's own D4C has a
-    single band at this rate, at 3 kHz, where most speech is already all noise.
+    For a periodic signal in noise r is the signal's share of the power (Boersma 1993). WORLD's own
+    D4C has a single band at this rate, at 3 kHz, where most speech is already all noise.
     """
     centres = np.flatnonzero(f0)
     if len(centres) < MIN_VOICED:

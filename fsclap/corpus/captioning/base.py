@@ -1,7 +1,9 @@
-"""From measured attributes to a description: numbers -> words (the style) -> sentences (the caption).
+"""From measured attributes to a description: numbers -> words (style) -> caption.
 
-A style holds a word for the pitch and for whatever else is out of the ordinary. An attribute in the middle of
-its range, or not measured, has no word: the style is silent on it, and so is the caption. The caption can
+A style holds a word for the pitch and for whatever else is out of the ordinary. An attribute in the
+middle of
+its range, or not measured, has no word: the style is silent on it, and so is the caption. The
+    caption can
 therefore be read back into its style: two clips share a caption only when they share every word.
 """
 
@@ -28,8 +30,8 @@ class Tags:
 
     Attributes:
         emotion: A word of the grammar, or None where the engine gave none or was not sure.
-        confidence: Probability of the likeliest emotion, 0 to 1, even if `emotion` is None for being unsure; None if
-            there was none.
+        confidence: Probability of the likeliest emotion, 0 to 1, even if `emotion` is None for
+            being unsure; None if there was none.
         events: Words of the grammar, in order of first occurrence.
         language: ISO 639-1 (yue, Cantonese: ISO 639-3); None: unknown, or no speech.
         text: The engine's own transcript; None when it makes none.
@@ -43,7 +45,7 @@ class Tags:
 
 
 class EmotionTagger(Protocol):
-    """An engine that detects emotion and events, in the words of the grammar's `emotion` and `events`.
+    """An engine that detects emotion and events, in the words of the caption grammar.
 
     Attributes:
         name: The engine, as in `CaptioningSettings.engine`.

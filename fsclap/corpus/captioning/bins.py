@@ -16,18 +16,18 @@ REFERENCE_BINS = Path(__file__).with_name("reference_bins.json")
 MIN_VALUES = 30
 """Values of a measure below which its quantiles are not worth a bin."""
 NOISE_PER_OCTAVE = -0.13
-"""How the measured aperiodicity goes with pitch: a longer period leaves more time to change. Slope over 110-230 Hz
-of 24 utterances resynthesised by WORLD at three pitches, all else equal."""
+"""How the measured aperiodicity goes with pitch: a longer period leaves more time to change. Slope
+over 110-230 Hz of 24 utterances resynthesised by WORLD at three pitches, all else equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How one attribute becomes a word: quantiles of a corpus part the words; None is the silent middle.
+    """How one attribute becomes a word, by quantiles of a corpus; None: no word.
 
     Attributes:
         words: From the lowest value to the highest.
-        quantiles: Of the values; or of their magnitudes, so that "rising" rises however rare rising is; or of
-            the positive values, so that an utterance without a pause never has "some".
+        quantiles: Of the values; or of their magnitudes, so that "rising" rises however rare rising
+            is; or of the positive values, so that an utterance without a pause never has "some".
     """
 
     words: tuple[str | None, ...]
@@ -54,8 +54,9 @@ class Bins(BaseModel):
     """Where one word ends and the next begins, learnt from a corpus.
 
     Attributes:
-        edges: For each attribute of `SCALES`, ascending edges in the units of its measure: Hz, semitones,
-            semitones a second, dB, dB, syllables a second, share, share, dB, semitones, octaves (of rate).
+        edges: For each attribute of `SCALES`, ascending edges in the units of its measure: Hz,
+            semitones, semitones a second, dB, dB, syllables a second, share, share, dB, semitones,
+            octaves (of rate).
         about: Where the bins come from, for a person.
     """
 
@@ -76,7 +77,7 @@ class Bins(BaseModel):
         return len(edges) == len(scale.words) - 1 and all(np.diff(edges) > 0) and bool(np.isfinite(edges).all())
 
     def word(self, name: str, value: float | None) -> str | None:
-        """Return the word for a value of the measure `name`; None in the silent middle or without a value."""
+        """Return the word for a value of a measure; None in the silent middle or without value."""
         if value is None:
             return None
         return SCALES[name].words[int(np.searchsorted(self.edges[name], value, side="right"))]
@@ -132,7 +133,7 @@ def _edges(name: str, values: np.ndarray, scale: Scale) -> tuple[float, ...]:
 
 
 def mean(attributes: Sequence[Attributes]) -> Attributes:
-    """Average each attribute over the clips that have it (pitch on a log scale); None if none has."""
+    """Average each attribute (pitch on a log scale) over the clips that have it."""
     means: dict[str, float | None] = {}
     for field in fields(Attributes):
         values = [v for v in (getattr(a, field.name) for a in attributes) if v is not None]

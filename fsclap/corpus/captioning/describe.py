@@ -1,4 +1,4 @@
-"""From measured attributes and tags to a description: numbers, then words (the style), then a caption."""
+"""From measured attributes and tags to words (the style) and a caption."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,11 @@ GRAMMAR_SOURCE = "grammar"
 
 
 MIN_SPEAKER_CLIPS = 3
-"""Clips a speaker needs before one is compared with what is usual for them: a mean of two is half the clip itself."""
+"""Clips a speaker needs before one is compared with what is usual for them: a mean of two is half
+the clip itself."""
 MIN_VOICED_RATIO = 0.1
-"""Share of voiced speech below which a clip is "whispered" and has no word that depends on its pitch."""
+"""Share of voiced speech below which a clip is "whispered" and has no word that depends on its
+pitch."""
 UNVOICED_WORDS = ("whispered", "inaudible")
 
 
@@ -47,7 +49,8 @@ def style(
 
     Args:
         attributes: Of the utterance.
-        speaker_mean: What is usual for its speaker; attributes that are None there are not compared.
+        speaker_mean: What is usual for its speaker; attributes that are None there are not
+            compared.
         bins: Where a word ends and the next begins.
         emotion: As tagged.
         events: As tagged; several are sorted and joined by "+".
@@ -85,8 +88,9 @@ def describe(
 ) -> list[Description]:
     """Describe the utterances of one recording, each against its speaker's others.
 
-    A speaker with fewer than MIN_SPEAKER_CLIPS has no "usual": their pitch and pace are not compared, and
-    their level is compared with that of the recording. Pure, unless the settings name a rewriter.
+    A speaker with fewer than MIN_SPEAKER_CLIPS has no "usual": their pitch and pace are not
+    compared, and their level is compared with that of the recording. Pure, unless the settings name
+    a rewriter.
 
     Args:
         attributes: One per utterance; level is comparable within the recording.
@@ -146,6 +150,6 @@ def _rewritten(descriptions: Sequence[Description], settings: RewriterSettings) 
 
 
 def revision(settings: CaptioningSettings) -> str:
-    """Digest of the bins and the grammar: what captions depend on besides attributes, tags and settings."""
+    """Digest of the bins and the grammar, which captions depend on besides the settings."""
     parts = load_bins(settings.bins).model_dump_json(exclude={"about"}), load_grammar().model_dump_json()
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=6).hexdigest()

@@ -18,7 +18,8 @@ class Grammar(BaseModel):
     """The wording.
 
     Attributes:
-        phrases: attribute -> word -> slot of the sentence -> wordings. A wording belongs to one word only.
+        phrases: attribute -> word -> slot of the sentence -> wordings. A wording belongs to one
+            word only.
         frames: The sentences around the slots.
     """
 
@@ -47,10 +48,11 @@ def load_grammar() -> Grammar:
 
 
 def caption(style: Mapping[str, str], *, seed_text: str, grammar: Grammar) -> str:
-    """Word a style: one to five sentences, the same for the same style, seed text and grammar anywhere.
+    """Word a style in one to five sentences, the same ones on every machine.
 
     Raises:
-        ValueError: The grammar has no wording for a word of the style (say, an event it does not know).
+        ValueError: The grammar has no wording for a word of the style (say, an event it does not
+            know).
     """
     slots = _fill(style, seed_text, grammar)
     if slots["mood"] and _pick(2, seed_text, "mood"):

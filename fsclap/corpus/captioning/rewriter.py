@@ -1,7 +1,7 @@
 """Captions in a language model's words, through any OpenAI-compatible `/chat/completions` endpoint.
 
-A rewritten caption reads better and is no longer bound to its style: two styles may come out in one wording.
-The style itself stays as it was measured.
+A rewritten caption reads better and is no longer bound to its style: two styles may come out in one
+wording. The style itself stays as it was measured.
 """
 
 import http.client
@@ -45,7 +45,7 @@ class RewriterSettings(BaseModel):
 
 
 class RewriteError(RuntimeError):
-    """The endpoint gave no usable caption: unreachable, refused, or an answer that is not one short line."""
+    """The endpoint failed, or its answer is not one short line."""
 
 
 def rewrite(caption: str, settings: RewriterSettings) -> str:

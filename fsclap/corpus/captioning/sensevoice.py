@@ -1,13 +1,15 @@
 """Emotion, sound events, language and transcript of clips, by SenseVoice-Small.
 
-Source: An et al., "FunAudioLLM", 2024, arXiv:2407.04051; network, front end and tokenizer are FunASR's classes.
+Source: An et al., "FunAudioLLM", 2024, arXiv:2407.04051; network, front end and tokenizer are
+    FunASR's classes.
 
-In front of the features go four queries: language, two for event and emotion, and how numbers are written. The CTC
-head answers a tag at each of these positions, in the order in which FunASR trains them (SenseVoiceCTCDataset):
-language, emotion, event, writing. Behind them comes the text, which may hold more event tags.
+In front of the features go four queries: language, two for event and emotion, and how numbers are
+written. The CTC head answers a tag at each of these positions, in the order in which FunASR trains
+them (SenseVoiceCTCDataset): language, emotion, event, writing. Behind them comes the text, which
+may hold more event tags.
 
-The network is called here rather than by FunASR's `generate`, which gives no logits, hence no confidence, and takes
-one clip at a time on a CPU. A test holds the two together.
+The network is called here rather than by FunASR's `generate`, which gives no logits, hence no
+confidence, and takes one clip at a time on a CPU. A test holds the two together.
 """
 
 import re
@@ -51,7 +53,8 @@ EVENTS = {
     "Laughter": "laughter",
     "Sneeze": "sneeze",
 }
-"""The tags that are events to a listener: not Speech, Speech_Noise, Sing, GBG (unintelligible) or Event_UNK."""
+"""The tags that are events to a listener: not Speech, Speech_Noise, Sing, GBG (unintelligible) or
+Event_UNK."""
 LANGUAGES = ("zh", "en", "yue", "ja", "ko")
 """ISO 639-1, but for Cantonese, which has a code in ISO 639-3 only."""
 NO_SPEECH = "nospeech"
@@ -70,7 +73,8 @@ class Transcription:
     """What one output of SenseVoice says. A tag that is not known here says nothing."""
 
     language: str | None
-    """Of the first part that has one; None: no speech, or a language that SenseVoice-Small was not made for."""
+    """Of the first part that has one; None: no speech, or a language that SenseVoice-Small was not
+    made for."""
     emotion: str | None
     events: tuple[str, ...]
     """In order of first occurrence, each once."""
@@ -80,8 +84,9 @@ class Transcription:
 def parse(output: str) -> Transcription:
     """Read an output such as "<|en|><|HAPPY|><|Speech|><|withitn|>Hello!<|Laughter|>".
 
-    It may have several parts, each of which begins with a language or "nospeech". The first language and the first
-    emotion count, and events wherever they stand; but the emotion of a part without speech is a guess about nothing.
+    It may have several parts, each of which begins with a language or "nospeech". The first
+    language and the first emotion count, and events wherever they stand; but the emotion of a part
+    without speech is a guess about nothing.
     """
     languages: list[str] = []
     emotions: list[str] = []
@@ -171,7 +176,7 @@ class SenseVoiceTagger:
         return tags
 
     def _features(self, clip: np.ndarray) -> Tensor:
-        """Compute features, (samples,) -> (frames, 560): 80 log-mels of 7 frames, every 6 (60 ms)."""
+        """Compute (frames, 560) features: 80 log-mels of 7 frames, every 6 (60 ms)."""
         wave = torch.from_numpy(dithered(clip, self._dither))
         features, _ = self._frontend(wave[None], [len(wave)])
         return features[0]
@@ -213,7 +218,10 @@ class SenseVoiceTagger:
 
     @torch.inference_mode()
     def _embedded_queries(self, language: str) -> Tensor:
-        """(1, 4, 560). 1 and 2 ask for event and emotion; "withitn": with punctuation, and numbers in digits."""
+        """Embed the queries, (1, 4, 560).
+
+        1 and 2 ask for event and emotion; "withitn": with punctuation, and numbers in digits.
+        """
         network = self._network
         queries = [network.lid_dict[language], 1, 2, network.textnorm_dict["withitn"]]
         return network.embed(torch.tensor([queries], device=self._device))
@@ -222,8 +230,8 @@ class SenseVoiceTagger:
 def dithered(clip: np.ndarray, amplitude: float) -> np.ndarray:
     """Add white noise of `amplitude` units of 16 bits to a clip, the same noise each time.
 
-    FunASR draws new noise for every frame, so the same clip can get other tags. Without any, the silence
-    that separation leaves would be far below what the network was trained on.
+    FunASR draws new noise for every frame, so the same clip can get other tags. Without any, the
+    silence that separation leaves would be far below what the network was trained on.
     """
     noise = np.random.default_rng(0).standard_normal(len(clip), dtype=np.float32)
     return (clip + noise * (amplitude / 2**15)).astype(np.float32)
@@ -241,7 +249,7 @@ def _check_means(model: FunasrModel) -> None:
 
 
 def _tag_ids(model: FunasrModel) -> dict[str, int]:
-    """Look up the token of each emotion in the tokenizer; FunASR hard-codes one of them in the network's class."""
+    """Look up the token of each emotion; FunASR hard-codes one in the network's class."""
     tokenizer = model.options["tokenizer"]
     pieces = tokenizer.sp
     ids = {tag: pieces.piece_to_id(f"<|{tag}|>") for tag in (*EMOTIONS, OTHER_EMOTION, UNKNOWN_EMOTION)}

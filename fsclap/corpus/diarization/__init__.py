@@ -11,8 +11,8 @@ def load_diarizer(settings: DiarizationSettings, device: str = "cpu") -> Diarize
     """Load the engine that the settings name, once per process.
 
     Raises:
-        WeightsError: Weights are missing, incomplete, damaged, or not what the engine needs; the message names the
-            file and the command that brings it.
+        WeightsError: Weights are missing, incomplete, damaged, or not what the engine needs; the
+            message names the file and the command that brings it.
         DeviceError: The machine has no such device.
     """
     # Imported here: engines need PyTorch, which reading the settings should not load.

@@ -39,11 +39,12 @@ class Diarizer(Protocol):
         """Find the turns of each recording.
 
         Args:
-            recordings: Each (samples,) float32 mono in [-1, 1] at `sample_rate`; may be a memory map.
+            recordings: Each (samples,) float32 mono in [-1, 1] at `sample_rate`; may be a memory
+                map.
 
         Yields:
-            For each recording, in order, its turns by start time: they do not overlap and lie within the
-            recording. A recording without speech yields an empty list.
+            For each recording, in order, its turns by start time: they do not overlap and lie
+            within the recording. A recording without speech yields an empty list.
 
         Raises:
             ValueError: A recording is not one-dimensional or holds a value that is not finite.

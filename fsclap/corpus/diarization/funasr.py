@@ -1,33 +1,37 @@
 """Diarization with FunASR: FSMN-VAD, Paraformer with timestamps, ct-punc and CAM++.
 
 1. FSMN-VAD finds stretches of speech of up to 60 s.
-2. Paraformer (Gao et al. 2022, arXiv:2206.08317) transcribes them; its second predictor (Shi et al. 2023,
-   arXiv:2301.12343) times each character.
-3. ct-punc (Chen et al. 2020, arXiv:2003.01309) punctuates the transcript of a recording: each mark ends a sentence.
-4. CAM++ (Wang et al. 2023, arXiv:2303.00332) embeds windows of 1.5 s every 0.75 s; FunASR's back end clusters those of
-   a recording: fewer than 20 are one speaker, up to 2047 go through spectral clustering, more through UMAP and HDBSCAN.
+2. Paraformer (Gao et al. 2022, arXiv:2206.08317) transcribes them; its second predictor (Shi et al.
+   2023, arXiv:2301.12343) times each character.
+3. ct-punc (Chen et al. 2020, arXiv:2003.01309) punctuates the transcript of a recording: each mark
+    ends a sentence.
+4. CAM++ (Wang et al. 2023, arXiv:2303.00332) embeds windows of 1.5 s every 0.75 s; FunASR's back
+   end clusters those of a recording: fewer than 20 are one speaker, up to 2047 go through spectral
+   clustering, more through UMAP and HDBSCAN.
 5. A sentence belongs to the speaker whose windows cover most of it. Sentences become turns (see
    `sentences`).
 6. CAM++ embeds each turn's own sound.
 
-The networks and every rule are FunASR's, and sentences, times and speakers are those of its `AutoModel.generate` with
-`spk_model`, one recording at a time. What differs is the order of work: `generate` takes one recording and, on a CPU,
-one stretch of speech and one window at a time; here those of all recordings go through the networks together, sorted by
-length. Padding changes nothing: what the encoder puts out behind a stretch's end is zeroed before the predictors see
-it, and their LSTM turns round at the end. (FunASR's own batches, which it makes on a GPU, do neither, and change words
-and times.)
+The networks and every rule are FunASR's, and sentences, times and speakers are those of its
+`AutoModel.generate` with `spk_model`, one recording at a time. What differs is the order of work:
+`generate` takes one recording and, on a CPU, one stretch of speech and one window at a time; here
+those of all recordings go through the networks together, sorted by length. Padding changes nothing:
+what the encoder puts out behind a stretch's end is zeroed before the predictors see it, and their
+LSTM turns round at the end. (FunASR's own batches, which it makes on a GPU, do neither, and change
+words and times.)
 
 Where `generate` fails or draws lots, this does not:
 
 - a stretch in which Paraformer finds no token is silent (`generate`: IndexError);
 - silence so sure that its probability is 1 is silence (`generate`: the logarithm of 0);
-- when ct-punc counts other words than Paraformer, each stretch of speech is a sentence (`generate`: the whole recording
-  is one sentence of one speaker);
+- when ct-punc counts other words than Paraformer, each stretch of speech is a sentence (`generate`:
+  the whole recording is one sentence of one speaker);
 - the clustering is seeded, and its noise is not a speaker.
 
-Memory: the networks; 60 s of sound for the VAD; `batch_seconds` of sound, or the longest stretch of speech, for the
-others; the embeddings of all windows (4 MB an hour of speech); and for the clustering of one recording up to half a
-gigabyte. Recordings are read where they are needed, so memory maps stay on disk.
+Memory: the networks; 60 s of sound for the VAD; `batch_seconds` of sound, or the longest stretch of
+speech, for the others; the embeddings of all windows (4 MB an hour of speech); and for the
+clustering of one recording up to half a gigabyte. Recordings are read where they are needed, so
+memory maps stay on disk.
 """
 
 import importlib.metadata
@@ -74,12 +78,13 @@ SPECTRAL = 2048
 SEED = 0
 
 MIN_EMBEDDED: Seconds = 0.5
-"""Shorter turns get no embedding. CAM++ pools statistics over time, and half a second is 24 of its frames; the windows
-that it is asked to tell apart by are three times as long."""
+"""Shorter turns get no embedding. CAM++ pools statistics over time, and half a second is 24 of its
+frames; the windows that it is asked to tell apart by are three times as long."""
 MAX_EMBEDDED: Seconds = 10.0
 """Longer turns are embedded in equal parts of no more than this, which bounds the memory of one."""
 GRID = RATE // 4
-"""Sound that is embedded is cut, at both ends alike, to a multiple of these samples, so that turns of about one length
+"""Sound that is embedded is cut, at both ends alike, to a multiple of these samples, so that turns
+of about one length
 share a batch without padding: CAM++ has no mask, and would pool the padding too."""
 
 
@@ -100,7 +105,8 @@ class FunASRDiarizer:
         own = settings.funasr
         features = ("am.mvn",)
         asr = self._load("asr", own.asr, ("BiCifParaformer", "SeacoParaformer"), (*features, "tokens.json"))
-        # A network of 0.4 M parameters, and a loop over its output in Python: a GPU would wait at each frame.
+        # A network of 0.4 M parameters, and a loop over its output in Python: a GPU would wait at
+        # each frame.
         self.vad = self._load("vad", own.vad, ("FsmnVADStreaming",), features, device=torch.device("cpu"))
         self.punc = self._load("punc", own.punc, ("CTTransformer",), ("tokens.json",))
         self.speaker = self._load("speaker", own.speaker, ("CAMPPlus",), ())
@@ -173,7 +179,8 @@ class FunASRDiarizer:
     def detect(self, wave: np.ndarray, number: int = 0) -> list[Segment]:
         """Stretches of speech in one recording, in order.
 
-        Block by block, with the VAD's state carried on, which is how it takes a whole recording apart itself.
+        Block by block, with the VAD's state carried on, which is how it takes a whole recording
+        apart itself.
         """
         cache: dict[str, Any] = {}
         found: list[list[int]] = []
@@ -192,7 +199,7 @@ class FunASRDiarizer:
 
     @torch.inference_mode()
     def punctuate(self, pairs: Sequence[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
-        """Punctuate one recording: its sentences in FunASR's form (text, start, end, timestamp; milliseconds)."""
+        """Punctuate one recording; return FunASR's sentence_info, times in milliseconds."""
         text = _join_vad_texts(heard.text for _, heard in pairs)
         if not text:
             return []
@@ -264,7 +271,7 @@ class FunASRDiarizer:
     def embeddings(
         self, recordings: Sequence[np.ndarray], found: Sequence[Sequence[Stretch]]
     ) -> Iterator[np.ndarray | None]:
-        """Yield the speaker embedding of each turn of each recording: (192,) of unit norm, or None; see the module."""
+        """Yield the speaker embedding of each turn in order: (192,) of unit norm, or None."""
         turns = [(wave, stretch) for wave, own in zip(recordings, found, strict=True) for stretch in own]
         jobs = [(number, part) for number, (wave, stretch) in enumerate(turns) for part in _parts(stretch, len(wave))]
         # The longest first: what does not fit into memory shows at once.
@@ -294,7 +301,7 @@ def _by_segment(pairs: Iterable[tuple[Segment, Transcript]]) -> list[dict[str, A
 
 
 def _windows(segment: Segment, wave: np.ndarray) -> list[tuple[Seconds, Seconds, np.ndarray]]:
-    """Start, end and (24000,) sound of each window of a segment; padded when the segment is shorter."""
+    """Start, end and (24000,) sound of each window of a segment, padded if it is shorter."""
     return sv_chunk([[segment.start / 1000, segment.end / 1000, segment.of(wave)]])
 
 
@@ -326,7 +333,7 @@ def _umap_hdbscan(points: Tensor, settings: UmapHdbscan) -> np.ndarray:
 
 
 def _parts(stretch: Stretch, samples: int) -> list[range]:
-    """Choose the samples of a turn to embed: equal parts of a multiple of GRID, none longer than MAX_EMBEDDED."""
+    """Choose what of a turn to embed: equal parts, multiples of GRID, up to MAX_EMBEDDED."""
     start, end = round(stretch.start * RATE), min(round(stretch.end * RATE), samples)
     if end - start < MIN_EMBEDDED * RATE:
         return []

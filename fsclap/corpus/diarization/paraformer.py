@@ -1,7 +1,7 @@
 """FunASR's Paraformer with timestamps, on stretches of speech from many recordings.
 
-Padding changes nothing: what the encoder puts out after the end of a stretch is zeroed before the predictors see it,
-and their LSTM turns round at that end.
+Padding changes nothing: what the encoder puts out after the end of a stretch is zeroed before the
+predictors see it, and their LSTM turns round at that end.
 """
 
 import logging
@@ -109,7 +109,8 @@ class Paraformer:
         network, options = self.network, self._options
         features, lengths = extract_fbank([torch.from_numpy(wave) for wave in waves], frontend=options["frontend"])
         states, lengths = network.encode(features.to(self._device), lengths.to(self._device))
-        # (batch, frames, dim). What lies behind a segment's end is what the predictors pad with: nothing.
+        # (batch, frames, dim). What lies behind a segment's end is what the predictors pad with:
+        # nothing.
         states = states * (torch.arange(states.shape[1], device=self._device) < lengths[:, None])[..., None]
         embeddings, counts, *_ = network.calc_predictor(states, lengths)
         counts = counts.round().long()
@@ -126,7 +127,7 @@ class Paraformer:
         ]
 
     def _transcript(self, tokens: Tensor, weights: Tensor, fires: Tensor) -> Transcript:
-        """Of one segment: token ids, and the weights and sums by which FunASR tells where each token begins."""
+        """Turn one segment's token ids, and its boundary weights and sums, into words and times."""
         network = self.network
         special = {network.sos, network.eos, network.blank_id}
         words = self._options["tokenizer"].ids2tokens([token for token in tokens.tolist() if token not in special])
@@ -152,8 +153,8 @@ def _check_timestamps(model: FunasrModel, settings: WeightsSettings) -> None:
 def _boundary_weights(predictor: Any, states: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
     """(batch, 3 frames): how much of a token begins in each 20 ms, `counts` in all.
 
-    `CifPredictorV3.get_upsample_timestamp`, but for the LSTM, whose way back begins at each segment's own end rather
-    than in the padding.
+    `CifPredictorV3.get_upsample_timestamp`, but for the LSTM, whose way back begins at each
+    segment's own end rather than in the padding.
     """
     times = predictor.upsample_times
     sound = torch.relu(predictor.cif_conv1d(predictor.pad(states.mT))) if predictor.use_cif1_cnn else states.mT
@@ -168,7 +169,7 @@ def _boundary_weights(predictor: Any, states: Tensor, lengths: Tensor, counts: T
 
 
 def _times(words: Sequence[str], weights: Tensor, fires: Tensor) -> list[list[int]]:
-    """[start, end] of each token; fewer when the weights don't tell, which FunASR does not expect."""
+    """[start, end] of each token; fewer if the weights do not allow it."""
     if not torch.isfinite(weights).all():
         return []
     try:

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 SETTING = "diarization.engine=whisper-resemblyzer"
 MEL_HOP = 160
 CONTEXTS = (10, 15, 20, 25, 30)
-"""Seconds of sound the recogniser is shown. It was trained with 30 s; 10 s cost a third and give the same
-words but for 1 %. Below 10 s it repeats itself."""
+"""Seconds of sound the recogniser is shown. It was trained with 30 s; 10 s cost a third and give
+the same words but for 1 %. Below 10 s it repeats itself."""
 CONTEXT_MARGIN = 2
 TRANSCRIBE_BATCH = 8
 TOKENS_PER_SECOND = 12
@@ -49,12 +49,13 @@ class Recogniser:
         self.suppressed = get_suppressed_tokens(self.tokenizer, [-1])
 
     def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Transcribe clips of 30 s at most; the text is empty where there are none, or none that can be believed.
+        """Transcribe clips of 30 s at most; empty where there are no credible words.
 
-        A clip is shown with as little silence behind it as the model bears. What repeats itself is tried again
-        with the full 30 s and a beam of five. Text is left out that still does, that the model itself finds
-        improbable (as it does most speech in other languages), or where it hears no speech; the criteria and
-        their values are those of Whisper (Radford et al. 2022, section 4.5), each for itself.
+        A clip is shown with as little silence behind it as the model bears. What repeats itself is
+        tried again with the full 30 s and a beam of five. Text is left out that still does, that
+        the model itself finds improbable (as it does most speech in other languages), or where it
+        hears no speech; the criteria and their values are those of Whisper (Radford et al. 2022,
+        section 4.5), each for itself.
         """
         texts = self._in_batches(clips, [_context(len(clip)) for clip in clips], beam=1)
         again = [number for number, text in enumerate(texts) if text.repeats]
@@ -103,7 +104,8 @@ class Recognition:
 
     Attributes:
         words: Its text.
-        repeats: The text loops: it compresses too well, or holds more tokens than can be said in the time.
+        repeats: The text loops: it compresses too well, or holds more tokens than can be said in
+            the time.
         log_probability: Mean over its tokens.
         no_speech: Probability that nobody speaks.
     """
@@ -119,5 +121,5 @@ class Recognition:
 
 
 def _context(samples: int) -> int:
-    """Return the smallest of CONTEXTS that leaves CONTEXT_MARGIN seconds of silence behind a clip, or the longest."""
+    """Return the smallest of CONTEXTS with CONTEXT_MARGIN to spare, else the longest."""
     return next((c for c in CONTEXTS if samples <= (c - CONTEXT_MARGIN) * RATE), CONTEXTS[-1])

@@ -1,7 +1,8 @@
 """From the sentences that FunASR gives (`sentence_info`) to turns.
 
-FunASR cuts its transcript at every punctuation mark and gives each piece a speaker, so a "sentence" is a clause of a
-second or two. Neighbours of one speaker join into turns; what is too long is cut at its longest pause.
+FunASR cuts its transcript at every punctuation mark and gives each piece a speaker, so a "sentence"
+is a clause of a second or two. Neighbours of one speaker join into turns; what is too long is cut
+at its longest pause.
 """
 
 import itertools
@@ -69,14 +70,16 @@ def parse_sentences(
 ) -> list[Sentence]:
     """FunASR's `sentence_info`, as far as it can be believed.
 
-    A sentence is dropped, and counted in the log, when it has no words, no position, ends before it starts, or lies
-    behind the end of the recording. Nothing is guessed: a sentence without a speaker is NOISE.
+    A sentence is dropped, and counted in the log, when it has no words, no position, ends before it
+    starts, or lies behind the end of the recording. Nothing is guessed: a sentence without a
+    speaker is NOISE.
 
     Args:
-        info: From a result of `AutoModel.generate`; None: it has none (no speech, or no timestamps).
+        info: From a result of `AutoModel.generate`; None: it has none (no speech, or no
+            timestamps).
         duration: Of the recording; what lies beyond is cut off.
-        noise: FunASR's label of the speaker that is none: its clustering marks noise by -1, but its post-processing
-            numbers that along with the speakers.
+        noise: FunASR's label of the speaker that is none: its clustering marks noise by -1, but its
+            post-processing numbers that along with the speakers.
 
     Returns:
         By start, then end. They may overlap.
@@ -116,19 +119,19 @@ def _sentence(item: Mapping[str, Any], duration: Seconds, noise: int | None) -> 
 
 
 def _in_order(words: Sequence[tuple[Seconds, Seconds]]) -> bool:
-    """Whether no word begins, or ends, before the one it follows: else a cut between two would part others."""
+    """Whether no word begins, or ends, before the one it follows; else no cut is clean."""
     return all(a <= c and b <= d for (a, b), (c, d) in itertools.pairwise(words))
 
 
 def clean(text: object) -> str:
-    """Text without tags, and without the spaces that FunASR puts between characters. A list holds words."""
+    """Text without tags and without FunASR's spaces between characters; a list holds words."""
     joined = " ".join(map(str, text)) if isinstance(text, list | tuple) else str(text or "")
     single = " ".join(TAG.sub(" ", joined).split())
     return close_up(single)
 
 
 def _span(pair: Any, *, empty: bool = False) -> tuple[Seconds, Seconds] | None:
-    """Milliseconds to seconds; None where one is missing or, unless `empty` will do, the end is before the start."""
+    """Milliseconds to seconds; None if one is missing or, unless `empty`, out of order."""
     if pair is None or len(pair) < 2 or pair[0] is None or pair[1] is None:
         return None
     start, end = pair[0] / 1000, pair[1] / 1000
@@ -142,13 +145,14 @@ def _outer(words: Sequence[tuple[Seconds, Seconds]]) -> tuple[Seconds, Seconds] 
 def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> list[Stretch]:
     """Build the turns of one recording, still without embeddings.
 
-    Sentences of one speaker with no other between them and pauses of `merge_gap` at most are one turn. One of more
-    than `max_turn` is cut at its longest pause between sentences, a sentence of more than that between words; of
-    equal pauses the one nearest the middle. What can't be cut, since the times of its words are not known, is dropped,
-    as is what is shorter than `min_turn`.
+    Sentences of one speaker with no other between them and pauses of `merge_gap` at most are one
+    turn. One of more than `max_turn` is cut at its longest pause between sentences, a sentence of
+    more than that between words; of equal pauses the one nearest the middle. What can't be cut,
+    since the times of its words are not known, is dropped, as is what is shorter than `min_turn`.
 
-    Where turns overlap, each keeps half of the overlap, and knows by `overlap` how much of it another speaker shares. A
-    turn inside another is dropped, since half of it would hold other words than its text.
+    Where turns overlap, each keeps half of the overlap, and knows by `overlap` how much of it
+    another speaker shares. A turn inside another is dropped, since half of it would hold other
+    words than its text.
 
     Args:
         sentences: By start.
@@ -203,7 +207,7 @@ def _bounded(group: Sequence[Sentence], settings: DiarizationSettings) -> list[S
 
 
 def _best_cut(units: Sequence[Sentence], min_turn: Seconds) -> int:
-    """Index of the unit that begins the second part: behind the longest pause, and of equal ones near the middle."""
+    """Index of the unit after the longest pause; of equal ones, the nearest the middle."""
     start, end = units[0].start, units[-1].end
     middle = (start + end) / 2
     cuts = range(1, len(units))
@@ -216,7 +220,7 @@ def _best_cut(units: Sequence[Sentence], min_turn: Seconds) -> int:
 
 
 def _words(sentence: Sentence) -> list[Sentence]:
-    """Split a sentence into words; punctuation stays with the word before it. Empty when their times are not known."""
+    """Split a sentence into words with their punctuation; empty if their times are unknown."""
     if not sentence.words:
         return []
     starts = [match.start() for match in WORD.finditer(sentence.text)]
@@ -246,7 +250,8 @@ def _without_inner(pieces: Sequence[Sentence]) -> list[Sentence]:
 def _apart(outer: Sequence[Sentence], pieces: Sequence[Sentence]) -> Iterator[Stretch]:
     """Cut the outer pieces back to the middle of each overlap.
 
-    Their ends grow with their starts, so that cutting neighbours apart cuts all apart and leaves something of each.
+    Their ends grow with their starts, so that cutting neighbours apart cuts all apart and leaves
+    something of each.
     """
     starts = [piece.start for piece in outer]
     ends = [piece.end for piece in outer]

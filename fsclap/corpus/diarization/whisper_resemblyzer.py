@@ -2,10 +2,10 @@
 
 1. Silero VAD v6 (in faster-whisper) finds stretches of speech.
 2. Resemblyzer's GE2E encoder (Wan et al. 2018, arXiv:1710.10467) embeds windows of 1.6 s.
-3. A stretch is cut where windows before and after differ most; each piece of at most `window` seconds is the
-   mean of its windows, and the pieces are clustered.
-4. Every window then goes to its nearest cluster, at a cost for each change (Viterbi): this finds changes of
-   speaker inside a stretch of speech. A change is moved to the quietest point close by.
+3. A stretch is cut where windows before and after differ most; each piece of at most `window`
+   seconds is the mean of its windows, and the pieces are clustered.
+4. Every window then goes to its nearest cluster, at a cost for each change (Viterbi): this finds
+   changes of speaker inside a stretch of speech. A change is moved to the quietest point close by.
 5. Whisper transcribes each turn on its own.
 """
 
@@ -37,11 +37,12 @@ LAG = 3
 MEL_HOP = 160
 EMBED_BATCH = 256
 LEVEL = 10 ** (-30 / 20)
-"""RMS that a stretch of speech is brought to before it is embedded, as in the encoder's training (-30 dBFS)."""
+"""RMS that a stretch of speech is brought to before it is embedded, as in the encoder's training
+(-30 dBFS)."""
 
-# Of Silero VAD, chosen on the dev half of the dialogues of bench.dialogues with the rest of the engine: the speech
-# probability that starts a stretch and the one that ends it, the seconds added on both sides, and the seconds of
-# silence that end a stretch.
+# Of Silero VAD, chosen on the dev half of the dialogues of bench.dialogues with the rest of the
+# engine: the speech probability that starts a stretch and the one that ends it, the seconds added
+# on both sides, and the seconds of silence that end a stretch.
 ONSET, OFFSET = 0.4, 0.02
 VAD_PAD: Seconds = 0.06
 MIN_SILENCE: Seconds = 0.2
@@ -99,7 +100,7 @@ class WhisperResemblyzer:
         self.revision = "+".join(f"{name}-{importlib.metadata.version(name)}" for name in carriers)
 
     def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
-        """See `fsclap.corpus.diarization.Diarizer`; the windows and turns of all recordings share batches."""
+        """See `Diarizer`; the windows and turns of all recordings share batches."""
         for number, wave in enumerate(recordings):
             check_recording(wave, number)
         found = [turn_parts(split(voiced, self.settings), self.settings) for voiced in self.voiced(recordings)]
@@ -155,7 +156,7 @@ def _detection(settings: DiarizationSettings) -> Detection:
 
 
 def slide(stretch: Span) -> Iterator[Span]:
-    """Windows of WINDOW samples over a stretch, at most HOP apart; one shorter window when it is short."""
+    """Windows of WINDOW samples over a stretch, at most HOP apart; one if it is short."""
     room = stretch.length - WINDOW
     if room <= 0:
         yield stretch
@@ -166,7 +167,7 @@ def slide(stretch: Span) -> Iterator[Span]:
 
 
 def _mel_windows(wave: np.ndarray, spans: list[Span]) -> Iterator[np.ndarray]:
-    """(160, 40) mel power spectrogram of each window; a short one is padded with silence, as in training."""
+    """(160, 40) mel power spectrogram of each window, padded with silence as in training."""
     level = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
     gain = LEVEL / level if level > 0 else 1.0
     mel = librosa.feature.melspectrogram(y=wave * np.float32(gain), sr=RATE, n_fft=400, hop_length=MEL_HOP, n_mels=40)
@@ -191,7 +192,7 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
 
 
 def _points(voiced: Voiced, settings: DiarizationSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Mean embeddings of pieces of one voice: (pieces, dim) of unit norm, and the seconds of each."""
+    """Mean embeddings of pieces of one voice, (pieces, dim) of unit norm, and their seconds."""
     own = settings.whisper_resemblyzer
     points, seconds = [], []
     for stretch, vectors in zip(voiced.stretches, voiced.embeddings, strict=True):
@@ -204,7 +205,7 @@ def _points(voiced: Voiced, settings: DiarizationSettings) -> tuple[np.ndarray, 
 
 
 def _runs(vectors: np.ndarray, distance: float) -> Iterator[np.ndarray]:
-    """Cut a stretch where windows that do not overlap differ most; drop the windows across the cut."""
+    """Cut a stretch where windows differ most, and drop the windows across the cut."""
     if len(vectors) <= LAG:
         yield vectors
         return
@@ -250,7 +251,7 @@ def _quietest(wave: np.ndarray, span: Span) -> int:
 
 
 def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
-    """Join parts of one speaker over short pauses into turns; cut long turns at their longest pause."""
+    """Join a speaker's parts over short pauses; cut long turns at their longest pause."""
     groups: list[list[Part]] = []
     for part in parts:
         last = groups[-1][-1] if groups else None

@@ -1,4 +1,4 @@
-"""Which turns stay in the corpus: sound quality, selection by length, language and overlap, and Eq. 4-5."""
+"""Which turns stay in the corpus: sound quality, selection, and Eq. 4-5."""
 
 from functools import lru_cache
 
@@ -10,8 +10,8 @@ def load_scorer(settings: QualitySettings) -> Scorer | None:
     """Load the engine that the settings name, once per process; None for engine none.
 
     Raises:
-        WeightsError: Its weights are not installed; the message names the package, the file and the command that
-            installs them.
+        WeightsError: Its weights are not installed; the message names the package, the file and the
+            command that installs them.
     """
     if settings.engine == "none":
         return None

@@ -1,7 +1,7 @@
-"""The consistency filter: a clip stays when it sounds like the other clips of its speaker (Eq. 4 and 5).
+"""The consistency filter: a clip stays if it sounds like its speaker's others (Eq. 4-5).
 
-Eq. 4 is the cosine of two clips' speaker embeddings. Eq. 5 maps it to [0, 1] by (cos + 1) / 2 and takes the
-mean over the *other* clips of the same speaker in the same recording.
+Eq. 4 is the cosine of two clips' speaker embeddings. Eq. 5 maps it to [0, 1] by (cos + 1) / 2 and
+takes the mean over the *other* clips of the same speaker in the same recording.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,12 @@ from fsclap.settings import known_threshold
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.65, "whisper-resemblyzer": 0.78})
 """Mapped similarity from which a clip is kept, for each diarization engine.
 
-0.65 is the paper's: with CAM++ a mean cosine of 0.30, next to that model's verification threshold (0.31).
-Resemblyzer's embeddings have no negative component, so strangers already agree at a cosine of 0.5. 0.78 is the
-threshold that loses about one right clip in twenty in clusters of which a tenth is wrong, and finds about four in
-five of the wrong ones (`python -m bench.thresholds`, dev half: 4 and 78 % on clean speech, 6 and 87 % on separated
-vocals; with a quarter wrong 5 and 56, 8 and 69 %).
+0.65 is the paper's: with CAM++ a mean cosine of 0.30, next to that model's verification threshold
+(0.31). Resemblyzer's embeddings have no negative component, so strangers already agree at a cosine
+of 0.5. 0.78 is the threshold that loses about one right clip in twenty in clusters of which a tenth
+is wrong, and finds about four in five of the wrong ones (`python -m bench.thresholds`, dev half: 4
+and 78 % on clean speech, 6 and 87 % on separated vocals; with a quarter wrong 5 and 56, 8 and 69
+%).
 """
 
 Scale = Literal["mapped", "cosine"]
@@ -61,12 +62,12 @@ class Verdict:
     """Whether a turn stays.
 
     Attributes:
-        similarity: Its mean similarity to its speaker's other turns, on the scale of the settings; None where
-            Eq. 5 is not defined (the only turn of its speaker, no speaker, no embedding) or was not asked (the turn
-            was left out before).
+        similarity: Its mean similarity to its speaker's other turns, on the scale of the settings;
+            None where Eq. 5 is not defined (the only turn of its speaker, no speaker, no embedding)
+            or was not asked (the turn was left out before).
         kept: Whether it stays.
-        reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`, `below_threshold`, or the
-            reason of its exclusion.
+        reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`,
+            `below_threshold`, or the reason of its exclusion.
         detail: The same in a sentence.
         stage: Which stage decided: `consistency`, or `selection` for what was left out before.
     """
@@ -143,8 +144,8 @@ def judge(
         turns: All turns that diarization found in the recording.
         settings: The filter's settings.
         engine: `Diarizer.name` of the engine that made the embeddings.
-        exclusions: What `select` says of each turn; None: nothing is left out. A turn that is left out is not kept
-            and is not among the clips that others are compared with.
+        exclusions: What `select` says of each turn; None: nothing is left out. A turn that is left
+            out is not kept and is not among the clips that others are compared with.
 
     Returns:
         A verdict for each turn, in the order of the turns.

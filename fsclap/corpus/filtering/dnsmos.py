@@ -1,10 +1,12 @@
-"""DNSMOS P.835: a network that predicts how listeners would rate a voice, its background and the whole.
+"""DNSMOS P.835: predicts how listeners would rate a voice, its background and the whole.
 
-Source: Reddy, Gopal, Cutler, "DNSMOS P.835: A non-intrusive perceptual objective speech quality metric to evaluate
-noise suppressors", ICASSP 2022 (arXiv:2110.01763). The wheel `speechmos` (MIT, by the authors) carries the weights.
-They are read here without importing it: its own code rates one stretch at a time on all cores, runs a second network
-(P.808) whose figure is not wanted, and never ends on an empty clip. What it computes is kept to the letter: a clip
-is doubled until it fills 9.01 s, rated every second, and the ratings are averaged.
+Source: Reddy, Gopal, Cutler, "DNSMOS P.835: A non-intrusive perceptual objective speech quality
+metric to evaluate noise suppressors", ICASSP 2022 (arXiv:2110.01763). The wheel `speechmos` (MIT,
+by the authors) carries the weights.
+They are read here without importing it: its own code rates one stretch at a time on all cores, runs
+a second network (P.808) whose figure is not wanted, and never ends on an empty clip. What it
+computes is kept to the letter: a clip is doubled until it fills 9.01 s, rated every second, and the
+ratings are averaged.
 """
 
 import hashlib
@@ -27,7 +29,8 @@ POLYNOMIALS = (
     np.polynomial.Polynomial([-0.39604546, 1.60915514, -0.13166888]),
     np.polynomial.Polynomial([0.04602535, 1.11546468, -0.06766283]),
 )
-"""From the network's outputs for signal, background and overall to the scale of listeners, as in the package."""
+"""From the network's outputs for signal, background and overall to the scale of listeners, as in
+the package."""
 
 
 class DnsmosScorer:
@@ -53,7 +56,7 @@ class DnsmosScorer:
         self._network = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def score(self, clips: Sequence[np.ndarray]) -> Iterator[Quality]:
-        """See `fsclap.corpus.filtering.quality.Scorer`; memory does not grow with the number of clips."""
+        """See `Scorer`; memory does not grow with the number of clips."""
         for number, clip in enumerate(clips):
             if clip.ndim != 1 or not len(clip) or not np.isfinite(clip).all():
                 raise ValueError(
@@ -66,7 +69,8 @@ class DnsmosScorer:
     def _rating(self, stretch: np.ndarray) -> list[float]:
         """Rate signal, background and overall.
 
-        One stretch at a time: on a CPU, 16 together take half as long again per stretch, and 85 MB each.
+        One stretch at a time: on a CPU, 16 together take half as long again per stretch, and 85 MB
+            each.
         """
         raw = self._network.run(None, {"input_1": stretch[np.newaxis]})[0][0]
         return [scale(value) for scale, value in zip(POLYNOMIALS, raw, strict=True)]
@@ -91,8 +95,8 @@ def _doubled(samples: int) -> int:
 def _starts(samples: int) -> list[int]:
     """Return the first sample of each stretch of a clip.
 
-    The package cuts at (second + 9.01) * rate in floating point, and leaves out a stretch that comes out a sample
-    short by it; so does this.
+    The package cuts at (second + 9.01) * rate in floating point, and leaves out a stretch that
+    comes out a sample short by it; so does this.
     """
     length = _doubled(samples)
     seconds = range(int(length // RATE - STRETCH) + 1)

@@ -43,8 +43,9 @@ class Scorer(Protocol):
         """Yield the quality of each clip, in order.
 
         Args:
-            clips: Each (samples,) float32 mono at `sample_rate`, of any length but 0; may be memory maps. One
-                that passes full scale is rated as `encode_flac` would store it, attenuated to a peak of 1.
+            clips: Each (samples,) float32 mono at `sample_rate`, of any length but 0; may be memory
+                maps. One that passes full scale is rated as `encode_flac` would store it,
+                attenuated to a peak of 1.
 
         Raises:
             ValueError: A clip is empty, not one-dimensional, or holds a value that is not finite.

@@ -1,7 +1,7 @@
-"""Which turns are fit for the corpus before Eq. 5 compares voices: by length, language, overlap and quality.
+"""Which turns are fit for the corpus, by length, language, overlap and quality.
 
-It comes first, so that what is left out has no vote in its speaker's mean: two voices at once, or a voice under
-noise, would pull it away from the speaker's.
+It comes first, so that what is left out has no vote in its speaker's mean: two voices at once, or a
+voice under noise, would pull it away from the speaker's.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,8 @@ class Exclusion:
     """Why a turn is left out.
 
     Attributes:
-        reason: `too_short`, `too_long`, `overlapping_speech`, `unknown_language`, `other_language` or `low_quality`.
+        reason: `too_short`, `too_long`, `overlapping_speech`, `unknown_language`, `other_language`
+            or `low_quality`.
         detail: The same in a sentence.
     """
 
@@ -93,8 +94,8 @@ def select(
         settings: What is left out.
 
     Returns:
-        For each turn, why it is left out, or None: it goes on. Of several reasons, the first in the order of
-        `Exclusion`.
+        For each turn, why it is left out, or None: it goes on. Of several reasons, the first in the
+        order of `Exclusion`.
 
     Raises:
         ValueError: `min_quality` is set and a turn was not rated.
@@ -112,8 +113,8 @@ def select(
 def overlaps(turns: Sequence[Turn]) -> list[float]:
     """Share of each turn, 0 to 1, in which another speaker is heard as well.
 
-    It is what the diarization engine says (`Turn.overlap`) or the share that turns of other speakers cover,
-    whichever is more.
+    It is what the diarization engine says (`Turn.overlap`) or the share that turns of other
+    speakers cover, whichever is more.
     """
     starts = np.array([turn.start for turn in turns])
     ends = np.array([turn.end for turn in turns])

@@ -14,8 +14,9 @@ from fsclap.settings import Folded, engine_block, execution
 from fsclap.weights import WeightsSettings
 
 MAYBE_SPEECH = Detection(onset=0.015, offset=0.008, pad=0.0, shortest=0.05, longest=float("inf"), silence=0.1)
-"""What may be speech under music. A stretch that is missed here is lost, one too many only costs time, so the
-thresholds lie far below those of diarization; still lower ones take room noise for speech (bench.speech_only)."""
+"""What may be speech under music. A stretch that is missed here is lost, one too many only costs
+time, so the thresholds lie far below those of diarization; still lower ones take room noise for
+speech (bench.speech_only)."""
 MARGIN: Seconds = 1.0
 """Separated before and after what may be speech, so that no onset or breath is cut off."""
 FADE: Seconds = 0.02
@@ -36,15 +37,17 @@ class Separator(Protocol):
     sample_rate: Hertz
 
     def separate(self, mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Fill each output with the vocals of its mixture, and yield it when it is complete, in order.
+        """Fill each output with the vocals of its mixture; yield it when complete, in order.
 
-        Memory depends on the settings alone: not on how many mixtures there are, nor how long, where they and the
-        outputs are memory maps. An engine may put segments of several mixtures into one batch; that changes no
-        result beyond rounding.
+        Memory depends on the settings alone: not on how many mixtures there are, nor how long,
+        where they and the outputs are memory maps. An engine may put segments of several mixtures
+        into one batch; that changes no result beyond rounding.
 
         Args:
-            mixtures: Each (channels, samples) float32, 1 or 2 channels and at least one sample, at `sample_rate`.
-            outputs: For each mixture (samples,) float32, all 0. They become mono vocals, sample for sample.
+            mixtures: Each (channels, samples) float32, 1 or 2 channels and at least one sample, at
+                `sample_rate`.
+            outputs: For each mixture (samples,) float32, all 0. They become mono vocals, sample for
+                sample.
 
         Raises:
             ValueError: A mixture or an output of another shape, before anything is separated.
@@ -53,7 +56,7 @@ class Separator(Protocol):
 
 
 class DemucsSettings(BaseModel):
-    """The engine demucs: Hybrid (Transformer) Demucs, 44.1 kHz, any model of it that separates vocals."""
+    """The engine demucs: any 44.1 kHz model of Hybrid (Transformer) Demucs with vocals."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,8 +114,8 @@ def separate(
 ) -> Iterator[np.ndarray]:
     """`separator.separate`, on all of each mixture or, with `speech_only`, on what may be speech.
 
-    Every stretch of it, with MARGIN seconds at both ends, is a mixture of its own to the engine; stretches
-    that meet are one. The output fades in and out at their ends and stays 0 between them.
+    Every stretch of it, with MARGIN seconds at both ends, is a mixture of its own to the engine;
+    stretches that meet are one. The output fades in and out at their ends and stays 0 between them.
     """
     check(mixtures, outputs)
     if not settings.speech_only:
@@ -131,7 +134,7 @@ def separate(
 
 
 def check(mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-    """ValueError when a mixture, or an output, has not the shape that `Separator.separate` asks for."""
+    """Raise ValueError for a mixture or an output of another shape than `separate` takes."""
     if len(mixtures) != len(outputs):
         raise ValueError(f"{len(mixtures)} mixtures cannot be separated into {len(outputs)} outputs")
     for number, (mixture, output) in enumerate(zip(mixtures, outputs, strict=True)):
@@ -145,8 +148,9 @@ def check(mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None
 def release(*waves: np.ndarray) -> None:
     """Drop the pages of memory maps from this process's memory; nothing is lost.
 
-    The system would do so when it needs the room, but until then a long recording counts as memory of the process,
-    and a container's limit or a scheduler may end it. Other arrays stay as they are.
+    The system would do so when it needs the room, but until then a long recording counts as memory
+    of the process, and a container's limit or a scheduler may end it. Other arrays stay as they
+    are.
     """
     for wave in waves:
         # What was written to a map of mode "c" is nowhere but in memory.
@@ -155,7 +159,7 @@ def release(*waves: np.ndarray) -> None:
 
 
 def maybe_speech(mixture: np.ndarray, sample_rate: Hertz, *, margin: Seconds) -> list[Span]:
-    """Stretches of a mixture, (channels, samples), in which somebody may be speaking, `margin` at both ends included.
+    """Find where somebody may be speaking in a mixture, (channels, samples), with margins.
 
     Returns:
         Samples at `sample_rate`, in order, none touching the next.
@@ -183,7 +187,7 @@ def _detector_blocks(mixture: np.ndarray, sample_rate: Hertz) -> Iterator[np.nda
 
 
 def _fade(piece: np.ndarray, stretch: Span, length: int, *, samples: int) -> None:
-    """Fade a stretch of an output of `length` samples in and out, but where the recording begins or ends."""
+    """Fade a stretch of an output in and out, except where the recording begins or ends."""
     ramp = np.linspace(0, 1, min(samples, len(piece) // 2), endpoint=False, dtype=np.float32)
     if stretch.start > 0:
         piece[: len(ramp)] *= ramp

@@ -1,16 +1,18 @@
-"""Vocal separation by Demucs 4: htdemucs, htdemucs_ft, hdemucs_mmi and other models of the `demucs` package.
+"""Vocal separation by Demucs 4: the models of the `demucs` package.
 
-Sources: Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023; Défossez,
-"Hybrid Spectrogram and Waveform Source Separation", 2021 (code: MIT; see each model's page for its weights).
+Sources: Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023;
+Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021 (code: MIT; see each model's
+page for its weights).
 
-The vocals are those of `demucs.api.Separator(shifts=0)`: the same segments, normalisation and overlap-add. What
-differs is the work that is not done, and in what order the rest is:
+The vocals are those of `demucs.api.Separator(shifts=0)`: the same segments, normalisation and
+overlap-add. What differs is the work that is not done, and in what order the rest is:
 
 - Only networks whose output counts towards the vocals run: one of the four of htdemucs_ft.
-- Of their last layers, only the filters that make the vocals, and those of the two channels as their mean, since
-  that is what leaves here and everything after them is linear.
-- Segments of all recordings are one stream: on a GPU, batches are full whatever the lengths of the recordings are;
-  on a CPU, several go through the network side by side, which scales better than threads within one.
+- Of their last layers, only the filters that make the vocals, and those of the two channels as
+  their mean, since that is what leaves here and everything after them is linear.
+- Segments of all recordings are one stream: on a GPU, batches are full whatever the lengths of the
+  recordings are; on a CPU, several go through the network side by side, which scales better than
+  threads within one.
 - Attention runs as fused `scaled_dot_product_attention` on the CPU, too.
 """
 
@@ -52,7 +54,8 @@ class DemucsSeparator:
         batch: Segments that are under way at once, from one recording or several.
 
     Raises:
-        WeightsError: The weights are missing, damaged, or not those of a model that separates vocals.
+        WeightsError: The weights are missing, damaged, or not those of a model that separates
+            vocals.
         DeviceError: The device is not there, or `half` is asked of a CPU.
     """
 
@@ -74,7 +77,7 @@ class DemucsSeparator:
         self._batches = Batches(self._vocals, setting="separation.batch")
 
     def separate(self, mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See `fsclap.corpus.separation.Separator`; the vocals are the mean of the channels' vocals."""
+        """See `Separator`; the vocals are the mean of the channels' vocals."""
         check(mixtures, outputs)
         segments = (segment for mixture in mixtures for segment in self._segments(mixture))
         adders = (OverlapAdd(output, segment=self._segment, stride=self._stride) for output in outputs)
@@ -172,7 +175,7 @@ class Segment:
         return self.start + stride >= self.mixture.shape[1]
 
     def window(self, samples: int) -> np.ndarray:
-        """(CHANNELS, samples) normalised: the part in the middle of what surrounds it, and zeros beyond the mixture."""
+        """Cut the part and what surrounds it, (CHANNELS, samples) normalised, zeros outside."""
         start = self.start - (samples - self.samples) // 2
         inside = self.mixture[:, max(start, 0) : start + samples]
         offset = max(-start, 0)
@@ -218,7 +221,7 @@ class OverlapAdd:
 
 
 def level(mixture: np.ndarray) -> tuple[np.float32, np.float32]:
-    """Mean and standard deviation of the mean of the channels, as Demucs normalises by; read a block at a time."""
+    """Mean and standard deviation of the channels' mean, in blocks; Demucs normalises by it."""
     count, total, squares = mixture.shape[1], 0.0, 0.0
     for start in range(0, count, LEVEL_BLOCK):
         mono = mixture[:, start : start + LEVEL_BLOCK].mean(axis=0, dtype=np.float64)
@@ -233,9 +236,10 @@ def level(mixture: np.ndarray) -> tuple[np.float32, np.float32]:
 def vocals_only(network: Model) -> Model:
     """Reduce a network to the mean of the channels' vocals, where its last layers allow it.
 
-    The last transposed convolution of each branch makes, side by side, the channels of every source; in the
-    spectrum a channel is two, real and imaginary part. What comes after (scaling, inverse transform, sum of the
-    branches) is linear and knows neither source nor channel. Changed in place.
+    The last transposed convolution of each branch makes, side by side, the channels of every
+    source; in the spectrum a channel is two, real and imaginary part. What comes after (scaling,
+    inverse transform, sum of the branches) is linear and knows neither source nor channel. Changed
+    in place.
     """
     if not isinstance(network, HTDemucs | HDemucs) or not network.cac:
         return network
@@ -270,7 +274,7 @@ def _placed(network: Model, device: torch.device) -> Model:
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Keep `nn.MultiheadAttention` from a fast path that, on a CPU, holds all scores in memory and takes longer."""
+    """Switch off a fast path of attention that is slower on a CPU, and needs more memory."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

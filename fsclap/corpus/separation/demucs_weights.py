@@ -1,11 +1,12 @@
-"""Reads models of the Demucs family from a folder, in either layout, without running what a file says.
+"""Read models of the Demucs family from a folder, without running code in a file.
 
-    Hugging Face       {name}.yaml, and {signature}.safetensors for each network it lists
-    `demucs --repo`    {name}.yaml, and {signature}.th or {signature}-{checksum}.th; or .th files alone
+    Hugging Face       {name}.yaml, and {signature}.safetensors for each network it lists `demucs
+    --repo`    {name}.yaml, and {signature}.th or {signature}-{checksum}.th; or .th files alone
 
-A .th file is a pickle, which may call anything. It is read by PyTorch's restricted unpickler, which here knows
-Demucs' network classes and Fraction, all that `demucs.states.serialize_model` writes beside plain values and
-tensors. A safetensors file names its class in its metadata; only the same classes are made.
+A .th file is a pickle, which may call anything. It is read by PyTorch's restricted unpickler, which
+here knows Demucs' network classes and Fraction, all that `demucs.states.serialize_model` writes
+beside plain values and tensors. A safetensors file names its class in its metadata; only the same
+classes are made.
 """
 
 import math
@@ -42,7 +43,8 @@ class Bag:
     """A model: one network or several.
 
     Attributes:
-        vocals: The networks that count towards the vocals, and each one's share of them; the shares add up to 1.
+        vocals: The networks that count towards the vocals, and each one's share of them; the shares
+            add up to 1.
         segment: What the networks take at once.
     """
 
@@ -55,12 +57,13 @@ def load_bag(folder: Path, model: str | None, *, setting: str) -> Bag:
 
     Args:
         folder: Where the model's files are.
-        model: Name of a bag (a .yaml file) or signature of a network; None: the only bag, or the only network.
+        model: Name of a bag (a .yaml file) or signature of a network; None: the only bag, or the
+            only network.
         setting: The settings that say so, for the messages: "separation.demucs".
 
     Raises:
-        WeightsError: There is no such model, a file of it is missing, damaged or unsafe, or it does not separate
-            vocals at SAMPLE_RATE.
+        WeightsError: There is no such model, a file of it is missing, damaged or unsafe, or it does
+            not separate vocals at SAMPLE_RATE.
     """
     bags = {path.stem: path for path in folder.glob("*.yaml")}
     networks = {_signature(path): path for path in [*folder.glob("*.th"), *folder.glob("*.safetensors")]}

