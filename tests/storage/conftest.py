@@ -138,3 +138,9 @@ def make_rows() -> Callable[..., Rows]:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
     return Corpus.open(tmp_path / "corpus", create=True)
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports without a card: drawing its plots takes longer than everything else."""
+    monkeypatch.setattr("storage.export.write_card", lambda *_, **__: None)

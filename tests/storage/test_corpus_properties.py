@@ -125,4 +125,4 @@ class Commits(RuleBasedStateMachine):
 
 
 TestCommits = Commits.TestCase
-TestCommits.settings = fewer(4, fuzzed, stateful_step_count=12)
+TestCommits.settings = fewer(10, fuzzed, stateful_step_count=12)

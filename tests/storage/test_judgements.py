@@ -226,6 +226,7 @@ def test_verify_finds_damaged_judgements(judged: Corpus) -> None:
     assert "put a backup in its place" in problem.message
 
 
+@pytest.mark.usefixtures("no_card")
 def test_an_export_carries_the_judgements(judged: Corpus, tmp_path: Path) -> None:
     files = export(judged, tmp_path / "clean", title="Test", settings={}, threshold=None)
     assert tmp_path / "clean" / JUDGEMENTS in files

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -28,9 +29,10 @@ def identifier(rows):
     return rows["source"]["source_id"]
 
 
-@pytest.fixture
-def story(corpus, make_rows):
-    """The states of a corpus by version of the utterances: what it held, and the commits that made it so."""
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, make_rows):
+    """A corpus, its rows at each version of the utterances, and the commits that made them."""
+    corpus = Corpus.open(tmp_path_factory.mktemp("original") / "corpus", create=True)
     first, second = make_rows("e1", kept=3), make_rows("e2", kept=2)
     refused, again = make_rows("e3", kept=0, rejected=0, status="rejected"), make_rows("e1", kept=1, recipe="recipe-2")
     taken_back = make_rows("e2", kept=0, rejected=2, status="rejected", recipe="recipe-2")
@@ -39,7 +41,16 @@ def story(corpus, make_rows):
         corpus.commit_source(**rows)
         states[corpus.version()] = everything(corpus)
     assert list(states) == [0, 1, 2, 3, 4]
-    return states, [first, second, refused, again, taken_back]
+    return corpus, states, [first, second, refused, again, taken_back]
+
+
+@pytest.fixture
+def story(corpus, original):
+    """The rows and commits of the original, of which the corpus is a copy."""
+    whole, states, commits = original
+    shutil.rmtree(corpus.folder)
+    shutil.copytree(whole.folder, corpus.folder)
+    return states, commits
 
 
 # Forgetting
@@ -234,7 +245,7 @@ def test_a_vacuum_makes_no_version(littered):
     assert littered.version() == version
 
 
-def test_after_a_vacuum_the_folder_is_the_corpus(littered, story, tmp_path):
+def test_after_a_vacuum_the_folder_is_the_corpus(littered, story, tmp_path, no_card):
     states, _ = story
     vacuum(littered, keep=timedelta(0))
     read = pd.read_parquet(littered.folder / "utterances", columns=["utterance_id"])["utterance_id"]
