@@ -12,7 +12,7 @@ import soxr
 from fsclap import Hertz, Seconds
 
 SAMPLE_TYPE = np.dtype("<f4")
-"""Of waves on disk: little-endian float32."""
+"""Samples of waves on disk: little-endian float32."""
 BLOCK: Seconds = 30.0
 """How much of a wave is in memory at once where it is resampled from disk to disk."""
 

@@ -51,7 +51,7 @@ def torch_device(name: str, *, setting: str) -> "torch.device":
 
 
 class Batches(Generic[T, R]):
-    """Calls a function on batches, and halves those that do not fit into the device's memory.
+    """Call a function on batches, halving those that do not fit into the device's memory.
 
     The size that fitted is kept for later calls, so a batch that is too large costs one failed
     attempt, not one each.

@@ -46,7 +46,7 @@ def fetch(settings: WeightsSettings) -> Manifest:
     Interrupted, it goes on where it stopped; complete, it only compares again.
 
     Raises:
-        WeightsError: The hub can't be reached, has no such model or revision, wants a login, the
+        WeightsError: The hub can't be reached, has no such model or revision, requires a login, the
             disk is too small, or a file isn't what the hub lists.
     """
     if settings.folder is not None:

@@ -33,8 +33,8 @@ TRUNCATED_SHARE = 0.05
 TRUNCATED_MIN: Seconds = 1.0
 """A source is truncated when it ends more than 5 % and more than 1 s before its declared end."""
 STDERR_LIMIT = 1 << 19  # bytes of ffmpeg's messages read from each end: a damaged file can cause millions
-# ffmpeg's own standard input: seekable, as an MP4 with its index at the end needs, while the name of
-# the media file can neither suggest a format nor pass for an option.
+# ffmpeg's own standard input: seekable, as an MP4 with its index at the end needs, while the name
+# of the media file can neither suggest a format nor pass for an option.
 STANDARD_INPUT = "file:/dev/fd/0"
 MEDIA = (
     "aac", "ac3", "ac4", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "asf_o", "ast", "au", "avi", "caf", "dsf",

@@ -302,7 +302,7 @@ def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[di
     """
     max_bytes = int(settings.limits.max_megabytes * 1e6)
     cookies = None if settings.cookies is None else str(settings.cookies.expanduser().resolve())
-    asked = (
+    message = (
         settings.model_dump(mode="json", exclude={"limits"})
         | settings.limits.model_dump(mode="json")
         | request
@@ -318,7 +318,7 @@ def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[di
     try:
         sandbox.limit(child, memory=MEMORY, file_size=max_bytes + PARTIAL)
         # Its input stays open: it ends when this process does.
-        for line in _exchange(child, asked):
+        for line in _exchange(child, message):
             answer = json.loads(line)
             if "log" in answer:
                 log.debug("%s", redact(answer["log"]))
@@ -335,11 +335,11 @@ def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[di
     _require_whole(request["shown"], code, expired=expired.is_set(), settings=settings)
 
 
-def _exchange(child: subprocess.Popen[bytes], asked: dict[str, Any]) -> IO[bytes]:
+def _exchange(child: subprocess.Popen[bytes], message: dict[str, Any]) -> IO[bytes]:
     assert child.stdin is not None
     assert child.stdout is not None
     with suppress(BrokenPipeError):  # killed already; its status will tell
-        child.stdin.write(json.dumps(asked).encode() + b"\n")
+        child.stdin.write(json.dumps(message).encode() + b"\n")
         child.stdin.flush()
     return child.stdout
 

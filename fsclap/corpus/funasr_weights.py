@@ -34,7 +34,7 @@ is not there."""
 
 @dataclass(frozen=True, slots=True)
 class FunasrModel:
-    """A network that is ready, and what FunASR built beside it.
+    """A network that is ready, and what FunASR built with it.
 
     Attributes:
         network: In evaluation mode, on its device.
@@ -57,7 +57,7 @@ def load_model(
         settings: Which weights.
         setting: Where they are set, for the messages: "diarization.funasr.asr".
         classes: The networks that will do, as config.yaml names them.
-        needs: Files that must be there beside config.yaml and configuration.json.
+        needs: Files that must be there besides config.yaml and configuration.json.
         device: Where it runs.
 
     Raises:
@@ -90,7 +90,7 @@ def _build(weights: Weights, *, setting: str, device: torch.device) -> tuple[nn.
         except Exception as error:  # FunASR raises whatever a damaged file leads it to
             raise WeightsError(
                 f"{setting}: {weights.folder} can't be read as a model of FunASR ({type(error).__name__}: {error}): "
-                f"one of the files beside {CONFIG} is damaged or another model's. Fetch the folder again"
+                f"one of the files next to {CONFIG} is damaged or another model's. Fetch the folder again"
             ) from error
 
 
@@ -164,7 +164,7 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], *, checkpoint: Path, 
         first = (missing + other)[0]
         found = tuple(state[first].shape) if first in state else "nothing"
         raise WeightsError(
-            f"{setting}: {checkpoint} doesn't fit the network of {CONFIG} beside it: of {len(expected)} tensors "
+            f"{setting}: {checkpoint} doesn't fit the network of the {CONFIG} next to it: of {len(expected)} tensors "
             f"{len(missing)} are missing and {len(other)} have another shape, such as {first}: expected "
             f"{tuple(expected[first].shape)}, found {found}. The folder mixes two models: fetch it again"
         )

@@ -4,7 +4,7 @@ Diarization labels speakers within one recording: S00 of one episode and S00 of 
 nothing to do with each other. Here the mean embeddings of the speakers of a series are clustered
 into persons, by average link on their cosine, such that two speakers of one episode are never the
 same person: diarization has compared them already. It may have split one voice in two; but the two
-halves' cosine (0.72 to 0.87 with Resemblyzer) is not told from that of two people of one episode
+halves' cosine (0.72 to 0.87 with Resemblyzer) overlaps with that of two people of one episode
 (0.43 to 0.82), and a person who is found twice does less harm than two people who are one.
 """
 

@@ -34,7 +34,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """How speech is told from the rest.
+    """How speech is told apart from the rest.
 
     Attributes:
         onset: Speech probability that starts a stretch.

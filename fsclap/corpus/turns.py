@@ -21,11 +21,12 @@ class Turn:
     Attributes:
         start, end: Position in the recording.
         speaker: Label, local to the recording: 0, 1, ... in order of first appearance, or NOISE.
-        text: Transcript; empty when the recogniser heard no words.
+        text: Transcript; empty if the recogniser found no words.
         language: ISO 639-1 code of the transcript, or None when the engine does not tell.
         embedding: (dim,) float32 speaker embedding of unit L2 norm, or None when the turn is too
             short for the engine to embed.
-        overlap: Share of the turn in which the engine heard another speaker as well, 0 to 1.
+        overlap: Share of the turn in which another speaker also speaks, as far as the engine
+            detects it, 0 to 1.
     """
 
     start: Seconds

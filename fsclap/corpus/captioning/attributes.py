@@ -19,8 +19,8 @@ from fsclap.pitch import HOP, RATE, pitch_track
 WINDOW = 400
 FFT = 512
 TAPER = np.hanning(WINDOW) / np.sqrt(np.mean(np.square(np.hanning(WINDOW))))
-"""Of unit power. Without it the level of a steady voice wavers by 1 dB, as more or fewer periods
-are in a frame."""
+"""A Hann window of unit power. Without it the level of a steady voice wavers by 1 dB, as more or
+fewer periods are in a frame."""
 
 SPEECH_FLOOR_DBFS = -65.0
 """No frame below this is speech, whatever the rest of the clip is."""

@@ -73,8 +73,8 @@ class Transcription:
     """What one output of SenseVoice says. A tag that is not known here says nothing."""
 
     language: str | None
-    """Of the first part that has one; None: no speech, or a language that SenseVoice-Small was not
-    made for."""
+    """Language of the first part that has one; None: no speech, or a language that SenseVoice-Small
+    was not made for."""
     emotion: str | None
     events: tuple[str, ...]
     """In order of first occurrence, each once."""
@@ -165,11 +165,11 @@ class SenseVoiceTagger:
             if clip.ndim != 1 or not np.isfinite(clip).all():
                 raise ValueError(f"clip {number}: expected finite mono samples (samples,), got shape {clip.shape}")
         shortest = self.sample_rate * self._frontend.frame_length // 1000
-        heard = [number for number, clip in enumerate(clips) if len(clip) >= shortest]
+        audible = [number for number, clip in enumerate(clips) if len(clip) >= shortest]
         tags = [Tags()] * len(clips)
-        seconds = [len(clips[number]) / self.sample_rate for number in heard]
+        seconds = [len(clips[number]) / self.sample_rate for number in audible]
         for group in by_length(seconds, self._settings.batch_seconds):
-            numbers = [heard[place] for place in group]
+            numbers = [audible[place] for place in group]
             features = [self._features(clips[number]) for number in numbers]
             for number, found in zip(numbers, self._batches(features), strict=True):
                 tags[number] = found

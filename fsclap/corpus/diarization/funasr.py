@@ -72,14 +72,14 @@ SHORTEST = 400
 """Samples of one frame of features; a stretch of less has none."""
 
 WINDOW: Seconds = 1.5
-"""Of the windows that are clustered."""
+"""Length of the windows that are clustered."""
 SPECTRAL = 2048
 """Windows from which FunASR clusters by UMAP and HDBSCAN."""
 SEED = 0
 
 MIN_EMBEDDED: Seconds = 0.5
 """Shorter turns get no embedding. CAM++ pools statistics over time, and half a second is 24 of its
-frames; the windows that it is asked to tell apart by are three times as long."""
+frames; the windows that are clustered are three times as long."""
 MAX_EMBEDDED: Seconds = 10.0
 """Longer turns are embedded in equal parts of no more than this, which bounds the memory of one."""
 GRID = RATE // 4
@@ -89,7 +89,7 @@ share a batch without padding: CAM++ has no mask, and would pool the padding too
 
 
 Voices = tuple[list[tuple[Seconds, Seconds]], np.ndarray]
-"""Of one recording: the spans of its windows, in order, and (windows, 192) their embeddings."""
+"""For one recording: the spans of its windows, in order, and (windows, 192) their embeddings."""
 T = TypeVar("T")
 
 
@@ -170,7 +170,9 @@ class FunASRDiarizer:
         found = []
         for number, wave in enumerate(recordings):
             pairs = zip(segments, transcripts, strict=True)
-            info = self.punctuate([(segment, heard) for segment, heard in pairs if segment.recording == number])
+            info = self.punctuate(
+                [(segment, transcript) for segment, transcript in pairs if segment.recording == number]
+            )
             noise = self.assign(info, *voices[number]) if info else None
             found.append(parse_sentences(info, duration=len(wave) / RATE, noise=noise))
         return found
@@ -200,10 +202,10 @@ class FunASRDiarizer:
     @torch.inference_mode()
     def punctuate(self, pairs: Sequence[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
         """Punctuate one recording; return FunASR's sentence_info, times in milliseconds."""
-        text = _join_vad_texts(heard.text for _, heard in pairs)
+        text = _join_vad_texts(transcript.text for _, transcript in pairs)
         if not text:
             return []
-        times = [[segment.start + a, segment.start + b] for segment, heard in pairs for a, b in heard.times]
+        times = [[segment.start + a, segment.start + b] for segment, transcript in pairs for a, b in transcript.times]
         (result,), _ = self.punc.network.inference([text], key=["text"], **self.punc.options)
         marks = result["punc_array"]
         if marks is None or len(marks) != len(times):
@@ -292,10 +294,10 @@ def _uncertain(module: torch.nn.Module, inputs: object, probabilities: Tensor) -
 
 
 def _by_segment(pairs: Iterable[tuple[Segment, Transcript]]) -> list[dict[str, Any]]:
-    pairs = [(segment, heard) for segment, heard in pairs if heard.text]
+    pairs = [(segment, transcript) for segment, transcript in pairs if transcript.text]
     results = [
-        {"text": heard.text, "timestamp": [[segment.start + a, segment.start + b] for a, b in heard.times]}
-        for segment, heard in pairs
+        {"text": transcript.text, "timestamp": [[segment.start + a, segment.start + b] for a, b in transcript.times]}
+        for segment, transcript in pairs
     ]
     return _vad_segment_sentences(results, [[segment.start, segment.end] for segment, _ in pairs])
 

@@ -64,7 +64,7 @@ class Verdict:
     Attributes:
         similarity: Its mean similarity to its speaker's other turns, on the scale of the settings;
             None where Eq. 5 is not defined (the only turn of its speaker, no speaker, no embedding)
-            or was not asked (the turn was left out before).
+            or not computed (the turn was excluded before).
         kept: Whether it stays.
         reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`,
             `below_threshold`, or the reason of its exclusion.
@@ -138,7 +138,7 @@ def judge(
     engine: str,
     exclusions: Sequence[Exclusion | None] | None = None,
 ) -> list[Verdict]:
-    """Judges the turns of one recording, each speaker's apart.
+    """Judge the turns of one recording, speaker by speaker.
 
     Args:
         turns: All turns that diarization found in the recording.

@@ -4,7 +4,7 @@ Source: Reddy, Gopal, Cutler, "DNSMOS P.835: A non-intrusive perceptual objectiv
 metric to evaluate noise suppressors", ICASSP 2022 (arXiv:2110.01763). The wheel `speechmos` (MIT,
 by the authors) carries the weights.
 They are read here without importing it: its own code rates one stretch at a time on all cores, runs
-a second network (P.808) whose figure is not wanted, and never ends on an empty clip. What it
+a second network (P.808) whose figure is not used, and never ends on an empty clip. What it
 computes is kept to the letter: a clip is doubled until it fills 9.01 s, rated every second, and the
 ratings are averaged.
 """
@@ -23,7 +23,7 @@ from fsclap.weights import packaged
 RATE: Hertz = 16_000
 STRETCH: Seconds = 9.01
 SAMPLES = 144_160
-"""Of a stretch: the only length the network takes."""
+"""Samples of a stretch, the only length that the network takes."""
 POLYNOMIALS = (
     np.polynomial.Polynomial([0.0052439, 1.22083953, -0.08397278]),
     np.polynomial.Polynomial([-0.39604546, 1.60915514, -0.13166888]),

@@ -89,7 +89,7 @@ def select(
 
     Args:
         turns: All turns that diarization found in the recording.
-        languages: Code of each turn's language, or None where no engine tells it.
+        languages: Code of each turn's language, or None where no engine detects it.
         qualities: Overall quality of each turn, or None where it was not rated.
         settings: What is left out.
 
@@ -111,7 +111,7 @@ def select(
 
 
 def overlaps(turns: Sequence[Turn]) -> list[float]:
-    """Share of each turn, 0 to 1, in which another speaker is heard as well.
+    """Share of each turn, 0 to 1, in which another speaker also speaks.
 
     It is what the diarization engine says (`Turn.overlap`) or the share that turns of other
     speakers cover, whichever is more.
@@ -129,7 +129,7 @@ def overlaps(turns: Sequence[Turn]) -> list[float]:
 
 
 def _length_of_union(spans: np.ndarray) -> Seconds:
-    """Of (n, 2) spans by start."""
+    """Length of the union of (n, 2) spans, sorted by start."""
     if not len(spans):
         return 0.0
     reached = np.maximum.accumulate(spans[:, 1])
@@ -159,11 +159,11 @@ def _overlap(overlap: float, settings: SelectionSettings) -> Exclusion | None:
 def _language(language: str | None, settings: SelectionSettings) -> Exclusion | None:
     if settings.languages is None or language in settings.languages:
         return None
-    wanted = ", ".join(settings.languages)
+    listed = ", ".join(settings.languages)
     if language is None:
-        detail = f"no engine detected its language, and selection.languages asks for {wanted}"
+        detail = f"no engine detected its language, and selection.languages asks for {listed}"
         return Exclusion("unknown_language", detail)
-    return Exclusion("other_language", f"it is in {language}, and selection.languages asks for {wanted}")
+    return Exclusion("other_language", f"it is in {language}, and selection.languages asks for {listed}")
 
 
 def _quality(quality: float | None, settings: SelectionSettings) -> Exclusion | None:

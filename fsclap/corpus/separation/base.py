@@ -164,10 +164,10 @@ def maybe_speech(mixture: np.ndarray, sample_rate: Hertz, *, margin: Seconds) ->
     Returns:
         Samples at `sample_rate`, in order, none touching the next.
     """
-    heard = find_speech_in_blocks(_detector_blocks(mixture, sample_rate), MAYBE_SPEECH)
+    spans = find_speech_in_blocks(_detector_blocks(mixture, sample_rate), MAYBE_SPEECH)
     scale, samples = sample_rate / RATE, mixture.shape[1]
     joined: list[Span] = []
-    for span in heard:
+    for span in spans:
         start = max(0, round((span.start - margin * RATE) * scale))
         end = min(samples, round((span.end + margin * RATE) * scale))
         if joined and start <= joined[-1].end:

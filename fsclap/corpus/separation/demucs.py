@@ -56,7 +56,7 @@ class DemucsSeparator:
     Raises:
         WeightsError: The weights are missing, damaged, or not those of a model that separates
             vocals.
-        DeviceError: The device is not there, or `half` is asked of a CPU.
+        DeviceError: The device is not there, or `half` is set on a CPU.
     """
 
     name = "demucs"
@@ -146,7 +146,7 @@ class Network:
     share: float
 
     def window(self, samples: int) -> int:
-        """How much sound it wants to see for a segment of so many samples."""
+        """Return the samples that the network needs for a segment of `samples`."""
         valid_length: Any = getattr(self.module, "valid_length", None)
         return valid_length(samples) if valid_length else samples
 
@@ -162,7 +162,7 @@ class Segment:
 
     Attributes:
         start, samples: The part.
-        mean, spread: Level of the whole mixture, which the networks want normalised.
+        mean, spread: Level of the whole mixture, by which the networks' input is normalised.
     """
 
     mixture: np.ndarray
@@ -188,7 +188,7 @@ class Segment:
 
 
 class OverlapAdd:
-    """Puts segments together into a wave, which it writes as soon as no later segment touches it.
+    """Overlap-add segments into a wave, written once no later segment touches it.
 
     Each segment weighs as a triangle over it, as in `demucs.apply.apply_model`.
 

@@ -5,7 +5,7 @@
 
 A .th file is a pickle, which may call anything. It is read by PyTorch's restricted unpickler, which
 here knows Demucs' network classes and Fraction, all that `demucs.states.serialize_model` writes
-beside plain values and tensors. A safetensors file names its class in its metadata; only the same
+besides plain values and tensors. A safetensors file names its class in its metadata; only the same
 classes are made.
 """
 

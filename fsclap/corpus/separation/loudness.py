@@ -46,7 +46,7 @@ class LoudnessSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Loudness:
-    """Of a whole recording.
+    """The loudness of a whole recording.
 
     Attributes:
         integrated: LUFS, gated; None when nothing is above -70 LUFS or it is shorter than 0.4 s.
@@ -59,7 +59,7 @@ class Loudness:
 
 
 def measure(wave: np.ndarray, sample_rate: Hertz) -> Loudness:
-    """Measures a recording with ffmpeg's `ebur128`, to 0.1 dB.
+    """Measure a recording with ffmpeg's `ebur128`, to 0.1 dB.
 
     Args:
         wave: (samples,) or (channels, samples) float32, 1 or 2 channels; a memory map will do. As
@@ -117,5 +117,5 @@ def gain(loudness: Loudness, settings: LoudnessSettings) -> float:
     """Return the factor for all samples of a recording; 1 without a target or without loudness."""
     if settings.target_lufs is None or loudness.integrated is None:
         return 1.0
-    wanted = min(settings.target_lufs - loudness.integrated, settings.peak_dbfs - loudness.true_peak)
-    return 10 ** (wanted / 20)
+    decibels = min(settings.target_lufs - loudness.integrated, settings.peak_dbfs - loudness.true_peak)
+    return 10 ** (decibels / 20)

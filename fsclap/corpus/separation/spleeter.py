@@ -38,7 +38,7 @@ EDGE = 128
 FRAMES = 512
 """Frames that the networks see at once, as in training."""
 CONTEXT = 32
-"""Frames at each end of a block whose masks are dropped, since beside the zeros that a convolution
+"""Frames at each end of a block whose masks are dropped, since next to the zeros that a convolution
 pads with a mask is worse; the neighbouring block gives them instead. Costs 14 % more blocks, gains
 0.1 to 0.2 dB."""
 STRIDE = FRAMES - 2 * CONTEXT

@@ -106,6 +106,13 @@ def test_a_folder_lists_every_file_by_series(tmp_path: Path) -> None:
     ]
 
 
+def test_an_empty_local_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (listed,) = list_episodes(str(tmp_path / "a.mp4"), SETTINGS)
+    with pytest.raises(Refused, match="empty_file"):
+        fetch(listed, tmp_path, SETTINGS)
+
+
 def test_a_changed_local_file_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "a.mp4"
     file.write_bytes(b"one")

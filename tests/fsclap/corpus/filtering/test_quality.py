@@ -1,14 +1,12 @@
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fsclap.corpus.filtering import dnsmos, load_scorer
 from fsclap.corpus.filtering.quality import Quality, QualitySettings, Scorer
-from fsclap.media import DecodeSettings, decode
 from fsclap.weights import WeightsError
 
 RATE = 16_000
@@ -21,22 +19,15 @@ def scorer() -> Scorer:
     return loaded
 
 
-@pytest.fixture(scope="module")
-def speech(dry_episode: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """(samples,) at 16 kHz: an episode without music."""
-    raw = tmp_path_factory.mktemp("speech") / "speech.f32"
-    return decode(dry_episode, raw, sample_rate=RATE, settings=DecodeSettings()).mean(axis=0)
-
-
 def score(scorer: Scorer, *clips: np.ndarray) -> list[Quality]:
     return list(scorer.score(clips))
 
 
 @pytest.mark.parametrize("samples", [5_000, 72_080, 176_000, pytest.param(272_000, marks=pytest.mark.slow)])
-def test_equals_the_package(scorer: Scorer, speech: np.ndarray, samples: int) -> None:
+def test_equals_the_package(scorer: Scorer, dry_mono: np.ndarray, samples: int) -> None:
     """One stretch of a clip repeated, one of a clip doubled, two; 17 s have one that the package leaves out."""
-    reference = pytest.importorskip("speechmos.dnsmos").run(speech[:samples], RATE)
-    [found] = score(scorer, speech[:samples])
+    reference = pytest.importorskip("speechmos.dnsmos").run(dry_mono[:samples], RATE)
+    [found] = score(scorer, dry_mono[:samples])
     assert found.overall == pytest.approx(reference["ovrl_mos"], abs=1e-4)
     assert found.signal == pytest.approx(reference["sig_mos"], abs=1e-4)
     assert found.background == pytest.approx(reference["bak_mos"], abs=1e-4)
@@ -69,8 +60,8 @@ def band(samples: int) -> np.ndarray:
     return music
 
 
-def test_music_lowers_the_scores_of_speech(scorer: Scorer, speech: np.ndarray) -> None:
-    voice = speech[: 10 * RATE]
+def test_music_lowers_the_scores_of_speech(scorer: Scorer, dry_mono: np.ndarray) -> None:
+    voice = dry_mono[: 10 * RATE]
     music = band(len(voice)) * np.sqrt((voice @ voice) / np.square(band(len(voice))).sum())
     clips = [voice] + [(voice + music * 10 ** (-snr_db / 20)).astype(np.float32) for snr_db in (5, 0)]
     clean, some, much = score(scorer, *(clip / 2 for clip in clips))
@@ -78,8 +69,8 @@ def test_music_lowers_the_scores_of_speech(scorer: Scorer, speech: np.ndarray) -
     assert clean.background - 0.1 > some.background > much.background + 0.1
 
 
-def test_a_clip_above_full_scale_is_rated_as_it_is_stored(scorer: Scorer, speech: np.ndarray) -> None:
-    voice = speech[:40_000] / np.abs(speech[:40_000]).max()
+def test_a_clip_above_full_scale_is_rated_as_it_is_stored(scorer: Scorer, dry_mono: np.ndarray) -> None:
+    voice = dry_mono[:40_000] / np.abs(dry_mono[:40_000]).max()
     loud, stored = score(scorer, 3 * voice, voice)
     assert loud.overall == pytest.approx(stored.overall, abs=1e-4)
 

@@ -15,7 +15,6 @@ from fsclap.corpus.separation.base import (
     release,
     separate,
 )
-from fsclap.media import DecodeSettings, decode
 from harness.separation import in_memory
 
 RATE = 44_100
@@ -38,12 +37,10 @@ class Mono:
 
 
 @pytest.fixture(scope="module")
-def voice(dry_episode: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+def voice(dry_stereo: np.ndarray) -> np.ndarray:
     """(2, samples): four seconds of somebody speaking."""
-    raw = tmp_path_factory.mktemp("voice") / "voice.f32"
-    wave = decode(dry_episode, raw, sample_rate=RATE, settings=DecodeSettings())
-    (first, *_) = maybe_speech(wave, RATE, margin=0)
-    return np.array(wave[:, first.start : first.start + 4 * RATE])
+    (first, *_) = maybe_speech(dry_stereo, RATE, margin=0)
+    return np.array(dry_stereo[:, first.start : first.start + 4 * RATE])
 
 
 def hum(duration: float) -> np.ndarray:

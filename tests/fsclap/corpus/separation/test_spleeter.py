@@ -10,7 +10,6 @@ import torch
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.separation.spleeter import SpleeterSeparator
-from fsclap.media import DecodeSettings, decode
 from fsclap.weights import WeightsError
 from harness.separation import in_memory
 
@@ -27,13 +26,6 @@ def separator() -> SpleeterSeparator:
 @pytest.fixture(scope="module")
 def one_by_one() -> SpleeterSeparator:
     return SpleeterSeparator(device="cpu", batch=1)
-
-
-@pytest.fixture(scope="module")
-def speech(dry_episode: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """(2, samples) memory map: an episode without music."""
-    raw = tmp_path_factory.mktemp("speech") / "speech.f32"
-    return decode(dry_episode, raw, sample_rate=RATE, settings=DecodeSettings())
 
 
 def band(duration: float) -> np.ndarray:
@@ -67,16 +59,18 @@ def vocals(separator: SpleeterSeparator, *mixtures: np.ndarray) -> list[np.ndarr
 
 
 def test_music_at_the_level_of_the_voice_falls_by_more_than_10_db(
-    separator: SpleeterSeparator, speech: np.ndarray
+    separator: SpleeterSeparator, dry_stereo: np.ndarray
 ) -> None:
-    voice = np.array(speech[0, : 30 * RATE])
+    voice = np.array(dry_stereo[0, : 30 * RATE])
     mixture = mix(voice, band(30))
     (estimate,) = vocals(separator, mixture[None])
     assert si_sdr(estimate, voice) - si_sdr(mixture, voice) > 10
 
 
-def test_a_stereo_file_gives_the_mean_of_its_channels_vocals(separator: SpleeterSeparator, speech: np.ndarray) -> None:
-    voice = np.array(speech[0, : 12 * RATE])
+def test_a_stereo_file_gives_the_mean_of_its_channels_vocals(
+    separator: SpleeterSeparator, dry_stereo: np.ndarray
+) -> None:
+    voice = np.array(dry_stereo[0, : 12 * RATE])
     music = band(12)
     stereo = np.stack([mix(voice, music), mix(voice, np.roll(music, 300))])
     (estimate,) = vocals(separator, stereo)
@@ -84,24 +78,24 @@ def test_a_stereo_file_gives_the_mean_of_its_channels_vocals(separator: Spleeter
     assert si_sdr(estimate, voice) - si_sdr(stereo.mean(axis=0), voice) > 8
 
 
-def test_clean_speech_passes(separator: SpleeterSeparator, speech: np.ndarray) -> None:
-    voice = np.array(speech[0, : 12 * RATE])
+def test_clean_speech_passes(separator: SpleeterSeparator, dry_stereo: np.ndarray) -> None:
+    voice = np.array(dry_stereo[0, : 12 * RATE])
     (estimate,) = vocals(separator, voice[None])
     assert si_sdr(estimate, voice) > 30
 
 
-def test_mono_and_the_same_sound_twice_give_the_same(separator: SpleeterSeparator, speech: np.ndarray) -> None:
-    voice = np.array(speech[:1, : 5 * RATE])
+def test_mono_and_the_same_sound_twice_give_the_same(separator: SpleeterSeparator, dry_stereo: np.ndarray) -> None:
+    voice = np.array(dry_stereo[:1, : 5 * RATE])
     mono, stereo = vocals(separator, voice, np.concatenate([voice, voice]))
     np.testing.assert_allclose(mono, stereo, atol=1e-5)
 
 
 def test_files_of_any_length_keep_their_length_and_order_and_batching_changes_nothing(
-    separator: SpleeterSeparator, one_by_one: SpleeterSeparator, speech: np.ndarray
+    separator: SpleeterSeparator, one_by_one: SpleeterSeparator, dry_stereo: np.ndarray
 ) -> None:
     # One that takes two blocks, one sample, and one that fills a block to the last frame.
     lengths = [int(12.3 * RATE), 1, 1024 * 445]
-    mixtures = [speech[:, at : at + length] for at, length in zip([0, RATE, 5 * RATE], lengths, strict=True)]
+    mixtures = [dry_stereo[:, at : at + length] for at, length in zip([0, RATE, 5 * RATE], lengths, strict=True)]
     together = vocals(separator, *mixtures)
     assert [wave.shape for wave in together] == [(length,) for length in lengths]
     for wave, mixture in zip(together, mixtures, strict=True):
@@ -111,18 +105,18 @@ def test_files_of_any_length_keep_their_length_and_order_and_batching_changes_no
 
 
 def test_masks_of_one_give_back_the_mixture(
-    separator: SpleeterSeparator, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    separator: SpleeterSeparator, dry_stereo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(separator, "_masks", torch.ones_like)
-    stretch = np.array(speech[:, : 23 * RATE + 17])
+    stretch = np.array(dry_stereo[:, : 23 * RATE + 17])
     (whole,) = vocals(separator, stretch)
     np.testing.assert_allclose(whole, stretch.mean(axis=0), atol=1e-4)
 
 
 def test_a_file_is_yielded_before_the_next_is_read_and_written_before_it_ends(
-    one_by_one: SpleeterSeparator, speech: np.ndarray
+    one_by_one: SpleeterSeparator, dry_stereo: np.ndarray
 ) -> None:
-    mixtures = [speech[:, :RATE], speech[:, : 30 * RATE]]
+    mixtures = [dry_stereo[:, :RATE], dry_stereo[:, : 30 * RATE]]
     outputs = [np.zeros(mixture.shape[1], dtype=np.float32) for mixture in mixtures]
     vocals = one_by_one.separate(mixtures, outputs)
     assert next(vocals) is outputs[0]
