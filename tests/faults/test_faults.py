@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.faults.campaign import Reference, Strike, trial
+from fsclap.corpus.settings import BuildSettings
+from fsclap.training.settings import TrainSettings
+from harness.faults.campaign import SETTINGS, Reference, Strike, trial
 from harness.faults.plan import FULL, SHORT
 from harness.faults.points import MOMENTS, Moment
 from harness.faults.site import Site
-from harness.faults.stand import ROOT
+from harness.faults.stand import ROOT, TRAINING
 
 
 @pytest.mark.slow
@@ -58,6 +60,11 @@ def test_a_point_kills_its_process_at_its_moment(tmp_path: Path) -> None:
     assert victim.returncode == -signal.SIGKILL
     assert victim.stdout.split() == ["0", "1", "2"]
     assert (tmp_path / "x.reached").read_text().isdigit()
+
+
+def test_the_settings_of_a_stand_are_settings_of_the_flows() -> None:
+    TrainSettings.model_validate(TRAINING)
+    BuildSettings.model_validate(SETTINGS)
 
 
 def test_the_full_plan_has_sixty_faults_over_all_stages() -> None:

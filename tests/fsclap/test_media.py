@@ -3,6 +3,7 @@
 import resource
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,15 @@ def test_empty_file(tmp_path: Path, refusal: Callable[..., Refused]) -> None:
 def test_not_media(content: str, name: str, clip: Path, tmp_path: Path, refusal: Callable[..., Refused]) -> None:
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())  # what the lists point at is there to be read
     (tmp_path / name).write_text(content)
+    assert refusal(tmp_path / name).reason == "not_media"
+
+
+@pytest.mark.parametrize("name", ["archive.mp4", "picture.mp3"])
+def test_other_kinds_of_files_are_not_media(name: str, tmp_path: Path, refusal: Callable[..., Refused]) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.mp4", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.wav", bytes(10**6))
+    picture = ["-f", "lavfi", "-i", "color=s=64x64", "-frames:v", "1", "-f", "image2pipe", "-c:v", "png"]
+    make(tmp_path / "picture.mp3", *picture)
     assert refusal(tmp_path / name).reason == "not_media"
 
 

@@ -149,6 +149,26 @@ def test_a_small_trace_of_the_caption_is_caught() -> None:
         require_no_leak(found)
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_one_clip_beyond_the_limit_is_a_leak(beyond: int) -> None:
+    """The first clips find their partner, whatever it is; the captions of all others point away from theirs."""
+    pairs = 200
+    embeddings = F.normalize(torch.randn(pairs, 64, generator=torch.Generator().manual_seed(0)), dim=1)
+    tokens = Tokens(embeddings[:, None], torch.ones(pairs, 1, dtype=torch.bool))
+
+    def encode(audio: Tokens, text: Tokens) -> tuple[Tensor, Tensor]:
+        clips = audio.values[:, 0]
+        number = (clips @ embeddings.T).argmax(dim=1)
+        return clips, torch.where((number < found)[:, None], clips, -clips)
+
+    found = 0
+    limit = probe(encode, tokens, tokens, seed=0).limit
+    found = round(limit * pairs) + beyond
+    leak = probe(encode, tokens, tokens, seed=0)
+    assert leak.noise_r1 == leak.shuffled_r1 == pytest.approx(found / pairs)
+    assert leak.leaks == bool(beyond)
+
+
 def test_a_model_that_is_not_in_evaluation_mode_is_told_so() -> None:
     generator = torch.Generator().manual_seed(0)
 
