@@ -119,6 +119,7 @@ def test_an_export_is_whole_or_not_there(
         (["--format", "shar"], "cuts.000000.jsonl.gz"),
     ],
 )
+@pytest.mark.usefixtures("no_card")
 def test_the_command_exports_each_format(
     filled: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: list[str], expected: str
 ) -> None:
@@ -132,7 +133,7 @@ def test_the_command_exports_each_format(
 # The hub's own readers, over the folder of a corpus as it lies there
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def used(filled: Corpus) -> Corpus:
     """A corpus with its card, that was worked with: judgements and the files of locks are in its folder."""
     write_card(filled, title="A test: 'quoted', with #signs", settings={"threshold": 0.65}, threshold=0.65)
