@@ -55,7 +55,7 @@ def declare(settings: BuildSettings) -> Plan:
     """Load the engines and declare every stage that runs.
 
     Raises:
-        ModuleNotFoundError, FileNotFoundError, WeightsError, DeviceError: An engine cannot run. This comes before
+        WeightsError, DeviceError: An engine cannot run. This comes before
             anything is downloaded.
     """
     settings = settings.resolved()
