@@ -8,7 +8,8 @@ import pytest
 from fsclap.training.settings import ComputeSettings, TrainSettings
 from storage.corpus import Corpus
 from storage.models import ModelStore
-from tasks.training import open_clips, run_name
+from tasks.training import open_clips, run_name, train_model
+from tests.fsclap.training.test_model_card import record
 from tests.storage.conftest import rows_of
 
 
@@ -61,3 +62,19 @@ def test_a_version_is_read_as_it_was(corpus: Corpus, tmp_path: Path) -> None:
     wanted: pa.Table = corpus.utterances(version=version, columns=["utterance_id", "audio"])
     for row in wanted.to_pylist():
         assert clips.audio(clips.rows[row["utterance_id"]]) == row["audio"]["bytes"]
+
+
+def test_a_finished_model_without_a_card_gets_one(corpus: Corpus, tmp_path: Path) -> None:
+    """A run may have been killed between its record and its card."""
+    store = ModelStore.open(tmp_path / "models")
+    folder = store.folder(run_name(store, corpus, corpus.version(), TrainSettings()))
+    folder.mkdir(parents=True)
+    record().save(folder / "training.json")
+    paths = (str(tmp_path / "models"), str(tmp_path / "work"))
+    trained = train_model.fn(corpus.location, None, *paths, TrainSettings())
+    assert not trained.new
+    card = folder / "README.md"
+    assert "Not evaluated yet" in card.read_text()
+    written = card.stat().st_mtime_ns
+    train_model.fn(corpus.location, None, *paths, TrainSettings())
+    assert card.stat().st_mtime_ns == written

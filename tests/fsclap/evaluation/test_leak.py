@@ -20,8 +20,9 @@ STYLES, WIDTH = 64, 32
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread_and_seed() -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 @dataclass(frozen=True)
