@@ -28,7 +28,7 @@ BELOW = {
     "fsclap.corpus": ("fsclap.model", "fsclap.data", "fsclap.training", "fsclap.evaluation", "fsclap.retrieval"),
 }
 """The floors of the library: a package, and those that it may not import."""
-GROUND = ("audio", "clustering", "devices", "files", "hubs", "machine", "media", "pitch", "refusal", "sandbox", "weights")
+GROUND = {path.stem for path in (ROOT / "fsclap").glob("*.py")} - {"__init__"}
 
 
 @functools.cache
