@@ -1,6 +1,7 @@
 """How a stage runs over a batch: what is reused, what is computed, and what becomes of what fails."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_another_parameter_is_another_output(batch: Batch, store: WorkStore) -> 
     other = run_stage(counter.stage(threshold=0.2), batch, store)
     assert len(counter.asked) == 2
     assert one.items[0].steps["diarization"].key != other.items[0].steps["diarization"].key
+
+
+@pytest.mark.parametrize("changed", [{"engine": "engine@2"}, {"version": 2}, {"parameters": {"threshold": 0.1}}])
+def test_an_output_depends_on_everything_that_the_stage_declares(changed: dict[str, object]) -> None:
+    stage = Counter().stage()
+    other = replace(stage, declared=stage.declared.model_copy(update=changed))
+    item = Item(episode=episode(1))
+    assert other.step(item).key != stage.step(item).key
 
 
 def test_only_what_is_missing_is_computed(batch: Batch, store: WorkStore) -> None:
