@@ -28,6 +28,7 @@ from fsclap.model.settings import LossResearch, LossSettings, ModelSettings
 from fsclap.training.loop import train
 from fsclap.training.settings import TrainSettings
 from storage.corpus import Corpus
+from storage.rows import CorpusError
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS | STUDIES, default=list(ROWS))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    figures = run(options.style, options.out, options.rows, options.seeds)
+    try:
+        figures = run(options.style, options.out, options.rows, options.seeds)
+    except CorpusError as error:
+        parser.exit(1, f"error: {error}; `python -m bench.style_corpus` makes it\n")
     report.write(options.json or options.out / "ablation.json", figures)
     print(f"\n{markdown(figures['rows'])}")
 
