@@ -2,8 +2,8 @@
 
     python -m deployments.bootstrap
 
-Idempotent: run it before every `prefect deploy --all`. One automation marks runs whose machine died as crashed, the
-other restarts crashed runs.
+Idempotent: run it before every `prefect deploy --all`. One automation marks runs whose machine died
+as crashed, the other restarts crashed runs.
 """
 
 import asyncio
@@ -28,17 +28,19 @@ from tasks.limits import LIMITS
 log = logging.getLogger("fsclap.bootstrap")
 
 POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1}
-"""Name -> runs at the same time. On the CPU a build and a flow that it triggered may run side by side; a lock of the
-machine (tasks/limits.py) makes them take turns."""
+"""Name -> runs at the same time. On the CPU a build and a flow that it triggered may run side by
+side; a lock of the machine (tasks/limits.py) makes them take turns."""
 FLOWS = ("build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap", "index-corpus")
 LOST = "fsclap: runs without heartbeats have crashed"
 CRASHED = "fsclap: restart crashed runs"
 SILENCE = timedelta(seconds=120)
-"""Four heartbeats at `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml: a machine that misses them is gone."""
+"""Four heartbeats at `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml: a machine that misses
+them is gone."""
 PAUSE = timedelta(seconds=10)
 """Time from a crash to the restart; the shortest that Prefect allows."""
 RESTARTS = 3
-"""How many times a run restarts by itself. A run that takes its machine down each time must end at some point."""
+"""How many times a run restarts by itself. A run that takes its machine down each time must end at
+some point."""
 
 
 async def bootstrap(client: PrefectClient) -> None:
@@ -85,7 +87,7 @@ async def make_automations(client: PrefectClient) -> None:
 
 
 def lost_runs() -> AutomationCore:
-    """Define the automation that marks a run as Crashed when its heartbeats stop: its machine is gone.
+    """Define the automation that marks a run as Crashed when its heartbeats stop.
 
     It also covers a run that was handed to a worker, or cancelled, and sent nothing since.
     """
@@ -111,10 +113,11 @@ def lost_runs() -> AutomationCore:
 
 
 def crashed_runs() -> AutomationCore:
-    """Define the automation that restarts a crashed run, up to RESTARTS times; its work store holds what it did.
+    """Define the automation that restarts a crashed run, up to RESTARTS times.
 
-    The restart waits for PAUSE: a worker reports a crash twice, and the second report must not hit the restarted run.
-    A Failed run is not restarted: it met an error that a second try would meet again.
+    The restart waits for PAUSE: a worker reports a crash twice, and the second report must not hit
+    the restarted run. A Failed run is not restarted: it met an error that a second try would meet
+    again.
     """
     return AutomationCore(
         name=CRASHED,

@@ -1,10 +1,10 @@
-"""Run the whole product on this machine: server, worker, deployments, and a build of the sample episodes.
+"""Run the whole product on this machine: server, worker, deployments, sample episodes.
 
     python -m deployments.local run     what `make run` does
-    python -m deployments.local ui      what `make ui` does: the same server and worker, until Ctrl-C
+    python -m deployments.local ui      what `make ui` does: server and worker, until Ctrl-C
 
-Every process that it starts ends with it. State is kept in .prefect/ (runs, logs) and data/ (work files, corpus,
-models).
+Every process that it starts ends with it. State is kept in .prefect/ (runs, logs) and data/ (work
+files, corpus, models).
 """
 
 import argparse
@@ -39,7 +39,8 @@ FOLLOWERS = ("train-fsclap", "evaluate-fsclap", "index-corpus")
 """The flows that a committed corpus version starts, one after another."""
 SERVER_PORT = int(os.environ.get("FSCLAP_SERVER_PORT", "4200"))
 SAMPLES_PORT = int(os.environ.get("FSCLAP_SAMPLES_PORT", "8765"))
-"""Fixed, because an episode is identified by its address: on another port the samples would be new episodes."""
+"""Fixed, because an episode is identified by its address: on another port the samples would be new
+episodes."""
 API = f"http://127.0.0.1:{SERVER_PORT}/api"
 
 ENVIRONMENT = {
@@ -57,7 +58,8 @@ ENVIRONMENT = {
 }
 
 ON_THIS_MACHINE = {"download": {"private_addresses": True}}
-"""Build settings: this machine serves the sample pages, and by default a build does not fetch from it."""
+"""Build settings: this machine serves the sample pages, and by default a build does not fetch from
+it."""
 
 
 def run() -> int:
@@ -152,7 +154,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], patience: float = 120) -
 
 
 async def prepare(*, resume: bool) -> None:
-    """Bootstrap, and mark the runs that a killed server or worker left behind: no worker has connected yet."""
+    """Bootstrap, and mark the runs that a killed server or worker left behind."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
     from prefect.client.schemas.objects import StateType
@@ -177,7 +179,7 @@ async def prepare(*, resume: bool) -> None:
 
 
 async def pause_schedules() -> None:
-    """Pause all schedules: the sample pages are served only while this program runs, so a refresh would fail."""
+    """Pause all schedules: sample pages are served only while this program runs."""
     from prefect.client.orchestration import get_client
 
     async with get_client() as client:
@@ -229,7 +231,7 @@ def unfinished(corpus: str, version: int) -> Sequence[str]:
 
 
 async def wait_for_followers(steps: Sequence[str], version: int, *, since: datetime) -> list[str]:
-    """Wait for the flows that were started for a corpus version, and return how each ended, one line per flow."""
+    """Wait for the flows of a corpus version, and return how each ended, one line per flow."""
     from prefect.client.orchestration import get_client
 
     outcomes = []
@@ -256,7 +258,8 @@ async def _final_state(
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=1,
         )
-        # A corpus that was deleted and built again starts at version 0, so an older run may have the same version.
+        # A corpus that was deleted and built again starts at version 0, so an older run may have
+        # the same version.
         if runs and runs[0].created >= since and runs[0].parameters.get("version") == version:
             state = runs[0].state
             if state is not None and has_ended(runs[0]):
@@ -270,8 +273,8 @@ async def _final_state(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "ui"])
-    # Exit through the `with` blocks, which stop the children. SIGINT needs a handler too: a background job of a shell
-    # starts with it ignored.
+    # Exit through the `with` blocks, which stop the children. SIGINT needs a handler too: a
+    # background job of a shell starts with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     return {"run": run, "ui": ui}[parser.parse_args().command]()

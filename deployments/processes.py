@@ -85,7 +85,7 @@ def require_free(port: int, setting: str) -> None:
 
 
 def run_command(deployment: str, **parameters: object) -> list[str]:
-    """Build the `prefect deployment run` command for a deployment ("flow/name") and its parameters."""
+    """Build a `prefect deployment run` command for a deployment ("flow/name") and parameters."""
     options = [option for name, value in parameters.items() for option in ("--param", f"{name}={json.dumps(value)}")]
     return [*PREFECT, "deployment", "run", deployment, *options]
 

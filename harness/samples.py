@@ -18,7 +18,8 @@ def cut(episode: Path, destination: Path, *, start: float, seconds: float, pictu
 
     Args:
         episode: A recording.
-        destination: The file to write; its suffix chooses the format. Missing parent folders are made.
+        destination: The file to write; its suffix chooses the format. Missing parent folders are
+            made.
         start: Where the stretch begins, in seconds.
         seconds: How long it is.
         picture: Whether to keep the picture too.

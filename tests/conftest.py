@@ -19,7 +19,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    # The harness isolates the database but not the results, so a task could be Cached from an earlier session.
+    # The harness isolates the database but not the results, so a task could be Cached from an
+    # earlier session.
     results = tmp_path_factory.mktemp("results")
     with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results}), prefect_test_harness(server_startup_timeout=120):
         asyncio.run(_bootstrap())

@@ -141,7 +141,7 @@ def trial(folder: Path, videos: Site, planned: Sequence[Strike], undisturbed: Re
 
 
 def endure(broken: Stand, planned: Sequence[Strike], videos: Site) -> Trial:
-    """Build, train, evaluate and index while the planned faults strike; restart what ended, as a user would.
+    """Build, train, evaluate and index while faults strike; restart what ended, as a user would.
 
     Returns:
         The result, once the corpus is indexed, no run is active and every fault has struck.
@@ -188,7 +188,7 @@ def kill_a_run(broken: Stand) -> bool:
 
 
 def start_again(broken: Stand, feed: str) -> None:
-    """Start the first flow that has not completed, as a user would who sees no active run: build, train, or index."""
+    """Start the first flow that has not completed: build, train, or index."""
     builds = [run for run in broken.runs() if run["name"].startswith("build ")]
     if not builds or builds[-1]["state"]["type"] != "COMPLETED":
         broken.run("build-dataset/build-dataset", sources=[feed], settings=SETTINGS)
@@ -200,13 +200,14 @@ def start_again(broken: Stand, feed: str) -> None:
 
 def is_complete(broken: Stand) -> bool:
     """Whether the last build, training, evaluation and indexing all completed."""
-    # A run that never began still has the random name that Prefect gave it, which is none of the four.
+    # A run that never began still has the random name that Prefect gave it, which is none of the
+    # four.
     last = {run["name"].split()[0]: run["state"]["type"] for run in broken.runs()}
     return all(last.get(kind) == "COMPLETED" for kind in ("build", "train", "evaluate", "index"))
 
 
 def _is_busy(broken: Stand) -> bool:
-    """Whether a run is active or will start by itself; assume so while the server does not answer."""
+    """Whether a run is active or will start by itself; true while the server is silent."""
     runs = broken.runs()
     if not runs:
         return broken.get("health") is not True
@@ -214,7 +215,8 @@ def _is_busy(broken: Stand) -> bool:
         return True
     if is_complete(broken):
         return False
-    # An automation acts a few seconds after its event: it restarts crashed runs, and starts the next flow.
+    # An automation acts a few seconds after its event: it restarts crashed runs, and starts the
+    # next flow.
     last = max(runs, key=lambda run: run["state"]["timestamp"])
     if has_ended(FlowRun.model_validate(last)):
         return last["state"]["type"] == "COMPLETED" and _age(last["state"]["timestamp"]) < 15

@@ -14,7 +14,7 @@ CHANGING = ("stage_seconds", "committed_at")
 
 
 def corpus_content(location: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of a corpus in the order of their ids, with the SHA-256 of the audio in its place."""
+    """Return all rows of a corpus, ordered by id, with the SHA-256 of the audio in its place."""
     corpus = Corpus.open(location)
     utterances = [
         row | {"audio": hashlib.sha256(row["audio"]["bytes"]).hexdigest()} for row in corpus.utterances().to_pylist()
@@ -26,7 +26,7 @@ def corpus_content(location: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def lost_and_doubled(expected: dict[str, Any], found: dict[str, Any]) -> tuple[int, int]:
-    """Count, over all tables, the rows that are missing or differ, and the rows that are there too often."""
+    """Count the rows of all tables that are missing or differ, and those that are repeated."""
     lost = doubled = 0
     for table in expected:
         expected_rows, found_rows = ([repr(row) for row in content[table]] for content in (expected, found))
@@ -42,7 +42,7 @@ def models(location: Path) -> list[str]:
 
 
 def same_index(expected: Index, found: Index) -> bool:
-    """Whether two indexes have the same clips with the same vectors, up to rounding that depends on the batch."""
+    """Whether two indexes have the same clips and vectors, up to rounding."""
     ids = [index.rows["utterance_id"].to_pylist() for index in (expected, found)]
     return ids[0] == ids[1] and np.allclose(expected.vectors, found.vectors, atol=1e-5)
 

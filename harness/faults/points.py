@@ -18,11 +18,12 @@ Fault = Literal[
 ]
 """The kinds of faults.
 
-kill-*: SIGKILL. kill-machine kills worker and run together, so that nothing reports the loss of the run; kill-at-random
-kills the run at a random time. stop-worker: SIGTERM, as a redeployment sends. freeze-server: no answer for a while, as
-in a network outage. lock-database: another process locks the server's SQLite file. fill-disk: no space is left for
-corpus, work files and models. drop-connection, stall-download: the site sends half of a file, then closes the
-connection, or sends nothing more.
+kill-*: SIGKILL. kill-machine kills worker and run together, so that nothing reports the loss of the
+run; kill-at-random kills the run at a random time. stop-worker: SIGTERM, as a redeployment sends.
+freeze-server: no answer for a while, as in a network outage. lock-database: another process locks
+the server's SQLite file. fill-disk: no space is left for corpus, work files and models.
+drop-connection, stall-download: the site sends half of a file, then closes the connection, or sends
+nothing more.
 """
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
@@ -36,7 +37,8 @@ class Moment:
         function: "package.module:function" or "package.module:Class.method".
         when: Before or after the call.
         call: Which call within one process, from 1.
-        argument: Count only calls that have this text, or an object of this name, among their arguments.
+        argument: Count only calls that have this text, or an object of this name, among their
+            arguments.
     """
 
     stage: str

@@ -2,9 +2,9 @@
 
     python -m harness.faults.run [--only NAME ...] [--json FILE]
 
-`make faults` runs this. Each campaign takes a new installation from empty folders to an index while its faults strike,
-and compares corpus, model and index with those of an undisturbed installation. The campaign that fills the disk mounts
-a small file system in memory, which needs root.
+`make faults` runs this. Each campaign takes a new installation from empty folders to an index while
+its faults strike, and compares corpus, model and index with those of an undisturbed installation.
+The campaign that fills the disk mounts a small file system in memory, which needs root.
 """
 
 import argparse

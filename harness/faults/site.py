@@ -17,7 +17,8 @@ class Site:
     """A series on localhost.
 
     Attributes:
-        feed: Its address. All stands of a session share it, because an episode is identified by its address.
+        feed: Its address. All stands of a session share it, because an episode is identified by its
+            address.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
@@ -28,7 +29,7 @@ class Site:
         self.feed = ""
 
     def next_flaw(self) -> str | None:
-        """Take the next planned flaw for this request, and mark it as reached; None if there is none."""
+        """Take the next planned flaw, and mark it as reached; None if there is none."""
         with self.lock:
             if not self.flaws:
                 return None

@@ -1,8 +1,9 @@
 """A whole installation that can be broken: a copy of the project with a server, a worker and data.
 
-The processes are those of a real installation: `prefect server start`, `prefect worker start`, and the runs that the
-worker starts. Runs are started with `prefect deployment run`, as a user does, or by automations. The server's database
-is SQLite; with FSCLAP_FAULTS_POSTGRES=postgresql://user:password@host:port each stand creates one on that server.
+The processes are those of a real installation: `prefect server start`, `prefect worker start`, and
+the runs that the worker starts. Runs are started with `prefect deployment run`, as a user does, or
+by automations. The server's database is SQLite; with
+FSCLAP_FAULTS_POSTGRES=postgresql://user:password@host:port each stand creates one on that server.
 """
 
 import asyncio
@@ -102,7 +103,7 @@ class Stand:
     # Processes ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the server and the worker, and make the deployments, as docs/operations.md describes."""
+        """Start server and worker, and make the deployments, as docs/operations.md describes."""
         self.start_server()
         self.command([sys.executable, "-m", "deployments.bootstrap"])
         self.command([*PREFECT, "--no-prompt", "deploy", "--all"])
@@ -133,7 +134,7 @@ class Stand:
         self.worker.wait()
 
     def stop_worker(self) -> None:
-        """Stop the worker as init systems do: SIGTERM, then SIGKILL, because it sometimes ignores the first."""
+        """Stop the worker as init systems do: SIGTERM, then SIGKILL if it ignores that."""
         assert self.worker is not None
         self.worker.terminate()
         try:
@@ -280,7 +281,7 @@ def until(condition: Callable[[], bool], *, patience: float, what: str) -> None:
 
 
 def _own_database() -> str | None:
-    """Create a database on the PostgreSQL server of the environment, and return its address; None without a server."""
+    """Create a database on the PostgreSQL server, if there is one, and return its address."""
     server = os.environ.get("FSCLAP_FAULTS_POSTGRES")
     if not server:
         return None

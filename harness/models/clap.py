@@ -1,4 +1,4 @@
-"""A checkpoint in the form of LAION's, made from a ClapModel: for tests where LAION's own code is not at hand."""
+"""A checkpoint in LAION's form, made from a ClapModel: for tests without LAION's code."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ BACK_AUDIO = (
 
 
 def laion_state(clap: ClapModel) -> dict[str, Tensor]:
-    """Return a ClapModel's tensors under LAION's names, plus those that only LAION's checkpoints have."""
+    """Return a ClapModel's tensors under LAION's names, plus those that only LAION has."""
     state: dict[str, Tensor] = {}
     for name, tensor in clap.state_dict().items():
         for theirs, ours in (*BACK, *(BACK_AUDIO if "audio_encoder" in name else ())):
@@ -46,6 +46,6 @@ def laion_state(clap: ClapModel) -> dict[str, Tensor]:
 
 
 def write_laion_checkpoint(path: Path, state: dict[str, Tensor]) -> None:
-    """Save as LAION's training does: the weights of a DistributedDataParallel, next to numbers of the training."""
+    """Save as LAION's training does: weights of a DistributedDataParallel, and its state."""
     content: dict[str, Any] = {"epoch": 45, "name": "2022-12-18", "best": np.float64(0.5), "optimizer": {"state": {}}}
     torch.save(content | {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, path)

@@ -21,7 +21,7 @@ WRITERS: dict[str, Callable[..., object]] = {
 
 
 def write_library(*, size: Literal["small", "full"] = "small", seed: int = 0) -> dict[str, Path]:
-    """Write what the full profile needs into the folder that FSCLAP_WEIGHTS names; setting -> folder.
+    """Write the weights of the full profile to the folder FSCLAP_WEIGHTS; return setting -> folder.
 
     What is there already is left alone.
     """

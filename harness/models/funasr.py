@@ -1,15 +1,16 @@
 """Random-weight FunASR models, each a folder as ModelScope lays it out.
 
-The networks are FunASR's own classes: `full` has the sizes of the published models (seaco Paraformer-large 8404,
-FSMN-VAD, ct-punc cn-en 471067, CAM++ common), `small` the same parts of a few thousand parameters. The files are those
-that FunASR reads: config.yaml, configuration.json with its file_path_metas, weights, am.mvn, tokens.json, seg_dict,
-jieba_usr_dict.
+The networks are FunASR's own classes: `full` has the sizes of the published models (seaco
+Paraformer-large 8404, FSMN-VAD, ct-punc cn-en 471067, CAM++ common), `small` the same parts of a
+few thousand parameters. The files are those that FunASR reads: config.yaml, configuration.json with
+its file_path_metas, weights, am.mvn, tokens.json, seg_dict, jieba_usr_dict.
 
 So that every field downstream is filled, a few weights are set instead of drawn:
 
-- FSMN-VAD: one unit of each layer carries the mean log-mel energy to the unit of silence, so that what is louder than
-  a quiet room is speech.
-- Paraformer: the bias of the predictor fires a token about every 240 ms of anything; special tokens never win.
+- FSMN-VAD: one unit of each layer carries the mean log-mel energy to the unit of silence, so that
+  what is louder than a quiet room is speech.
+- Paraformer: the bias of the predictor fires a token about every 240 ms of anything; special tokens
+  never win.
 - ct-punc: the biases of its output put a mark after about every eighth word.
 - CAM++: its batch norms are calibrated on synthetic voices, or all sounds would have one embedding.
 """
@@ -44,7 +45,7 @@ PUNC_VOCABULARY = 471_067
 
 
 def write_models(folder: Path, *, size: Size = "small", seed: int = 0) -> dict[str, Path]:
-    """Write all four models, and return their folders as `asr`, `vad`, `punc` and `speaker`, as in `FunASRSettings`."""
+    """Write all four models; return their folders under the names of `FunASRSettings`."""
     writers = {"asr": write_paraformer, "vad": write_fsmn_vad, "punc": write_ct_punc, "speaker": write_campplus}
     for name, write in writers.items():
         write(folder / name, size=size, seed=seed)
@@ -55,7 +56,7 @@ P = ParamSpec("P")
 
 
 def seeded(write: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a function to draw from its keyword `seed`, and leave PyTorch's generator as it was."""
+    """Make a function draw from its keyword `seed`, and leave PyTorch's generator as it was."""
 
     @functools.wraps(write)
     def inside(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -68,7 +69,7 @@ def seeded(write: Callable[P, None]) -> Callable[P, None]:
 
 @seeded
 def write_paraformer(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """Write a SeacoParaformer: BiCif Paraformer with timestamps and hotword bias encoder. Full: 238 M parameters."""
+    """Write a SeacoParaformer: timestamps, hotword bias encoder. Full: 238 M parameters."""
     full = size == "full"
     dim, units, blocks = (512, 2048, (50, 16, 6)) if full else (32, 64, (2, 2, 1))
     hanzi = [chr(0x4E00 + index) for index in range(PARAFORMER_VOCABULARY - len(PIECES) - 4)] if full else list(HANZI)
@@ -174,7 +175,7 @@ def write_paraformer(folder: Path, *, size: Size = "small", seed: int = 0) -> No
 
 @seeded
 def write_fsmn_vad(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """Write an FSMN-VAD that calls speech whatever is louder (mean log-mel energy) than a quiet room. Full: 0.4 M."""
+    """Write an FSMN-VAD: all that is louder than a quiet room is speech. Full: 0.4 M."""
     affine, linear, projection, output = (140, 250, 128, 248) if size == "full" else (12, 16, 8, 8)
     config: dict[str, Any] = {
         "frontend": "WavFrontendOnline",
@@ -231,18 +232,21 @@ def write_fsmn_vad(folder: Path, *, size: Size = "small", seed: int = 0) -> None
 
 
 ENERGY_SHIFT, ENERGY_SCALE = -12.0, 0.25
-"""What am.mvn adds to a log-mel feature of 16-bit samples, and multiplies it by; speech is around 12."""
+"""What am.mvn adds to a log-mel feature of 16-bit samples, and multiplies it by; speech is around
+12."""
 ENERGY_OFFSET = 8.0
 """Added inside the network, so that the energy of digital silence passes its ReLUs."""
 
 SILENCE = 0.2
-"""Probability of silence below which FunASR takes a frame for speech: 1 - p >= p + speech_noise_thres."""
+"""Probability of silence below which FunASR takes a frame for speech: 1 - p >= p +
+speech_noise_thres."""
 
 
 def _carry_energy(encoder: nn.Module, *, threshold: float = 9.0, steepness: float = 1.5) -> None:
     """Make unit 0 of each layer the mean log-mel energy, and the first output its opposite.
 
-    Steeper, and the probability of silence rounds to 1, of whose complement FunASR takes the logarithm.
+    Steeper, and the probability of silence rounds to 1, of whose complement FunASR takes the
+    logarithm.
     """
 
     def only(linear: nn.Linear, weights: torch.Tensor | float, bias: float = 0.0) -> None:
@@ -272,7 +276,7 @@ def _carry_energy(encoder: nn.Module, *, threshold: float = 9.0, steepness: floa
 
 @seeded
 def write_ct_punc(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
-    """Write a CT-Transformer over words. Full: 290 M parameters, most of them the embedding of 471,067 words."""
+    """Write a CT-Transformer over words. Full: 290 M parameters, most of them the embedding."""
     full = size == "full"
     dim, units, blocks, heads = (516, 2048, 12, 12) if full else (24, 48, 2, 4)
     words = [*HANZI, *WORDS, *COMPOUNDS]
@@ -319,7 +323,7 @@ def write_ct_punc(folder: Path, *, size: Size = "small", seed: int = 0) -> None:
 
 @torch.no_grad()
 def _punctuate_some(network: Any, words: int, *, share: float = 1 / 8) -> None:
-    """Set the output's biases so that a share of random words is followed by a mark, and all marks occur."""
+    """Set the output's biases so that a share of words is followed by a mark, and all occur."""
     length = 20
     text = torch.randint(1, words, (64, length))
     network.decoder.weight *= 3
@@ -363,7 +367,8 @@ def _calibrate(network: nn.Module, seed: int) -> None:
         network(features)
     for norm in norms:
         norm.momentum = 0.1
-        # A unit that hardly moved here may elsewhere, and would then blow rounding up to something that is heard.
+        # A unit that hardly moved here may elsewhere, and would then blow rounding up to something
+        # that is heard.
         norm.running_var.clamp_(min=0.3 * norm.running_var.mean().item())
     network.eval()
 
@@ -403,7 +408,7 @@ def _network(config: Mapping[str, Any], **sizes: int) -> Any:
 def _write(
     folder: Path, network: nn.Module, config: Mapping[str, Any], *, task: str, weights: str = "model.pt", **files: str
 ) -> None:
-    """Write the weights, config.yaml and configuration.json; the latter also names `files`, by key."""
+    """Write weights, config.yaml and configuration.json; the latter also names `files`."""
     folder.mkdir(parents=True)
     torch.save(network.state_dict(), folder / weights)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), allow_unicode=True), encoding="utf-8")

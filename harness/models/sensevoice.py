@@ -1,9 +1,10 @@
-"""SenseVoice-Small with random weights, in the layout of its hub: the real classes, tokens and configuration.
+"""SenseVoice-Small with random weights: the real classes, tokens, configuration and layout.
 
-Random weights would answer any token anywhere. These are arranged so that the output has the real one's form: at
-the four queries a tag of the right kind, which differs from clip to clip; EMO_UNKNOWN for most clips unless it is
-banned; behind them text of syllables and ideographs with blanks between. For that, directions that tell the queries
-apart are fitted on the random encoder's own states, and only the last layer is set.
+Random weights would answer any token anywhere. These are arranged so that the output has the real
+one's form: at the four queries a tag of the right kind, which differs from clip to clip;
+EMO_UNKNOWN for most clips unless it is banned; behind them text of syllables and ideographs with
+blanks between. For that, directions that tell the queries apart are fitted on the random encoder's
+own states, and only the last layer is set.
 """
 
 import json
@@ -29,7 +30,8 @@ TAGS |= {"HAPPY": 25001, "SAD": 25002, "ANGRY": 25003, "NEUTRAL": 25004, "FEARFU
 TAGS |= {"SURPRISED": 25007, "OTHER": 25008, "EMO_UNKNOWN": 25009, "Cry": 25010, "Sneeze": 25011, "Breath": 25012}
 TAGS |= {"Cough": 25013, "Sing": 25014, "Speech_Noise": 25015, "withitn": 25016, "woitn": 25017}
 TAGS |= {"GBG": 25018, "Event_UNK": 25019}
-"""The ids of SenseVoice-Small's own tokenizer; some of them are written into the network's class too."""
+"""The ids of SenseVoice-Small's own tokenizer; some of them are written into the network's class
+too."""
 ANSWERS = (
     ("zh", "en", "yue", "ja", "ko"),
     ("HAPPY", "SAD", "ANGRY", "NEUTRAL", "FEARFUL", "DISGUSTED", "SURPRISED", "EMO_UNKNOWN"),
@@ -48,7 +50,7 @@ ENCODERS: dict[Size, dict[str, Any]] = {
 
 
 def write_sensevoice(folder: Path, *, size: Size = "small", seed: int = 0) -> Path:
-    """Write config.yaml, configuration.json, model.pt, am.mvn and the tokenizer; creates the folder."""
+    """Write config.yaml, configuration.json, model.pt, am.mvn and the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     config = configuration(size)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
@@ -120,7 +122,7 @@ def _means() -> str:
 
 
 def _tokenizer() -> ModelProto:
-    """Write a sentencepiece model with the real one's number of pieces, and its tags at their ids."""
+    """Write a sentencepiece model with the real number of pieces, and tags at their ids."""
     pieces = {0: "<unk>", 1: "<s>", 2: "</s>"} | {number: f"<|{tag}|>" for tag, number in TAGS.items()}
     letters = "bcdfghjklmnpqrstvwyz"
     syllables = [f"{start}{c}{v}{end}" for start in ("▁", "") for c in letters for v in "aeiou" for end in letters]
@@ -142,7 +144,7 @@ def _tokenizer() -> ModelProto:
 
 @torch.inference_mode()
 def _arrange(network: SenseVoiceSmall, clips: list[Tensor]) -> None:
-    """Set the CTC layer so that the four queries are answered by tags and the rest by text and blanks."""
+    """Set the CTC layer so that the four queries get tags, and the rest text and blanks."""
     states = torch.cat([_states(network, clip) for clip in clips])  # (clips, queries + frames, dim)
     layer = network.ctc.ctc_lo
     layer.weight.normal_(0, 1 / states.shape[2] ** 0.5)  # text: logits of about +-1
@@ -167,7 +169,7 @@ def _states(network: SenseVoiceSmall, features: Tensor) -> Tensor:
 
 
 def _pointers(states: Tensor) -> list[tuple[Tensor, float]]:
-    """For each query a weight and a bias that are +1 on its states and -1 on all others, by ridge regression."""
+    """Fit, by ridge regression, a weight and bias per query: +1 on its states, -1 on others."""
     clips, length, dim = states.shape
     flat = torch.cat([states.reshape(-1, dim), torch.ones(clips * length, 1)], dim=1).double()
     wanted = -torch.ones(clips, length, QUERIES)
@@ -182,7 +184,7 @@ def _pointers(states: Tensor) -> list[tuple[Tensor, float]]:
 
 
 def _answer(states: Tensor, pointer: tuple[Tensor, float], strength: float = 40.0) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a tag: far up at its query and far down elsewhere, and by the clip one unit up or down."""
+    """Return weight and bias of a tag: far up at its query, far down elsewhere, +-1 by clip."""
     mean = states.mean(dim=0)
     directions = torch.linalg.svd(states - mean, full_matrices=False)[2][:6]
     weight = directions.T @ torch.randn(len(directions))
@@ -192,7 +194,7 @@ def _answer(states: Tensor, pointer: tuple[Tensor, float], strength: float = 40.
 
 
 def wave(seconds: float, *, seed: int) -> np.ndarray:
-    """Synthesise a voice-like buzz that comes and goes, (samples,) float32 at 16 kHz; the seed sets its pitch."""
+    """Synthesise a voice-like buzz, (samples,) float32 at 16 kHz; the seed sets its pitch."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * 16_000)) / 16_000
     pitch = rng.uniform(90, 300) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 4) * time))

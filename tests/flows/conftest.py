@@ -12,7 +12,7 @@ from tests.flows.built import Built
 
 @pytest.fixture
 def built(built_corpus: Built, tmp_path: Path) -> Iterator[Built]:
-    """A copy of the corpus and its work files; the feed lists what it listed before when the test is over."""
+    """A copy of the corpus and its work files; afterwards the feed is as it was before."""
     shutil.copytree(built_corpus.corpus, tmp_path / "corpus")
     shutil.copytree(built_corpus.work, tmp_path / "work")
     shown = dict(built_corpus.shown)

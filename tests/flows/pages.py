@@ -141,7 +141,7 @@ class Pages(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(files: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
-    """Yields the server's address and the list of the names asked for, which grows as requests come."""
+    """Yields the server's address and a list of the requested names, which grows."""
     handler = type("Handler", (Pages,), {"files": files, "hits": [], "over": threading.Event()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -156,9 +156,10 @@ def serve(files: dict[str, Path]) -> Iterator[tuple[str, list[str]]]:
 
 
 def passing_for_public(address: str) -> dict[str, str]:
-    """Environment in which a server of this machine passes for one of the internet, and the others do not.
+    """Environment in which one server of this machine passes for one of the internet.
 
-    Builds may always connect to the operator's proxy; with `no_proxy=*` nothing is asked of it as a proxy.
+    Builds may always connect to the operator's proxy; with `no_proxy=*` nothing is asked of it as a
+    proxy.
     """
     return {"http_proxy": address, "no_proxy": "*"}
 
@@ -184,7 +185,7 @@ TITLE = "\u202egnp.exe\u200b <script>alert(1)</script> ../../etc/passwd \u0085 {
 
 
 def hostile_documents(public: str, private: str) -> dict[str, str]:
-    """Feeds and manifests by name, of a server at `public`, that are after what lies at `private`."""
+    """Feeds and manifests of a server at `public` that are after what lies at `private`."""
     laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
     good, secret = f"{public}/good.mp4", f"{private}/secret.mp4"
     return {

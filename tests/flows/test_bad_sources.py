@@ -1,7 +1,7 @@
 """One source of each kind that goes wrong: it ends as a row that says why, and the run goes on.
 
-All the ways in which an address or a file can be bad are in tests/fsclap/corpus/test_download.py and
-tests/fsclap/test_audio.py.
+All the ways in which an address or a file can be bad are in tests/fsclap/corpus/test_download.py
+and tests/fsclap/test_audio.py.
 """
 
 import asyncio

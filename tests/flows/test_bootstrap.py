@@ -1,4 +1,4 @@
-"""What `deployments/bootstrap.py` makes on a real server: once, and brought up to date after an upgrade."""
+"""What `deployments/bootstrap.py` makes on a real server: once, and kept up to date."""
 
 import asyncio
 from typing import Any

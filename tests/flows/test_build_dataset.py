@@ -1,4 +1,4 @@
-"""build-dataset and refresh-corpus on short real episodes, downloaded from a server on localhost."""
+"""build-dataset and refresh-corpus on short real episodes from a server on localhost."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,8 @@ from tests.flows.built import SECONDS, Built, local_settings, task_states
 
 STAGES = ("download", "separation", "diarization", "attributes", "consistency", "captioning")
 STAGE_TASKS = ("separate", "diarize", "measure", "filter", "caption")
-"""Prefixes of the names of the task runs that Prefect caches; a download always asks the work store."""
+"""Prefixes of the names of the task runs that Prefect caches; a download always asks the work
+store."""
 
 
 def test_every_source_and_every_turn_is_accounted_for(built_corpus: Built) -> None:
@@ -64,7 +65,8 @@ def test_execution_settings_recompute_nothing(built: Built) -> None:
     assert state.result().changed_sources == 0
     assert Corpus.open(built.corpus).version() == version
 
-    # An empty corpus takes every episode through every stage, each of which finds its output in the work folder.
+    # An empty corpus takes every episode through every stage, each of which finds its output in the
+    # work folder.
     shutil.rmtree(built.corpus)
     state = build_dataset([built.feed], built.corpus, built.work, other, return_state=True)
     assert built.rows() == rows
@@ -127,7 +129,7 @@ def test_settings_are_validated_before_anything_runs() -> None:
 
 
 def with_other_execution(settings: Any) -> Any:
-    """A copy in which every number that is marked `execution` is another one; what shapes a result is the same."""
+    """A copy with another value for every number that is marked `execution`."""
     changes: dict[str, Any] = {}
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)

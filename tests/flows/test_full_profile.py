@@ -1,4 +1,4 @@
-"""The full profile: the real libraries on real speech, with small networks of random weights in the hubs' layouts.
+"""The full profile: the real libraries on real speech, with small networks of random weights.
 
 What the networks say means nothing; that each field of a row comes from the right one does.
 """
@@ -175,7 +175,7 @@ print(list(load_tagger(settings.captioning).tag([clip])))
 
 
 def test_the_engines_load_and_run_with_the_network_cut(library: Path) -> None:
-    """In a network namespace of its own, a process has no interface to open a connection through."""
+    """In a new network namespace a process has no interface to connect through."""
     cut_off = subprocess.run(["unshare", "--net", "true"], capture_output=True)
     if cut_off.returncode != 0:
         pytest.skip("no right to make a network namespace here")

@@ -1,4 +1,4 @@
-"""Does the pinned Prefect still need its pins? Newer FastAPI: no server. Newer SQLAlchemy: no scheduled runs."""
+"""Does the pinned Prefect still need its pins of FastAPI and SQLAlchemy?"""
 
 import asyncio
 import subprocess

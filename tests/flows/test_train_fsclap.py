@@ -1,4 +1,4 @@
-"""From a corpus to a model, its evaluation, the decision about it and the index, through a real Prefect server."""
+"""From a corpus to a model, its evaluation, the promotion and the index, as real flows."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""Two builds of one corpus at once, and a refresh beside them: every source once, and nobody's work is lost."""
+"""Two builds of one corpus and a refresh at once: every source once, and no work is lost."""
 
 import os
 import shutil

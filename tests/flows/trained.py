@@ -1,4 +1,4 @@
-"""A model that the real flow trained on clips of two real episodes, and how to train and evaluate it again."""
+"""A model that the real flow trained on clips of two real episodes."""
 
 from dataclasses import dataclass
 from pathlib import Path

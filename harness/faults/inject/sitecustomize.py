@@ -1,10 +1,11 @@
-"""Inject faults into the processes of a stand (harness/faults/stand.py), which puts this folder on PYTHONPATH.
+"""Inject faults into the processes of a stand, which puts this folder on PYTHONPATH.
 
-Python imports a module of this name when it starts, so the project needs no hooks: once a module that a point names has
-been imported, the function that the point names is wrapped. The points are the files `{id}.json` in the folder
-FSCLAP_FAULTS. When its moment comes, a point writes the process id to `{id}.reached`, once; then it kills the process,
-or waits until the stand has caused the fault and written `{id}.go`. Each HTTP request adds a byte to the file
-FSCLAP_CALLS, if that is set: a count that survives a kill.
+Python imports a module of this name when it starts, so the project needs no hooks: once a module
+that a point names has been imported, the function that the point names is wrapped. The points are
+the files `{id}.json` in the folder FSCLAP_FAULTS. When its moment comes, a point writes the process
+id to `{id}.reached`, once; then it kills the process, or waits until the stand has caused the fault
+and written `{id}.go`. Each HTTP request adds a byte to the file FSCLAP_CALLS, if that is set: a
+count that survives a kill.
 """
 
 import functools
@@ -25,7 +26,7 @@ FOLDER = Path(os.environ["FSCLAP_FAULTS"]) if "FSCLAP_FAULTS" in os.environ else
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Find the modules that points name as the other finders do, and wrap their functions once they are loaded."""
+    """Find the modules that points name, and wrap their functions once they are loaded."""
 
     def __init__(self, modules: set[str]) -> None:
         self.modules = modules
