@@ -340,6 +340,7 @@ def test_all_noise_is_no_speaker(engine: FunASRDiarizer, monkeypatch: pytest.Mon
     assert set(engine.cluster(np.ones((30, 192), np.float32))) == {-1}
 
 
+@pytest.mark.slow
 def test_a_turn_is_embedded_by_its_own_sound(engine: FunASRDiarizer, english: np.ndarray) -> None:
     found = [Stretch(1.0, 3.0, 0, ""), Stretch(3.0, 3.4, 0, ""), Stretch(3.4, 24.6, 0, "")]
     first, short, long = engine.embeddings([english], [found])
@@ -519,6 +520,7 @@ def test_weights_in_the_format_before_pytorch_1_6_are_read(
     assert FunASRDiarizer(settings(copied)).detect(english) == engine.detect(english)
 
 
+@pytest.mark.slow
 def test_the_turns_come_from_the_sentences(
     engine: FunASRDiarizer, sentences: list[list[Sentence]], turns: list[list[Turn]]
 ) -> None:
