@@ -113,4 +113,6 @@ class LossSettings(BaseModel):
     gamma: float = Field(
         0.15, ge=0, description="How much more a hard negative weighs than an easy one, Eq. 2. 0: InfoNCE, exactly"
     )
-    research: Folded[LossResearch] = Field(LossResearch(), description="What the equations leave open, for studies")
+    research: Folded[LossResearch] = Field(
+        default_factory=LossResearch, description="What the equations leave open, for studies"
+    )

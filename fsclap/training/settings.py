@@ -81,12 +81,16 @@ class TrainSettings(BaseModel):
         "caption",
         description="Clips that share this are not negatives of each other: their caption, or the style it describes",
     )
-    split: Folded[SplitSettings] = Field(SplitSettings(), description="Which clips train, validate and test")
+    split: Folded[SplitSettings] = Field(
+        default_factory=SplitSettings, description="Which clips train, validate and test"
+    )
 
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
-    optimizer: Folded[OptimizerSettings] = Field(OptimizerSettings(), description="Details of an optimiser step")
+    optimizer: Folded[OptimizerSettings] = Field(
+        default_factory=OptimizerSettings, description="Details of an optimiser step"
+    )
     compute: Folded[ComputeSettings] = Field(
-        ComputeSettings(), description="Devices, precision, loading of clips, checkpoints"
+        default_factory=ComputeSettings, description="Devices, precision, loading of clips, checkpoints"
     )
 
     @model_validator(mode="after")

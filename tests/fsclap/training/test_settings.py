@@ -9,23 +9,6 @@ from fsclap.settings import is_execution, shaping
 from fsclap.training.settings import ComputeSettings, OptimizerSettings, TrainSettings, flat
 
 
-def fields(schema: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """The fields that a form shows before anything is opened, folded groups as one."""
-    names = []
-    for name, field in schema["properties"].items():
-        group = definitions.get(field.get("$ref", "").rpartition("/")[2])
-        names += [f"{name}.{inner}" for inner in fields(group, definitions)] if group else [name]
-    return names
-
-
-def test_the_form_shows_what_people_set_and_folds_the_rest() -> None:
-    schema = TrainSettings.model_json_schema()
-    shown = fields(schema, schema["$defs"])
-    assert shown[:7] == ["epochs", "batch", "accumulate", "head_lr", "encoder_lr", "patience", "seed"]
-    assert {"split", "optimizer", "compute", "loss.research"} <= set(shown)
-    assert len(shown) <= 25
-
-
 def marked(model: type[BaseModel]) -> set[str]:
     return {name for name, field in model.model_fields.items() if is_execution(field)}
 
