@@ -111,7 +111,7 @@ def recording(file: Path, seconds: float) -> Path:
         (0.2, None),
         (59.9, None),
         (60.1, "is too long: a recording to search with lasts at most 60 s"),
-        ("text", "in no media format that is read"),
+        ("text", "no supported media format"),
         ("nothing", "has 0 bytes"),
         ("silence", "silence_dbfs"),
         ("large", "has 20.0 MB; the limit is 20 MB"),

@@ -129,7 +129,9 @@ def test_a_recording_of_a_minute_and_a_second_is_refused(client: TestClient) -> 
     )
 
 
-@pytest.mark.parametrize(("data", "said"), [(b"", "The file has 0 bytes"), (b"<html>" * 100, "no media format")])
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"", "The file has 0 bytes"), (b"<html>" * 100, "no supported media format")]
+)
 def test_a_file_without_sound_is_refused(client: TestClient, data: bytes, said: str) -> None:
     answer = client.post("/api/sound", content=data, headers=BINARY)
     assert answer.status_code == 400

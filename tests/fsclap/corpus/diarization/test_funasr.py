@@ -379,7 +379,7 @@ def test_no_more_than_a_batch_is_read_at_once(
 
         monkeypatch.setattr(batches, "_run", counting)
 
-    counted(bounded._recognised)
+    counted(bounded.recogniser._batches)
     counted(bounded._embedded)
     pause = np.zeros(3 * RATE, dtype=np.float32)
     cut = [english[at * RATE :][: 3 * RATE] for at in range(4, 24, 4)]
@@ -397,7 +397,7 @@ def test_batches_that_do_not_fit_are_halved(
 ) -> None:
     small = FunASRDiarizer(settings(folder))
     refused: list[int] = []
-    for batches in (small._recognised, small._embedded):
+    for batches in (small.recogniser._batches, small._embedded):
         run = batches._run
 
         def limited(waves: list[np.ndarray], run: Any = run) -> Any:
