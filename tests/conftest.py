@@ -16,13 +16,21 @@ pytest_plugins = ["tests.fsclap.retrieval.fixtures"]
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Prefect server with the limits that the tasks need."""
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.settings import (
+        PREFECT_LOCAL_STORAGE_PATH,
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
     # The harness isolates the database but not the results, so a task could be Cached from an
     # earlier session.
-    results = tmp_path_factory.mktemp("results")
-    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results}), prefect_test_harness(server_startup_timeout=120):
+    settings = {
+        PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results"),
+        # Each flow waits until its event is stored, for up to five seconds by default.
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+    }
+    with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
         asyncio.run(_bootstrap())
         yield
 

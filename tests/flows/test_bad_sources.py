@@ -24,7 +24,7 @@ from storage.verify import verify
 from tasks.download import download, list_episodes
 from tests.flows.pages import TITLE, feed, passing_for_public, serve
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 
 class Outcome(NamedTuple):

@@ -117,6 +117,7 @@ def test_a_leaking_model_fails_the_run_and_is_not_promoted(trained: Trained, tmp
     assert (decision.promoted, decision.reason) == (False, "it leaks")
 
 
+@pytest.mark.slow
 def test_test_clips_of_the_current_model_stay_test_clips(trained: Trained, tmp_path: Path) -> None:
     where = Place.within(tmp_path)
     corpus = Corpus.open(where.corpus, create=True)

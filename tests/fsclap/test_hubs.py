@@ -22,6 +22,8 @@ FILES = {
 
 Fetch = Callable[..., subprocess.CompletedProcess[str]]
 hubs = pytest.mark.parametrize("kind", ["huggingface", "modelscope"])
+# ModelScope's client takes seconds to import in each process: what does not depend on it runs in the slow tier.
+hubs_slowly = pytest.mark.parametrize("kind", ["huggingface", pytest.param("modelscope", marks=pytest.mark.slow)])
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_a_model_is_fetched_whole_and_found(
     assert set(manifest.files) == {"config.json", "weights/model.bin"}
 
 
-@hubs
+@hubs_slowly
 def test_what_is_here_is_not_downloaded_again(kind: str, fetch: Fetch, hub: Hub) -> None:
     fetch(kind)
     hub.requests.clear()
@@ -86,7 +88,7 @@ def test_what_is_here_is_not_downloaded_again(kind: str, fetch: Fetch, hub: Hub)
     assert not [line for line in hub.requests if line.startswith("GET") and "model.bin" in line]
 
 
-@hubs
+@hubs_slowly
 def test_a_damaged_download_is_removed_and_told(kind: str, fetch: Fetch, hub: Hub, tmp_path: Path) -> None:
     hub.served["weights/model.bin"] = b"\0" * len(FILES["weights/model.bin"])
     done = fetch(kind)
@@ -97,7 +99,7 @@ def test_a_damaged_download_is_removed_and_told(kind: str, fetch: Fetch, hub: Hu
     assert fetch(kind).returncode == 0
 
 
-@hubs
+@hubs_slowly
 def test_a_hub_that_cannot_be_reached(kind: str, fetch: Fetch) -> None:
     done = fetch(kind, address="http://127.0.0.1:9")
     endpoint = {"huggingface": "HF_ENDPOINT", "modelscope": "MODELSCOPE_ENDPOINT"}[kind]
@@ -107,7 +109,7 @@ def test_a_hub_that_cannot_be_reached(kind: str, fetch: Fetch) -> None:
     assert "Traceback" not in done.stderr
 
 
-@hubs
+@hubs_slowly
 @pytest.mark.parametrize(("status", "advice"), [(404, "no such model or revision"), (401, "logged in")])
 def test_a_hub_that_refuses(kind: str, status: int, advice: str, fetch: Fetch, hub: Hub) -> None:
     hub.status = status

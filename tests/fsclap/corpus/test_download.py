@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,11 @@ from tests.flows.pages import (
 
 SETTINGS = DownloadSettings(limits=DownloadLimits(connection_retries=0, socket_timeout=5), private_addresses=True)
 SAMPLES = Path(__file__).parents[3] / "samples"
+
+
+def slow(*values: str) -> Any:
+    """A case for the slow tier: a yt-dlp process each, and its like is in the fast tier."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -237,14 +243,14 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strangers]:
     "name",
     [
         "intranet.xml",
-        "metadata.xml",
-        "hls-segments.m3u8",
         "hls-key.m3u8",
-        "hls-variant.m3u8",
-        "dash-segments.mpd",
         "redirect.mp4?to={private}/secret.mp4",
-        "redirect.mp4?to=http://169.254.169.254/latest/meta-data/",
-        "redirect.xml?to={private}/feed.xml",
+        slow("metadata.xml"),
+        slow("hls-segments.m3u8"),
+        slow("hls-variant.m3u8"),
+        slow("dash-segments.mpd"),
+        slow("redirect.mp4?to=http://169.254.169.254/latest/meta-data/"),
+        slow("redirect.xml?to={private}/feed.xml"),
     ],
 )
 def test_no_page_leads_to_a_private_address(name: str, strangers: Strangers, tmp_path: Path) -> None:
@@ -268,23 +274,23 @@ def test_no_way_to_write_it_makes_this_machine_public(host: str, strangers: Stra
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("hls-file.m3u8", "unsupported_scheme"),
         ("redirect.mp4?to=file:///etc/passwd", "unsupported_scheme"),
-        ("redirect.mp4?to=ftp://127.0.0.1/a", "unsupported_scheme"),
-        ("newline.xml", "bad_address"),
-        ("long.xml", "bad_address"),
-        ("hls-drm.m3u8", "unsupported_protocol"),
-        ("rtmp.smil", "unsupported_scheme"),
         ("hls-hole.m3u8", "http_404"),
-        ("itself.xml", "is_a_playlist"),
         ("many.xml", "too_many_episodes"),
-        ("redirect.xml?to=/many.xml", "too_many_episodes"),
-        ("chain-1.mp4", "redirect_loop"),
-        ("laughs.xml", "not_media"),
-        ("quadratic.xml", "page_too_large"),
         ("gzip-bomb.html", "page_too_large"),
-        ("endless.html", "page_too_large"),
         ("get.php", "unsafe_extension"),
+        slow("hls-file.m3u8", "unsupported_scheme"),
+        slow("redirect.mp4?to=ftp://127.0.0.1/a", "unsupported_scheme"),
+        slow("newline.xml", "bad_address"),
+        slow("long.xml", "bad_address"),
+        slow("hls-drm.m3u8", "unsupported_protocol"),
+        slow("rtmp.smil", "unsupported_scheme"),
+        slow("itself.xml", "is_a_playlist"),
+        slow("redirect.xml?to=/many.xml", "too_many_episodes"),
+        slow("chain-1.mp4", "redirect_loop"),
+        slow("laughs.xml", "not_media"),
+        slow("quadratic.xml", "page_too_large"),
+        slow("endless.html", "page_too_large"),
     ],
 )
 def test_what_a_page_may_try(name: str, reason: str, strangers: Strangers, tmp_path: Path) -> None:
