@@ -15,7 +15,7 @@ from flows.parameters import Folder
 from fsclap.corpus.settings import BuildSettings
 from tasks.batches import Batch
 from tasks.captioning import caption
-from tasks.commit import Committed, commit
+from tasks.commit import commit
 from tasks.consistency import filter_speakers
 from tasks.declared import Plan, declare
 from tasks.diarization import diarize
@@ -23,8 +23,9 @@ from tasks.download import download, list_episodes
 from tasks.limits import compute_slot
 from tasks.linking import link_speakers
 from tasks.measure import measure
+from tasks.outcomes import Committed, Published
 from tasks.plan import plan_build
-from tasks.publish import Progress, Published, announce, publish, remember_build
+from tasks.publish import Progress, announce, publish, remember_build
 from tasks.separation import separate
 
 Sources = Annotated[list[str], Field(min_length=1)]

@@ -7,9 +7,10 @@ leak probe -> retrieval figures, collapse, report -> compared with the current m
 from prefect import flow
 
 from flows.parameters import Folder
-from tasks.evaluation import EvaluatedModel, decide_promotion, evaluate_model, refuse_leak, show_evaluation
+from tasks.evaluation import decide_promotion, evaluate_model, refuse_leak, show_evaluation
 from tasks.indexing import announce_evaluated
 from tasks.limits import model_slot
+from tasks.outcomes import EvaluatedModel
 
 
 @flow(name="evaluate-fsclap", flow_run_name="evaluate {model} on {corpus} version {version}", persist_result=True)

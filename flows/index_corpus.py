@@ -6,8 +6,9 @@ Starts by itself after an evaluation, which may have made another model the curr
 from prefect import flow
 
 from flows.parameters import Folder
-from tasks.indexing import Indexed, build_index, show_index
+from tasks.indexing import build_index, show_index
 from tasks.limits import model_slot
+from tasks.outcomes import Indexed
 
 
 @flow(name="index-corpus", flow_run_name="index {corpus}", persist_result=True)

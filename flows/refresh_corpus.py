@@ -7,7 +7,7 @@ from flows.parameters import Folder
 from fsclap.corpus.settings import BuildSettings
 from storage.build_record import read_build
 from storage.corpus import Corpus
-from tasks.publish import Published
+from tasks.outcomes import Published
 
 
 @flow(name="refresh-corpus", flow_run_name="refresh {corpus}", persist_result=True)

@@ -9,14 +9,8 @@ from prefect.states import Completed, State
 from flows.parameters import Folder
 from fsclap.training.settings import TrainSettings
 from tasks.limits import model_slot
-from tasks.training import (
-    TooFewClips,
-    TrainedModel,
-    announce_trained,
-    show_too_small,
-    show_training,
-    train_model,
-)
+from tasks.outcomes import TooFewClips, TrainedModel
+from tasks.training import announce_trained, show_too_small, show_training, train_model
 
 
 @flow(name="train-fsclap", flow_run_name="train on {corpus} version {version}", persist_result=True)

@@ -7,7 +7,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
-from pydantic import BaseModel, ConfigDict
 
 from fsclap.audio import encode_flac, read_wave
 from fsclap.corpus.filtering import selection
@@ -15,6 +14,7 @@ from storage.corpus import Corpus
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
+from tasks.outcomes import Committed
 from tasks.outputs import (
     DOWNLOAD,
     SEPARATION,
@@ -32,22 +32,6 @@ from tasks.stages import Outcome, folder, outcome
 log = logging.getLogger("fsclap.tasks")
 
 Row = dict[str, Any]
-
-
-class Committed(BaseModel):
-    """The outcome of one source, as the build's table shows it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source_id: str
-    series: str
-    episode: str
-    status: str
-    seconds: float
-    found: int
-    kept: int
-    rejected: int
-    why: str = ""
 
 
 @task(

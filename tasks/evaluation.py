@@ -8,41 +8,19 @@ from typing import TYPE_CHECKING
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
-from storage.card import data_uri, escape_markdown
 from storage.corpus import Corpus
 from storage.judgements import Judgements
 from storage.models import Decision, ModelStore
+from tasks import notes
+from tasks.outcomes import EvaluatedModel
 from tasks.training import features_folder, open_clips, report_folder
 
 if TYPE_CHECKING:
     from fsclap.evaluation.judged import Graded
     from fsclap.evaluation.promotion import PromotionDecision
-    from fsclap.evaluation.results import Evaluation
 
 log = logging.getLogger("fsclap.tasks")
-
-
-class EvaluatedModel(BaseModel):
-    """An evaluation, as it passes between flows.
-
-    Attributes:
-        report: Path of the page, next to evaluation.json and map.png.
-        leaks: The model leaks, so there are no figures.
-        promoted: The model is the current one now.
-        reason: Why it is, or is not.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    corpus: str
-    version: int
-    model: str
-    report: str
-    leaks: bool
-    promoted: bool = False
-    reason: str = ""
 
 
 @task(task_run_name="evaluate {model} on {corpus}", cache_policy=NO_CACHE)
@@ -109,8 +87,8 @@ def show_evaluation(evaluated: EvaluatedModel) -> None:
 
     report = Path(evaluated.report).resolve()
     evaluation = Evaluation.load(report.parent / FILE)
-    create_markdown_artifact(_summary(evaluated, evaluation, report), key="evaluation-report")
-    create_table_artifact(_table(evaluation), key="evaluation-metrics", description="Retrieval, in %")
+    create_markdown_artifact(notes.evaluation_text(evaluated, evaluation, report), key="evaluation-report")
+    create_table_artifact(notes.metrics_table(evaluation), key="evaluation-metrics", description="Retrieval, in %")
     create_link_artifact(
         report.as_uri(), link_text="Report with plots and sound", key="evaluation-page",
         description="A file on the worker's machine: copy the address if the browser does not follow it",
@@ -160,44 +138,3 @@ def _model_folder(model: str) -> Path:
         known = ", ".join(store.names()) if store else ""
         raise ValueError(f"{model} is not the folder of a finished model; {folder.parent} has: {known or 'none'}")
     return folder
-
-
-def _summary(evaluated: EvaluatedModel, evaluation: "Evaluation", report: Path) -> str:
-    from fsclap.evaluation.words import HEADLINE, headline, interval, judged_meaning, meaning
-
-    row = headline(evaluation)
-    model, corpus = escape_markdown(evaluated.model), escape_markdown(evaluated.corpus)
-    lines = [f"# {model} on {corpus} version {evaluated.version}"]
-    if evaluated.leaks:
-        probe = evaluation.leak
-        lines.append(
-            "**This model leaks: no retrieval figure is printed.** Among unrelated pairs it finds the partner in "
-            f"{100 * max(probe.noise_r1, probe.shuffled_r1):.1f} %; chance is {100 * probe.chance:.1f} %."
-        )
-    elif row is not None:
-        metric = HEADLINE[1]
-        lines.append(f"## {metric}: {interval(row.metrics[metric])}")
-        lines.append(f"Mean of both directions, {row.pool:,} clips in the pool. {meaning(evaluation)}")
-    if evaluation.judged is not None and not evaluated.leaks:
-        lines.append(judged_meaning(evaluation.judged))
-    state = "The current model now" if evaluated.promoted else "Not promoted"
-    lines.append(f"**{state}**: {escape_markdown(evaluated.reason)}.")
-    image = data_uri((report.parent / "map.png").read_bytes(), "image/png")
-    lines.append(f"![Map of the embeddings]({image})")
-    return "\n\n".join(lines)
-
-
-def _table(evaluation: "Evaluation") -> list[dict[str, str | int]]:
-    rows = []
-    for row in evaluation.retrieval:
-        cells: dict[str, str | int] = {
-            "mode": row.mode,
-            "pool": row.pool,
-            "direction": row.direction,
-            "stage": row.stage,
-        }
-        for name, figure in row.metrics.items():
-            cells[name] = f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
-            cells[f"{name} chance"] = f"{100 * row.chance[name]:.1f}"
-        rows.append(cells)
-    return rows

@@ -6,41 +6,17 @@ from pathlib import Path
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
-from storage.card import escape_markdown
 from storage.models import ModelStore
 from storage.versions import CorpusVersion
-from tasks.evaluation import EvaluatedModel
+from tasks import notes
 from tasks.events import announce_event
+from tasks.outcomes import EvaluatedModel, Indexed
 
 log = logging.getLogger("fsclap.tasks")
 
 EVALUATED = "fsclap.evaluation.finished"
 """Event that starts `index-corpus`; its payload: an `EvaluatedModel`, and `models`, their folder."""
-
-
-class Indexed(BaseModel):
-    """An index, as flows pass it on.
-
-    Attributes:
-        index: Folder of the index.
-        clips, captions: Number of vectors.
-        left_out: Number of clips that could not be decoded.
-        current: True if the model is the current one; otherwise none was promoted yet, and it is
-            the newest.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    corpus: str
-    version: int
-    model: str
-    index: str
-    clips: int
-    captions: int
-    left_out: int
-    current: bool
 
 
 def announce_evaluated(evaluated: EvaluatedModel) -> None:
@@ -81,17 +57,4 @@ def build_index(corpus: str, version: int | None, models: str, index: str | None
 @task(task_run_name="show the index {indexed.index}", cache_policy=NO_CACHE)
 def show_index(indexed: Indexed) -> None:
     """Show the contents of the index and the commands to search it, as an artifact."""
-    lines = [
-        f"# {escape_markdown(indexed.index)}",
-        f"{indexed.clips:,} clips and {indexed.captions:,} captions of {escape_markdown(indexed.corpus)} version "
-        f"{indexed.version}, embedded with {escape_markdown(indexed.model)}.",
-    ]
-    if not indexed.current:
-        lines.append("**No model was promoted yet**: this is the newest one. Do not trust its results.")
-    if indexed.left_out:
-        lines.append(f"{indexed.left_out:,} clips could not be decoded; `index.json` names them.")
-    lines.append(
-        f'```\nfsclap search "a weary voice, speaking slowly" --index {indexed.index}\n'
-        f"fsclap app --index {indexed.index}\n```"
-    )
-    create_markdown_artifact("\n\n".join(lines), key="search-index")
+    create_markdown_artifact(notes.index_text(indexed), key="search-index")

@@ -1,9 +1,7 @@
 """Publish a build: artifacts, the corpus card, and the event that starts training."""
 
 import logging
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import (
@@ -14,39 +12,22 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
 from fsclap.corpus.addresses import has_credentials
 from fsclap.corpus.settings import BuildSettings
 from fsclap.settings import complete
 from storage.build_record import read_announced, read_build, write_announced, write_build
-from storage.card import CardPaths, data_uri, write_card
+from storage.card import data_uri, write_card
 from storage.corpus import Corpus
-from tasks.commit import Committed
+from tasks import notes
 from tasks.declared import Plan
 from tasks.events import announce_event
+from tasks.outcomes import Committed, Published
 
 log = logging.getLogger("fsclap.tasks")
 
 COMMITTED = "fsclap.corpus.committed"
 """The event of a new corpus version; its payload is a `Published`."""
-TABLE_ROWS = 100
-"""Artifacts lie in Prefect's database, so they show the first rows; the corpus holds them all."""
-
-
-class Published(BaseModel):
-    """A corpus version, as one flow passes it to the next."""
-
-    model_config = ConfigDict(frozen=True)
-
-    corpus: str
-    version: int
-    utterances: int
-    hours: float
-    changed_sources: int
-    new: bool
-    """Whether this version is still to be announced."""
-    card: str
 
 
 class Progress:
@@ -73,9 +54,10 @@ def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
             settings=complete(plan.settings),
             threshold=plan.threshold,
         )
-    create_table_artifact(_episodes(done), key="build-episodes", description=_summary(done))
-    create_table_artifact(_rejects(table), key="build-rejects", description="Refused so far, by stage and reason")
-    create_markdown_artifact(_for_the_ui(card), key="corpus-card", description=f"Card of {corpus}")
+    create_table_artifact(notes.episodes_table(done), key="build-episodes", description=notes.build_summary(done))
+    rejects = notes.rejects_table(table.rejects().to_pylist())
+    create_table_artifact(rejects, key="build-rejects", description="Refused so far, by stage and reason")
+    create_markdown_artifact(notes.card_text(card), key="corpus-card", description=f"Card of {corpus}")
     if "retention" in card.plots:
         create_image_artifact(
             data_uri(card.plots["retention"].read_bytes(), "image/png"),
@@ -125,31 +107,3 @@ def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSe
                 "settings": complete(settings),
             },
         )
-
-
-def _episodes(done: list[Committed]) -> list[dict[str, Any]]:
-    rows = [row.model_dump(exclude={"source_id"}) for row in done]
-    return sorted(rows, key=lambda row: row["status"] == "kept")[:TABLE_ROWS]
-
-
-def _summary(done: list[Committed]) -> str:
-    kept, found = sum(row.kept for row in done), sum(row.found for row in done)
-    states = Counter(row.status for row in done)
-    return (
-        f"{len(done)} episodes in this run: {states['kept']} kept, {states['rejected']} rejected, "
-        f"{states['failed']} failed. {found} turns found: {kept} kept, {found - kept} rejected. "
-        f"At most {TABLE_ROWS} rows are shown; the sources table of the corpus has all."
-    )
-
-
-def _rejects(table: Corpus) -> list[dict[str, Any]]:
-    counts = Counter((row["stage"], row["reason"]) for row in table.rejects().to_pylist())
-    return [{"stage": stage, "reason": reason, "count": n} for (stage, reason), n in counts.most_common(TABLE_ROWS)]
-
-
-def _for_the_ui(card: CardPaths) -> str:
-    """Inline the plots into the card's text and drop the YAML block, which only a model hub reads."""
-    text = card.readme.read_text().split("\n---\n", 1)[1]
-    for plot in card.plots.values():
-        text = text.replace(f"](plots/{plot.name})", f"]({data_uri(plot.read_bytes(), 'image/png')})")
-    return text

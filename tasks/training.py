@@ -8,16 +8,16 @@ from deltalake import DeltaTable
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
 from fsclap.evaluation.results import FILE
 from fsclap.evaluation.words import corpus_name
 from fsclap.settings import shaping
 from fsclap.training.settings import TrainSettings
-from storage.card import data_uri
 from storage.corpus import Corpus
 from storage.models import ModelStore
+from tasks import notes
 from tasks.events import announce_event
+from tasks.outcomes import TooFewClips, TrainedModel
 
 if TYPE_CHECKING:
     from fsclap.data.clips import ClipStore
@@ -27,34 +27,6 @@ log = logging.getLogger("fsclap.tasks")
 
 TRAINED = "fsclap.training.finished"
 """The event that starts `evaluate-fsclap`; its payload is a `TrainedModel`."""
-
-
-class TrainedModel(BaseModel):
-    """A finished training, as it passes between flows.
-
-    Attributes:
-        model: Folder of the model.
-        validation: mAP@10 on the validation part, mean of both directions, 0 to 1.
-        clips: Number of clips in each part.
-        new: Trained by this run, rather than finished before.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    corpus: str
-    version: int
-    model: str
-    validation: float
-    clips: dict[str, int]
-    new: bool
-
-
-class TooFewClips(BaseModel):
-    """Why a corpus version is too small to train on, and what would help."""
-
-    model_config = ConfigDict(frozen=True)
-
-    reason: str
 
 
 @task(task_run_name="train on {corpus} version {version}", cache_policy=NO_CACHE)
@@ -102,8 +74,7 @@ def show_training(trained: TrainedModel) -> None:
     from fsclap.training.record import history_of
 
     history = history_of(Path(trained.model))
-    curves = f"![Training curves]({data_uri(png(curves_figure(history)), 'image/png')})"
-    create_markdown_artifact(_summary(trained) + "\n\n" + curves, key="training-report")
+    create_markdown_artifact(notes.training_text(trained, png(curves_figure(history))), key="training-report")
     create_table_artifact(history, key="training-epochs", description=f"Epochs of {trained.model}")
 
 
@@ -163,11 +134,3 @@ def _split(clips: "ClipStore", folder: Path, store: ModelStore, settings: TrainS
 def _table_id(corpus: Corpus) -> str:
     """Identify the corpus: a rebuilt one in the same place repeats version numbers."""
     return str(DeltaTable(corpus.uri("utterances")).metadata().id)
-
-
-def _summary(trained: TrainedModel) -> str:
-    parts = ", ".join(f"{count:,} {part}" for part, count in trained.clips.items())
-    return (
-        f"# `{trained.model}`\n\nTrained on `{trained.corpus}` version {trained.version} ({parts} clips). "
-        f"Validation mAP@10, mean of both directions: {100 * trained.validation:.2f} %."
-    )

@@ -48,10 +48,10 @@ def test_parameters_fit_the_flow(name: str) -> None:
 
 
 def test_the_triggers_expect_the_events_that_the_tasks_emit() -> None:
-    from tasks.evaluation import EvaluatedModel
     from tasks.indexing import EVALUATED
-    from tasks.publish import COMMITTED, Published
-    from tasks.training import TRAINED, TrainedModel
+    from tasks.outcomes import EvaluatedModel, Published, TrainedModel
+    from tasks.publish import COMMITTED
+    from tasks.training import TRAINED
 
     (train,) = DEPLOYMENTS["train-fsclap"]["triggers"]
     (evaluate,) = DEPLOYMENTS["evaluate-fsclap"]["triggers"]

@@ -18,7 +18,8 @@ from storage.card import escape_markdown
 from storage.corpus import Corpus
 from storage.models import HISTORY, Decision, ModelStore
 from tasks.indexing import EVALUATED
-from tasks.training import TrainedModel, announce_trained
+from tasks.outcomes import TrainedModel
+from tasks.training import announce_trained
 from tests.flows.built import artifacts
 from tests.flows.trained import Place, Trained, commit
 from tests.fsclap.training.conftest import tiny

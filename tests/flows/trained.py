@@ -11,7 +11,7 @@ from flows.train_fsclap import train_fsclap
 from fsclap.training.settings import TrainSettings
 from storage.corpus import Corpus
 from storage.schema import UTTERANCE
-from tasks.training import TrainedModel
+from tasks.outcomes import TrainedModel
 from tests.fsclap.training.conftest import clip_table, tiny
 
 Rows = list[dict[str, Any]]

@@ -17,7 +17,8 @@ from fsclap.evaluation.report import Clip, write_report
 from fsclap.evaluation.results import Evaluation
 from storage.card import CardPaths, escape_markdown, write_card
 from storage.corpus import Corpus
-from tasks.evaluation import EvaluatedModel, _summary
+from tasks.evaluation import _summary
+from tasks.outcomes import EvaluatedModel
 from tasks.publish import _for_the_ui
 from tests.fsclap.evaluation.examples import LEAKING, evaluation, example, history, pairs
 from tests.storage.conftest import rows_of
