@@ -17,9 +17,8 @@ from fsclap.evaluation.report import Clip, write_report
 from fsclap.evaluation.results import Evaluation
 from storage.card import CardPaths, escape_markdown, write_card
 from storage.corpus import Corpus
-from tasks.evaluation import _summary
+from tasks.notes import card_text, evaluation_text
 from tasks.outcomes import EvaluatedModel
-from tasks.publish import _for_the_ui
 from tests.fsclap.evaluation.examples import LEAKING, evaluation, example, history, pairs
 from tests.storage.conftest import rows_of
 
@@ -127,7 +126,7 @@ def test_no_element_of_a_readme_comes_from_data(cards: tuple[CardPaths, CardPath
     hostile, plain = (yaml.safe_load(front) for front, _ in parts)
     assert hostile | {"pretty_name": "", "configs": []} == plain | {"pretty_name": "", "configs": []}
     check_same(markdown(parts[0][1]), markdown(parts[1][1]), shown=[])
-    check_same(markdown(_for_the_ui(cards[0])), markdown(_for_the_ui(cards[1])), shown=[])
+    check_same(markdown(card_text(cards[0])), markdown(card_text(cards[1])), shown=[])
 
 
 @pytest.mark.parametrize("said", HOSTILE, ids=lambda said: said[:16].encode("unicode_escape").decode())
@@ -172,6 +171,6 @@ def test_no_element_of_the_evaluation_in_the_ui_comes_from_data(tmp_path: Path) 
         done = EvaluatedModel(
             corpus=said, version=1, model=said, report=str(tmp_path / "report.html"), leaks=False, reason=said
         )
-        pages.append(markdown(_summary(done, hostile_evaluation(said), tmp_path / "report.html")))
+        pages.append(markdown(evaluation_text(done, hostile_evaluation(said), tmp_path / "report.html")))
     hostile, plain = (Parsed(page).elements for page in pages)
     assert hostile == plain
