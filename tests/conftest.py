@@ -28,7 +28,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     settings = {
         PREFECT_LOCAL_STORAGE_PATH: tmp_path_factory.mktemp("results"),
         # Each flow waits until its event is stored, for up to five seconds by default.
-        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 1.0,
     }
     with temporary_settings(settings), prefect_test_harness(server_startup_timeout=120):
         asyncio.run(_bootstrap())

@@ -19,6 +19,8 @@ from tests.fsclap.retrieval.test_judging import InMemory
 QUERY = "a weary voice, speaking slowly"
 PLAYING = "() => { const audio = document.getElementById('audio'); return !audio.paused && audio.currentTime > 0.05; }"
 
+OTHER_VIEWS = [pytest.param(path, marks=pytest.mark.slow) for path in ("/map", "/judge")]
+
 
 def find(page: Page, query: str = QUERY) -> None:
     page.get_by_role("searchbox").fill(query)
@@ -283,6 +285,7 @@ def test_the_map_by_keys(page: Page, address: str, mapped: Searcher) -> None:
     assert played(page) == clips[at]
 
 
+@pytest.mark.slow
 def test_a_map_that_is_being_made_is_waited_for(
     page: Page,
     address: str,
@@ -386,7 +389,7 @@ def test_with_the_keyboard_alone(page: Page, address: str) -> None:
     expect(page.get_by_role("heading", name="Clips like this one")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/?query=voice", "/map", "/judge"])
+@pytest.mark.parametrize("path", ["/?query=voice", *OTHER_VIEWS])
 def test_every_control_has_a_name_and_room_for_a_finger(phone: Page, address: str, path: str) -> None:
     phone.goto(address + path)
     phone.wait_for_load_state("networkidle")
@@ -407,7 +410,7 @@ def test_every_control_has_a_name_and_room_for_a_finger(phone: Page, address: st
     assert unnamed == []
 
 
-@pytest.mark.parametrize("path", ["/", "/?query=voice", "/map", "/judge"])
+@pytest.mark.parametrize("path", ["/?query=voice", pytest.param("/", marks=pytest.mark.slow), *OTHER_VIEWS])
 def test_on_a_phone_nothing_is_cut_off(phone: Page, address: str, path: str) -> None:
     phone.goto(address + path)
     phone.wait_for_load_state("networkidle")

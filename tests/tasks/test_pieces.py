@@ -61,6 +61,7 @@ def test_a_piece_is_handed_over_before_the_next_is_begun(
     assert 0 < len(clips) == len(turns_of(batch.items[0], store))
 
 
+@pytest.mark.slow
 def test_pieces_change_no_output(videos: Path, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = []
     for number, at_once in enumerate((0.1, 600.0)):

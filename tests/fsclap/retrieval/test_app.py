@@ -301,6 +301,7 @@ def test_the_encoder_is_loaded_before_anybody_asks(searcher: Searcher, version: 
         assert embedded._sentence_model.cache_info().currsize == 1
 
 
+@pytest.mark.slow
 def test_fifty_people_at_once_are_all_answered(searcher: Searcher, version: CorpusVersion, clip: str) -> None:
     with served(make_app(searcher, version.audio, None)) as address:
         found = measure(address, users=50, rounds=1, upload=flac_of(version, clip))

@@ -90,6 +90,7 @@ def test_mono_and_the_same_sound_twice_give_the_same(separator: SpleeterSeparato
     np.testing.assert_allclose(mono, stereo, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_files_of_any_length_keep_their_length_and_order_and_batching_changes_nothing(
     separator: SpleeterSeparator, one_by_one: SpleeterSeparator, dry_stereo: np.ndarray
 ) -> None:
