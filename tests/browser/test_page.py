@@ -134,9 +134,9 @@ def test_an_unreadable_condition_shows_an_error(page: Page, address: str) -> Non
 
 
 def test_an_unreachable_server_shows_an_error(page: Page, address: str) -> None:
+    page.route("**/api/search**", lambda route: route.abort())
     page.goto(address)
     expect(page.get_by_text("40 clips to search")).to_be_visible()
-    page.route("**/api/search**", lambda route: route.abort())
     page.get_by_role("searchbox").fill(QUERY)
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert").filter(has_text="The server does not answer")).to_be_visible()
@@ -146,10 +146,10 @@ def test_an_unreachable_server_shows_an_error(page: Page, address: str) -> None:
 
 
 def test_the_page_says_that_it_is_searching(page: Page, address: str) -> None:
-    page.goto(address)
-    expect(page.get_by_text("40 clips to search")).to_be_visible()
     held = []
     page.route("**/api/search**", lambda route: held.append(route))
+    page.goto(address)
+    expect(page.get_by_text("40 clips to search")).to_be_visible()
     page.get_by_role("searchbox").fill(QUERY)
     page.keyboard.press("Enter")
     expect(page.get_by_role("status").filter(has_text="Searching")).to_be_visible()
@@ -353,11 +353,11 @@ def test_a_clip_can_only_be_judged_after_it_played(page: Page, address: str, log
 
 
 def test_a_judgement_that_could_not_be_stored_shows_an_error_and_stays(page: Page, address: str) -> None:
+    page.route("**/api/judgements", lambda route: route.fulfill(status=500, json={"error": "the disk is full"}))
     page.goto(f"{address}/judge")
     page.get_by_label("Your name").fill("Cleo")
     page.get_by_role("button", name="Start").click()
     page.wait_for_function(PLAYING)
-    page.route("**/api/judgements", lambda route: route.fulfill(status=500, json={"error": "the disk is full"}))
     page.keyboard.press("2")
     expect(page.get_by_role("alert").filter(has_text="The disk is full")).to_be_visible()
     expect(page.get_by_text("Clip 1 of")).to_be_visible()
