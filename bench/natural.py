@@ -6,12 +6,12 @@ high pitch. A query scores the mean percentile of its ten best clips in those di
 clips of the index: 0.5 is chance, 1 the best.
 
 Two rankings are compared. `model` is the search itself. `words` uses no trained model: it reads a
-query by its similarity (MiniLM, mean of the tokens) to the phrases of `wordings.json`, each of which
+query by its similarity (MiniLM, mean of the tokens) to the phrases of `fsclap/queries/wordings.json`, each of which
 stands for one word of the style, and ranks the clips by the words of their styles. `ideal` takes the
 ten clips that lie farthest in the directions asked for.
 
 The queries are a test set. None of their content words is in the caption grammar or in
-`wordings.json`; a test checks that.
+`fsclap/queries/wordings.json`; a test checks that.
 """
 
 import json
@@ -30,10 +30,10 @@ from fsclap.corpus.captioning.attributes import Attributes
 from fsclap.corpus.captioning.bins import mean, measures
 from fsclap.evaluation.protocol import interval
 from fsclap.model.embedded import SentenceTokens
+from fsclap.queries.wordings import Wording, load_wordings
 from fsclap.retrieval.search import Searcher
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
-WORDINGS = Path(__file__).with_name("wordings.json")
 TOP = 10
 NEAREST = 100
 """Phrases that a query is read by."""
@@ -78,18 +78,6 @@ def load_queries() -> list[Query]:
     return [Query.model_validate(entry) for entry in json.loads(QUERIES.read_text(encoding="utf-8"))]
 
 
-def load_wordings() -> list[tuple[str, str, str]]:
-    """Attribute, word and phrase of each wording."""
-    wordings = json.loads(WORDINGS.read_text(encoding="utf-8"))
-    return [
-        (attribute, word, phrase)
-        for attribute, words in wordings.items()
-        for word, forms in words.items()
-        for phrases in forms.values()
-        for phrase in phrases
-    ]
-
-
 def content_words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower())) - FUNCTION_WORDS
 
@@ -132,11 +120,11 @@ def style_of(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_by_words(
-    queries: Sequence[str], styles: Sequence[Mapping[str, str]], wordings: Sequence[tuple[str, str, str]]
+    queries: Sequence[str], styles: Sequence[Mapping[str, str]], wordings: Sequence[Wording]
 ) -> np.ndarray:
     """(queries, clips) share of the phrases nearest to each query that each clip's style meets."""
     similarity = _sentences(queries) @ _sentences([phrase for *_, phrase in wordings]).T
-    meets = np.array([[style.get(name, "none") == word for style in styles] for name, word, _ in wordings], dtype=float)
+    meets = np.array([[style.get(name, "none") == word for style in styles] for name, word, *_ in wordings], dtype=float)
     scores = np.empty((len(queries), len(styles)))
     for at, row in enumerate(similarity):
         nearest = np.argsort(-row)[:NEAREST]

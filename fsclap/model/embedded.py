@@ -129,10 +129,12 @@ class SentenceTokens:
         """Compute (T, 384) float32 for each caption, cut after `max_tokens` word pieces."""
         with _LOADING:
             tokenizer, network = _sentence_model()
-        features = []
+        order = sorted(range(len(captions)), key=lambda at: len(captions[at]))  # or short ones are padded to long ones
+        features: list[np.ndarray] = [np.empty(0)] * len(captions)
         for start in range(0, len(captions), 64):
+            rows = order[start : start + 64]
             batch = tokenizer(
-                list(captions[start : start + 64]),
+                [captions[row] for row in rows],
                 padding=True,
                 truncation=True,
                 max_length=self.max_tokens,
@@ -141,8 +143,15 @@ class SentenceTokens:
             with torch.inference_mode():
                 states = network(**batch).last_hidden_state
             lengths = batch["attention_mask"].sum(dim=1).tolist()
-            features += [SPREAD * row[:length].numpy() for row, length in zip(states, lengths, strict=True)]
+            for row, state, length in zip(rows, states, lengths, strict=True):
+                features[row] = SPREAD * state[:length].numpy()
         return features
+
+    def sentences(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed texts whole: the mean of their tokens, (texts, 384) float32 unit rows."""
+        means = np.stack([tokens.mean(axis=0) for tokens in self.features(texts)])
+        rows: np.ndarray = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return rows
 
     def __call__(self, features: Tokens) -> Tokens:
         return features

@@ -10,7 +10,6 @@ from bench.natural import (
     Query,
     content_words,
     load_queries,
-    load_wordings,
     percentiles,
     read_by_words,
     score,
@@ -18,6 +17,7 @@ from bench.natural import (
 )
 from fsclap.corpus.captioning.bins import SCALES
 from fsclap.corpus.captioning.grammar import load_grammar
+from fsclap.queries.wordings import load_wordings
 from storage.schema import UTTERANCE
 
 
@@ -45,7 +45,7 @@ def test_a_phrase_stands_for_one_word_of_the_style() -> None:
     known = {(name, word) for name, scale in SCALES.items() for word in scale.words if word}
     known |= {("pauses", "none"), ("voice_quality", "whispered"), ("voice_quality", "inaudible")}
     known |= {(name, word) for name in ("emotion", "events") for word in load_grammar().phrases[name]}
-    assert {(name, word) for name, word, _ in wordings} == known
+    assert {(name, word) for name, word, *_ in wordings} == known
 
 
 def rows(pitches: list[float | None]) -> list[dict[str, Any]]:

@@ -107,12 +107,12 @@ def describe(
         RewriteError: The rewriter failed and its settings say `on_error: raise`.
     """
     bins, grammar = load_bins(settings.bins), load_grammar()
-    usual = _usual(attributes, speakers, MIN_SPEAKER_CLIPS)
+    known = usual(attributes, speakers)
     descriptions = []
     for a, speaker, tag, utterance_id in zip(attributes, speakers, tags, ids, strict=True):
         words = style(
             a,
-            usual[speaker],
+            known[speaker],
             bins=bins,
             emotion=tag.emotion,
             events=tag.events,
@@ -122,14 +122,23 @@ def describe(
     return descriptions if settings.rewriter is None else _rewritten(descriptions, settings.rewriter)
 
 
-def _usual(attributes: Sequence[Attributes], speakers: Sequence[str], min_clips: int) -> dict[str, Attributes]:
-    """Return what is usual for each speaker of a recording."""
-    level = mean(attributes).energy_db if len(attributes) >= min_clips else None
-    usual = {}
+def usual(attributes: Sequence[Attributes], speakers: Sequence[str]) -> dict[str, Attributes]:
+    """Return what is usual for each speaker of a recording.
+
+    Args:
+        attributes: Of every utterance of the recording.
+        speakers: Label of each utterance's speaker.
+
+    Returns:
+        Speaker -> the mean of the clips. Of one with fewer than MIN_SPEAKER_CLIPS only the level is
+        known: the recording's, if that has as many.
+    """
+    level = mean(attributes).energy_db if len(attributes) >= MIN_SPEAKER_CLIPS else None
+    known = {}
     for name in set(speakers):
         clips = [a for a, speaker in zip(attributes, speakers, strict=True) if speaker == name]
-        usual[name] = mean(clips) if len(clips) >= min_clips else Attributes(energy_db=level)
-    return usual
+        known[name] = mean(clips) if len(clips) >= MIN_SPEAKER_CLIPS else Attributes(energy_db=level)
+    return known
 
 
 def _rewritten(descriptions: Sequence[Description], settings: RewriterSettings) -> list[Description]:

@@ -1,0 +1,21 @@
+"""Embed the wordings of the package for the reader of queries: `python -m bench.wordings`.
+
+Run it after a change of `fsclap/queries/wordings.json` or of the sentence encoder. It takes half a
+minute and writes `fsclap/queries/wordings.npy`.
+"""
+
+import numpy as np
+
+from fsclap.model.embedded import SentenceTokens
+from fsclap.queries.reading import VECTORS
+from fsclap.queries.wordings import load_wordings
+
+
+def main() -> None:
+    vectors = SentenceTokens().sentences([wording.phrase for wording in load_wordings()])
+    np.save(VECTORS, vectors.astype(np.float16))
+    print(f"{VECTORS}: {vectors.shape[0]} wordings, {vectors.shape[1]} wide")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Reading a query without a trained model: which words of a style it asks for, and which it refuses.
+
+A sentence encoder knows that "a mouse on helium" is like "squeaky" and unlike "a bear". So each part
+of a query is read by the wordings that lie nearest to it, and the clips are ranked by how well their
+styles meet the words that those stand for. A part with a negation asks for the other side of the
+scale, which sentence encoders can't tell: to them "not high" is another way to say "high".
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from fsclap.queries.bank import opposites
+from fsclap.queries.conditions import ANY, scale_words, vocabulary
+from fsclap.queries.wordings import load_wordings
+
+VECTORS = Path(__file__).with_name("wordings.npy")
+"""(wordings, width) float16 unit rows: the wordings as the sentence encoder of the package embeds
+them, so that a search doesn't start by encoding four thousand phrases. `bench.wordings` makes it."""
+NEAREST = 100
+"""Wordings that a part of a query is read by."""
+TEMPERATURE = 0.04
+"""Of the softmax over their cosines."""
+FAITH = 4
+"""How much more a part counts that lies near some wording: its largest cosine, to this power."""
+WHOLE = 0.5
+"""Share of the reading of a query as a whole, which "like a rollercoaster, up and down" needs."""
+LEAST = 0.05
+"""Share of a reading below which a word was not asked for."""
+FINE = 0.3
+"""What the measured value counts among clips with the same word, in steps of the scale."""
+
+_PARTS = re.compile(r"[,;:.!?]+|\s(?:and|but)\s", re.IGNORECASE)
+_NEGATION = re.compile(
+    r"\b(?:not|never|no|without|nothing|nobody|none|neither|nor|cannot|anything but|far from|by no means|free of|"
+    r"lack(?:s|ing)?|hardly|zero)\b|\b\w+n't\b",
+    re.IGNORECASE,
+)
+# What is left beside a negation and says nothing of a voice.
+_EMPTY = re.compile(
+    r"\b(?:at all|please|voices?|some(?:body|one) who|any(?:body|one)? who|any|a trace of|to|i)\b", re.I
+)
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+"""Texts -> (texts, width) unit rows."""
+
+
+@lru_cache(maxsize=1)
+def words() -> tuple[tuple[str, str], ...]:
+    """List every (attribute, word) that can be asked for; readings are in this order."""
+    return tuple((attribute, word) for attribute, known in vocabulary().items() for word in known)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a query asks for.
+
+    Attributes:
+        weights: (words,) share of each of `words()`; negative for a word that is refused.
+    """
+
+    weights: np.ndarray
+
+    def asked(self) -> dict[tuple[str, str], float]:
+        """Return the words that count, the most important first."""
+        order = np.argsort(-np.abs(self.weights), kind="stable")
+        return {words()[at]: float(self.weights[at]) for at in order if abs(self.weights[at]) >= LEAST}
+
+
+class Reader:
+    """Reads queries by their nearest wordings.
+
+    Args:
+        encode: The sentence encoder that embedded the wordings.
+        without: Attributes that queries are not read by, because no clip of the corpus has them.
+    """
+
+    def __init__(self, encode: Encode, *, without: Collection[str] = ()) -> None:
+        self._encode = encode
+        wordings = load_wordings()
+        usable = [at for at, wording in enumerate(wordings) if wording.attribute not in without]
+        wordings = tuple(wordings[at] for at in usable)
+        self._vectors = np.load(VECTORS)[usable].astype(np.float32)
+        number = {word: at for at, word in enumerate(words())}
+        self._word = np.array([number[wording[:2]] for wording in wordings])
+        self._negative = np.array([bool(_NEGATION.search(wording.phrase)) for wording in wordings])
+
+    def read(self, query: str) -> Reading:
+        """Read a query."""
+        parts = [part.strip() for part in _PARTS.split(query) if part.strip()] or [query]
+        readings = [reading for part in parts for reading in self._part(part)]
+        total = sum(faith * weights for faith, weights in readings) / sum(faith for faith, _ in readings)
+        if len(parts) > 1 and not _NEGATION.search(query):
+            total = (1 - WHOLE) * total + WHOLE * self._nearest(query)[1]
+        return Reading(np.asarray(total))
+
+    def _part(self, part: str) -> list[tuple[float, np.ndarray]]:
+        """Read one part: how far it can be trusted, and the (words,) it asks for."""
+        negation = _NEGATION.search(part)
+        if negation is None:
+            return [self._nearest(part)]
+        rest = _EMPTY.sub(" ", part[negation.end() :]).strip()
+        # Some wordings are negations themselves: "without a break", "never stops for breath".
+        literal = self._nearest(part, among=self._negative)
+        if not rest:
+            return [literal]
+        refused = self._nearest(rest, among=~self._negative)
+        second = literal if literal[0] >= refused[0] else (refused[0], _turned(refused[1]))
+        before = _EMPTY.sub(" ", part[: negation.start()]).strip()
+        return [self._nearest(before), second] if len(before.split()) > 1 else [second]
+
+    def _nearest(self, text: str, among: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+        similarity = self._vectors @ self._encode([text])[0]
+        if among is not None:
+            similarity = np.where(among, similarity, -1.0)
+        near = np.argsort(-similarity, kind="stable")[:NEAREST]
+        weights = np.exp((similarity[near] - similarity[near[0]]) / TEMPERATURE)
+        found = np.bincount(self._word[near], weights / weights.sum(), minlength=len(words()))
+        return max(float(similarity[near[0]]), 0.05) ** FAITH, found
+
+
+def _turned(weights: np.ndarray) -> np.ndarray:
+    """Ask for the other side of each word, and refuse the word."""
+    return weights @ _opposite() - weights / 2
+
+
+@lru_cache(maxsize=1)
+def _opposite() -> np.ndarray:
+    """(words, words): row i spreads a word over those that its negation asks for."""
+    number = {word: at for at, word in enumerate(words())}
+    matrix = np.zeros((len(number), len(number)))
+    for (attribute, word), row in number.items():
+        for other in (others := opposites(attribute, word)):
+            matrix[row, number[attribute, other]] = 1 / len(others)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What can be asked of the clips of an index.
+
+    Attributes:
+        words: (clips, attributes) int64: `fsclap.queries.conditions.clip_words`.
+        order: Attribute with a scale -> (clips,) where the measured value lies among all clips, 0
+            to 1; 0.5 where it was not measured.
+    """
+
+    words: np.ndarray
+    order: Mapping[str, np.ndarray]
+
+    def scores(self, reading: Reading) -> np.ndarray:
+        """Rank the clips: (clips,) float32, the better a clip meets a reading the higher."""
+        total = np.zeros(len(self.words), dtype=np.float32)
+        for (attribute, word), weight in reading.asked().items():
+            total += weight * self.meets(attribute, word)
+        return total
+
+    def meets(self, attribute: str, word: str) -> np.ndarray:
+        """Say how well each clip meets one word: (clips,) float32 from 0 to 1 + FINE.
+
+        On a scale, the next word counts half, and whatever lies beyond the word counts in full: who
+        asks for a high voice is content with a very high one. Among clips that meet a word equally
+        the measured value decides.
+        """
+        has = self.words[:, list(vocabulary()).index(attribute)]
+        names = scale_words(attribute)
+        if word not in names:
+            return (((has & vocabulary()[attribute][word]) != 0) & (has != ANY)).astype(np.float32)
+        at, middle = names.index(word), len(names) // 2
+        place = np.full(len(has), middle)
+        for number, name in enumerate(names):
+            if name is not None:
+                place[(has != ANY) & ((has & vocabulary()[attribute][name]) != 0)] = number
+        distance = np.abs(place - at).astype(np.float32)
+        if at == middle:
+            return np.clip(1 - distance / 2, 0, None)
+        distance[(place - at) * (at - middle) > 0] = 0
+        order = self.order.get(attribute, np.full(len(has), 0.5))
+        met: np.ndarray = np.clip(1 - distance / 2, 0, None) + FINE * (order if at > middle else 1 - order)
+        return met.astype(np.float32)
