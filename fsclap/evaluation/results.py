@@ -13,6 +13,11 @@ Mode = Literal["paper", "grouped"]
 FILE = "evaluation.json"
 """File name of a saved `Evaluation`, next to its report."""
 METRICS = ("R@1", "R@5", "R@10", "mAP@10")
+GOOD = 0.7
+"""Score above which a query as people type it counts as answered; chance is 0.5."""
+AUDIBLE, ALL_WORDS = "attribute match", "attribute match, all words"
+"""Stages of the matcher that uses no model: with the words of a style that one clip alone lets one
+hear, and with those too that compare a clip with its speaker's others."""
 
 
 class Result(BaseModel):
@@ -40,7 +45,8 @@ class RetrievalFigures(Result):
         metrics: Value of each of METRICS.
         chance: Each metric for a random order.
         ceiling: Each metric for the best possible order if equal captions cannot be told apart.
-        stage: "embeddings", or "rerank@k" after the matching head has reordered the first k.
+        stage: "embeddings"; "rerank@k" after the matching head has reordered the first k; AUDIBLE or
+            ALL_WORDS for the matcher that uses no model.
     """
 
     mode: Mode
@@ -148,6 +154,51 @@ class Judged(Result):
     judges: int
 
 
+class NaturalQuery(Result):
+    """One query as people type it.
+
+    Attributes:
+        query: The query.
+        scores: Ranking -> mean percentile, 0 to 1, of its ten best clips in the directions that the
+            query asks for.
+    """
+
+    query: str
+    scores: dict[str, float]
+
+
+class NaturalRanking(Result):
+    """One way to rank clips for queries as people type them.
+
+    Attributes:
+        percentile: Mean score of the queries, with its interval over queries; chance is 0.5.
+        good: Share of the queries that score above GOOD.
+    """
+
+    percentile: Interval
+    good: float
+
+
+class Natural(Result):
+    """Queries as people type them, scored against what was measured of the clips.
+
+    Attributes:
+        clips: Number of clips searched.
+        rankings: By "model", "words" (no trained model), "both" and "ideal"; empty if left out.
+        queries: Each query that was scored.
+        left_out: Why nothing was scored; empty if something was.
+    """
+
+    clips: int
+    rankings: dict[str, NaturalRanking]
+    queries: list[NaturalQuery]
+    left_out: str = ""
+
+    def worst(self, count: int, ranking: str = "model") -> list[NaturalQuery]:
+        """Return the queries that fared worst, the worst first."""
+        return sorted(self.queries, key=lambda query: query.scores[ranking])[:count]
+
+
 class Evaluation(Result):
     """All results of one evaluation.
 
@@ -175,6 +226,9 @@ class Evaluation(Result):
         best: Queries whose clip ranks best.
         worst: Queries whose clip ranks worst.
         judged: Agreement with people's judgements; None without any, or if the model leaks.
+        matched: Figures of the matcher that uses no model, in all pools, modes and directions; empty
+            if the model leaks, and in older evaluations.
+        natural: Queries as people type them; None if the model leaks, and in older evaluations.
     """
 
     model: str
@@ -198,6 +252,14 @@ class Evaluation(Result):
     best: list[Example] = []
     worst: list[Example] = []
     judged: Judged | None = None
+    matched: list[RetrievalFigures] = []
+    natural: Natural | None = None
+
+    def match(self, row: RetrievalFigures, stage: str = AUDIBLE) -> RetrievalFigures | None:
+        """Return the figures of the matcher in the same mode, pool and direction, if there are any."""
+        wanted = (stage, row.mode, row.pool, row.direction)
+        found = (other for other in self.matched if (other.stage, other.mode, other.pool, other.direction) == wanted)
+        return next(found, None)
 
     def figure(self, metric: str, *, mode: Mode, direction: Direction = "mean", pool: int | None = None) -> Interval:
         """Return one figure of the first stage; that of the largest pool by default.

@@ -1,6 +1,7 @@
 """Evaluate a trained model: from its folder and the clips of a corpus to an `Evaluation`."""
 
 import datetime
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,13 +17,20 @@ from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Part, Split
 from fsclap.evaluation.collapse import alignment, collapse
 from fsclap.evaluation.leak import probe
+from fsclap.evaluation.match import match_attributes
 from fsclap.evaluation.metrics import one_vector_a_caption, ranks, top_items
+from fsclap.evaluation.natural import Searched, score_queries
 from fsclap.evaluation.protocol import Rerank, evaluate_embeddings
 from fsclap.evaluation.report import Clip
-from fsclap.evaluation.results import Evaluation, Example, LeakProbe
+from fsclap.evaluation.results import Evaluation, Example, LeakProbe, Natural
 from fsclap.machine import processor
+from fsclap.model.embedded import SentenceTokens
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import Tokens, pad
+from fsclap.queries.reading import Encode
+from fsclap.weights import WeightsError
+
+log = logging.getLogger(__name__)
 
 # Per list of examples: queries shown, and clips kept for each.
 _EXAMPLES = 10
@@ -61,7 +69,10 @@ def evaluate_model(
     seed: int = 0,
     device: str = "auto",
 ) -> EvaluationRun:
-    """Run the leak probe, protocol, collapse figures and examples on one part of a corpus.
+    """Evaluate a model on one part of a corpus.
+
+    That is the leak probe, the protocol for the model and for a matcher that uses none, queries as
+    people type them, collapse figures and examples.
 
     Args:
         folder: Folder of the model, as `FSCLAP.from_pretrained` takes it.
@@ -182,8 +193,29 @@ def _retrieval(
 ) -> dict[str, object]:
     styles = store.column("style_key", pairs.ids)
     best, worst = examples(pairs.ids, pairs.captions, audio, text, seed=seed)
-    figures = evaluate_embeddings(audio, text, pairs.captions, styles, seed=seed, rerank=_rerank(model, pairs))
-    return {"retrieval": figures, "best": best, "worst": worst}
+    return {
+        "retrieval": evaluate_embeddings(audio, text, pairs.captions, styles, seed=seed, rerank=_rerank(model, pairs)),
+        "matched": match_attributes(pairs.captions, styles, seed=seed),
+        "natural": _natural(model, store, pairs, audio, seed),
+        "best": best,
+        "worst": worst,
+    }
+
+
+def _natural(model: FSCLAP, store: ClipStore, pairs: Pairs, audio: np.ndarray, seed: int) -> Natural | None:
+    if model.settings.fusion == "paired":
+        return None  # such a model embeds no query
+    clips = Searched.of(store.table, np.array([store.rows[id_] for id_ in pairs.ids]), audio)
+    return score_queries(clips, lambda texts: model.embed_text(texts).cpu().numpy(), _sentences(), seed=seed)
+
+
+def _sentences() -> Encode | None:
+    """Return the sentence encoder that queries are read with; None if its weights are not installed."""
+    try:
+        return SentenceTokens().sentences
+    except WeightsError as error:
+        log.warning("queries are not read by the words of styles: %s", error)
+        return None
 
 
 def _some_tokens(model: FSCLAP, pairs: Pairs, seed: int) -> tuple[Tokens, Tokens]:

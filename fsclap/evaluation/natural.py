@@ -1,0 +1,217 @@
+"""Queries as people type them, scored against what was measured of the clips.
+
+`natural_queries.json` holds queries in everyday words, each with the directions that any reader
+would agree on: for "somebody talking right after breathing in balloon gas" the hits should have a
+high pitch. A query scores the mean percentile of its ten best clips in those directions, among all
+clips searched: 0.5 is chance, 1 the best.
+
+The rankings compared:
+
+    model: by the cosine of the query and each clip.
+    words: no trained model. The query is read by the wordings nearest to it, and clips are ranked by
+        how well the words of their styles, and what was measured of them, meet that reading.
+    both: the sum of the two, each standardised over the clips.
+    ideal: the ten clips that lie farthest in the directions asked for.
+
+The queries are a test set. None of their content words is in the caption grammar or in the wordings
+of `fsclap.queries`; a test checks that.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from fsclap.data.measured import clip_measures, percentiles
+from fsclap.evaluation.protocol import interval
+from fsclap.evaluation.results import GOOD, Natural, NaturalQuery, NaturalRanking
+from fsclap.queries.conditions import ANY, SILENT, clip_words, vocabulary
+from fsclap.queries.reading import Encode, Heard, Reader
+
+QUERIES = Path(__file__).with_name("natural_queries.json")
+TOP = 10
+"""Hits of a query that are scored."""
+FEWEST = 20
+"""Clips below which nothing is scored: ten of them are no choice."""
+MEASURES = {
+    "pitch_hz": "pitch",
+    "level": "energy",
+    "speaking_rate": "speaking_rate",
+    "pause_ratio": "pauses",
+    "pitch_range_st": "pitch_range",
+    "pitch_slope_st": "intonation",
+    "aperiodicity": "voice_quality",
+    "spectral_tilt_db": "timbre",
+    "energy_range_db": "dynamics",
+}
+"""Measure of a target -> attribute of the style that bins it."""
+# Words that say nothing about a voice by themselves.
+_FUNCTION_WORDS = """
+    a about after all always an and any anyone anything anywhere are as at be been before between bit boy by did do
+    does don't down each even every for from girl had has have he her his in into is it it's its just kid less like
+    little man me means more most my neither never no nobody none nor not nothing of often on one one's only or out
+    over person please right said she should so some somebody someone something sound sounds speak speaker speaking
+    speaks spoken still talk talking talks that the their them then there they this to too type under up very voice
+    voices want was were what whatsoever when while who whose with woman you your
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+
+Embed = Callable[[Sequence[str]], np.ndarray]
+"""Queries -> (queries, embedding) unit rows."""
+
+
+class Query(BaseModel):
+    """A search as a person types it, and where its hits should lie: 1 high values, -1 low ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query: str
+    targets: dict[str, Literal[1, -1]]
+    kind: str
+
+    @property
+    def directions(self) -> dict[str, int]:
+        """Attribute of the style -> 1 or -1."""
+        return {MEASURES[name]: sign for name, sign in self.targets.items()}
+
+
+def load_queries() -> list[Query]:
+    """Read the queries that come with the package."""
+    return [Query.model_validate(entry) for entry in json.loads(QUERIES.read_text(encoding="utf-8"))]
+
+
+def content_words(text: str) -> set[str]:
+    """Return the words of a text that may say something about a voice."""
+    return set(re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower())) - FUNCTION_WORDS
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The clips that are searched.
+
+    Attributes:
+        vectors: (clips, embedding) unit rows of the model.
+        style_keys: Style of each clip; may be empty.
+        measured: Attribute -> (clips,) measured values, NaN where unknown.
+    """
+
+    vectors: np.ndarray
+    style_keys: Sequence[str]
+    measured: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, table: pa.Table, rows: np.ndarray, vectors: np.ndarray) -> "Searched":
+        """Take clips out of a corpus.
+
+        Args:
+            table: Rows of the whole corpus: what is usual for a speaker is known from all of them.
+            rows: (clips,) numbers of the rows that are searched.
+            vectors: (clips, embedding) unit rows, in the order of `rows`.
+        """
+        keys = table["style_key"].to_pylist() if "style_key" in table.column_names else [""] * len(table)
+        measured = {name: values[rows] for name, values in clip_measures(table).items()}
+        return cls(vectors, [keys[row] or "" for row in rows], measured)
+
+
+def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed: int) -> Natural:
+    """Score every ranking on the queries whose measures are known of enough clips.
+
+    Args:
+        clips: What is searched.
+        embed: The model's embedding of queries.
+        encode: The sentence encoder of the wordings; without it there is no ranking by words.
+        seed: Seed of ties and of the bootstrap over queries.
+
+    Returns:
+        The figures; if there are fewer than FEWEST clips, or clips with measures, only the reason
+        why nothing was scored.
+    """
+    count = len(clips.style_keys)
+    if count < FEWEST:
+        return _left_out(count, f"{count} clips are too few to search: at least {FEWEST} are needed")
+    known = {name for name, values in clips.measured.items() if np.isfinite(values).sum() >= FEWEST}
+    queries = [query for query in load_queries() if known.issuperset(query.directions)]
+    if not queries:
+        return _left_out(count, f"fewer than {FEWEST} clips have measured attributes")
+    ranks = percentiles(clips.measured)
+    texts = [query.query for query in queries]
+    rankings = {"model": embed(texts) @ clips.vectors.T}
+    if encode is not None:
+        rankings["words"] = by_words(texts, clips.style_keys, ranks, encode)
+        rankings["both"] = _standardised(rankings["model"]) + _standardised(rankings["words"])
+    rankings["ideal"] = np.stack([directed(query, ranks) for query in queries])
+    return _figures(queries, rankings, ranks, count, seed)
+
+
+def by_words(
+    texts: Sequence[str], style_keys: Sequence[str], ranks: Mapping[str, np.ndarray], encode: Encode
+) -> np.ndarray:
+    """Rank clips for queries without a trained model: (queries, clips), higher is better.
+
+    Args:
+        texts: Queries.
+        style_keys: Style of each clip.
+        ranks: Attribute -> (clips,) percentile of each clip, 0 to 1.
+        encode: The sentence encoder of the wordings.
+    """
+    words = clip_words(style_keys)
+    said = [bool(((column != ANY) & (column != SILENT)).any()) for column in words.T]
+    unsaid = [name for name, any_clip in zip(vocabulary(), said, strict=True) if not any_clip]
+    reader, heard = Reader(encode, without=unsaid), Heard(words, ranks)
+    return np.stack([heard.scores(reader.read(text)) for text in texts])
+
+
+def directed(query: Query, ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute the mean percentile of each clip in the directions of a query: (clips,), 0 to 1."""
+    parts = [ranks[name] if sign > 0 else 1 - ranks[name] for name, sign in query.directions.items()]
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def score(scores: np.ndarray, query: Query, ranks: Mapping[str, np.ndarray], *, seed: int = 0) -> float:
+    """Compute the mean directed percentile of the TOP clips with the highest of (clips,) scores.
+
+    Equal scores are ordered at random.
+    """
+    order = np.lexsort((np.random.default_rng(seed).random(len(scores)), -scores))
+    return float(directed(query, ranks)[order[:TOP]].mean())
+
+
+def _figures(
+    queries: Sequence[Query],
+    rankings: Mapping[str, np.ndarray],
+    ranks: Mapping[str, np.ndarray],
+    clips: int,
+    seed: int,
+) -> Natural:
+    reached = {
+        name: np.array([score(row, query, ranks, seed=seed) for row, query in zip(scores, queries, strict=True)])
+        for name, scores in rankings.items()
+    }
+    return Natural(
+        clips=clips,
+        rankings={
+            name: NaturalRanking(percentile=interval(values, seed=seed), good=float((values > GOOD).mean()))
+            for name, values in reached.items()
+        },
+        queries=[
+            NaturalQuery(query=query.query, scores={name: float(values[at]) for name, values in reached.items()})
+            for at, query in enumerate(queries)
+        ],
+    )
+
+
+def _left_out(clips: int, reason: str) -> Natural:
+    return Natural(clips=clips, rankings={}, queries=[], left_out=reason)
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+    """Give each query's scores mean 0 and deviation 1 over the clips; equal scores become 0."""
+    spread = scores.std(axis=1, keepdims=True)
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return np.asarray(np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9))
