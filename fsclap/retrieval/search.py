@@ -2,10 +2,10 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,10 +20,17 @@ from fsclap.refusal import Refused
 from fsclap.retrieval import approximate
 from fsclap.retrieval.filters import Condition, mask
 from fsclap.retrieval.index import Index, SearchError, model_digest
+from fsclap.retrieval.notes import Readable
+from fsclap.retrieval.words import Styles, standardised
 
 Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
 """Utterance ids -> (id, FLAC file) in any order: `storage.versions.CorpusVersion.audio`."""
 
+By = Literal["model", "words", "both"]
+"""What clips are ranked by for a description: the trained model; the words of their styles, which
+needs no training; or the sum of the two, each standardised over the clips of the index."""
+DEFAULT: By = "both"
+"""Chosen by `bench.natural`: queries in everyday words, scored by what was measured of the clips."""
 MAX_RECORDING: Seconds = 60.0
 """A longer recording can't be searched with."""
 MAX_RECORDING_BYTES = 20_000_000
@@ -41,15 +48,20 @@ class Hit:
 
     Attributes:
         rank: From 1.
-        score: Cosine similarity of query and clip, -1 to 1.
+        score: What ranked the clip, the higher the better: by the model, the cosine similarity of
+            query and clip, -1 to 1; by words, how well its style meets the query, 1 if it has all
+            that is asked for; by both, the sum of the two in standard deviations.
         match: Logit of the matching head for this query and clip; None without re-ranking.
         row: The clip's row in the corpus, without its audio.
+        why: What the query asked for and the clip has, such as "very low pitch"; empty if the query
+            is a sound.
     """
 
     rank: int
     score: float
     match: float | None
     row: dict[str, Any]
+    why: tuple[str, ...] = ()
 
     @property
     def utterance_id(self) -> str:
@@ -108,27 +120,54 @@ class Searcher:
             )
         return cls(index, load_model(place, device), sound)
 
-    def search(self, query: str, *, top: int = 10, where: Sequence[Condition] = (), rerank: int = 0) -> list[Hit]:
+    def search(
+        self,
+        query: str,
+        *,
+        by: By = DEFAULT,
+        top: int = 10,
+        where: Sequence[Condition] = (),
+        rerank: int = 0,
+    ) -> list[Hit]:
         """Find the clips that fit a description best.
 
         Args:
             query: Description of the speech, in English.
+            by: What the clips are ranked by.
             top: Number of clips to find.
             where: Conditions that a clip must meet, all of them.
             rerank: Number of best clips that the matching head scores again; they come first, in
                 its order.
 
         Raises:
-            SearchError: The query is empty, a condition can't be read, or the model has no
-                matching head.
+            SearchError: The query is empty or can't be read, a condition can't be read, the clips
+                have no words to rank them by, or the model has no matching head.
         """
-        if not query.strip():
-            raise SearchError("the query is empty: describe how the speech should sound")
+        self._require_readable(query)
+        if by == "words" and not self._styles.known:
+            raise SearchError("the clips of this index have no styles to search by words: search by the model")
         if rerank and self.model.matcher is None:
             raise SearchError("this model has no matching head to re-rank with: train it with model.rerank=true")
-        vector = self.model.embed_text([query])[0].cpu().numpy()
-        hits = self.like_vector(vector, top=max(top, rerank), where=where)
+        reading = self._styles.read(query)
+        if by == "model":
+            rows, scores = self._near(self._embedded_text(query), max(top, rerank), where)
+        else:
+            scores = self._styles.heard.scores(reading)
+            if by == "both":
+                scores = standardised(self.index.vectors @ self._embedded_text(query)) + standardised(scores)
+            rows, scores = ranked(scores, max(top, rerank), mask(self.index.rows, where))
+        why = self._styles.why(reading, rows)
+        hits = [replace(hit, why=words) for hit, words in zip(self._hits(rows, scores), why, strict=True)]
         return self._reranked(query, hits, rerank)[:top] if rerank else hits
+
+    def notes(self, query: str) -> list[str]:
+        """Say what of a description could not be used: one sentence each, usually none.
+
+        Raises:
+            SearchError: The query is empty, or nothing of it can be read.
+        """
+        self._require_readable(query)
+        return [*self._readable.notes(query), *self._styles.unused(query)]
 
     def like_clip(self, utterance_id: str, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
         """Find the clips that sound like a clip of the corpus, which is left out.
@@ -156,18 +195,7 @@ class Searcher:
         Raises:
             SearchError: A condition can't be read.
         """
-        among = mask(self.index.rows, where)
-        # A few clips that meet the conditions are faster to score than to look up in the lists.
-        if self._approximate is not None and (among is None or among.mean() >= FEW):
-            likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
-            order, scores = nearest(self.index.vectors[likely], vector, top)
-            rows = likely[order]
-        else:
-            rows, scores = nearest(self.index.vectors, vector, top, among)
-        return [
-            Hit(rank, float(score), None, self._row(int(row)))
-            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
-        ]
+        return self._hits(*self._near(vector, top, where))
 
     def describe(self, vector: np.ndarray, *, top: int = 10) -> list[Description]:
         """Find the captions that fit a clip best, given its vector (`vector` or `embedded`)."""
@@ -185,14 +213,17 @@ class Searcher:
     def embedded(self, wave: np.ndarray, sample_rate: Hertz) -> np.ndarray:
         """Embed a wave, (samples,) float32, as (embedding,).
 
+        A wave that is longer than the encoder takes at once is embedded in windows that overlap,
+        one after another: the vector is their mean, of unit norm.
+
         Raises:
             SearchError: The wave is too short, or has samples that are not finite.
         """
         if wave.ndim != 1 or len(wave) < MIN_CLIP * sample_rate or not np.isfinite(wave).all():
             raise SearchError(f"the clip must be mono, have finite samples and last at least {MIN_CLIP:g} s")
-        return (
-            self.model.embed_audio([resample(wave, sample_rate, self.model.audio_encoder.sample_rate)])[0].cpu().numpy()
-        )
+        wave = resample(wave, sample_rate, self.model.audio_encoder.sample_rate)
+        total = sum(self.model.embed_audio_features([part])[0].cpu().numpy() for part in self._windows(wave))
+        return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
 
     def wave_of(self, file: Path) -> tuple[np.ndarray, Hertz]:
         """Decode a recording to search with: any file with sound, whose first audio track is used.
@@ -243,6 +274,53 @@ class Searcher:
         file = self.index.approximate
         return approximate.load(file) if file is not None else None
 
+    @functools.cached_property
+    def _styles(self) -> Styles:
+        from fsclap.model.embedded import SentenceTokens
+
+        encoder = self.model.text_encoder
+        return Styles(self.index.rows, (encoder if isinstance(encoder, SentenceTokens) else SentenceTokens()).sentences)
+
+    @functools.cached_property
+    def _readable(self) -> Readable:
+        return Readable(self.model.text_encoder)
+
+    def _require_readable(self, query: str) -> None:
+        if not query.strip():
+            raise SearchError("the query is empty: describe how the speech should sound")
+        self._readable.unread(query)
+
+    def _windows(self, wave: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the features of a wave at the encoder's rate, in as few windows as cover it."""
+        encoder = self.model.audio_encoder
+        features = encoder.features(wave)
+        if len(features) <= encoder.max_frames:
+            yield features
+            return
+        # The sound is cut, not its features: some of these depend on the whole clip.
+        span = len(wave) * encoder.max_frames // len(features)
+        for start in np.linspace(0, len(wave) - span, -(-len(wave) // span)).round().astype(int):
+            yield self.model.audio_features(wave[start : start + span])
+
+    def _embedded_text(self, query: str) -> np.ndarray:
+        return self.model.embed_text([query])[0].cpu().numpy()
+
+    def _near(self, vector: np.ndarray, top: int, where: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows nearest to a vector, best first, and their cosines."""
+        among = mask(self.index.rows, where)
+        # A few clips that meet the conditions are faster to score than to look up in the lists.
+        if self._approximate is not None and (among is None or among.mean() >= FEW):
+            likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
+            order, scores = nearest(self.index.vectors[likely], vector, top)
+            return likely[order], scores
+        return nearest(self.index.vectors, vector, top, among)
+
+    def _hits(self, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:
+        return [
+            Hit(rank, float(score), None, self._row(int(row)))
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1)
+        ]
+
     def _reranked(self, query: str, hits: list[Hit], count: int) -> list[Hit]:
         if self._sound is None:
             raise SearchError("re-ranking needs the clips: open the searcher with the sound of the corpus")
@@ -256,8 +334,8 @@ class Searcher:
             audio = pad([features[hit.utterance_id] for hit in head]).to(self.model.device)
             logits = self.model.match(audio, pad([text] * len(head)).to(self.model.device)).cpu().numpy()
         order = best(logits, len(head))
-        ranked = [(head[at], float(logits[at])) for at in order] + [(hit, None) for hit in rest]
-        return [Hit(rank, hit.score, match, hit.row) for rank, (hit, match) in enumerate(ranked, start=1)]
+        found = [(head[at], float(logits[at])) for at in order] + [(hit, None) for hit in rest]
+        return [replace(hit, rank=rank, match=match) for rank, (hit, match) in enumerate(found, start=1)]
 
 
 def nearest(
@@ -279,6 +357,19 @@ def nearest(
     scores = vectors[chosen] @ query if len(chosen) < FEW * len(vectors) else (vectors @ query)[chosen]
     order = best(scores, top)
     return chosen[order], scores[order]
+
+
+def ranked(scores: np.ndarray, top: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rank rows by their scores: the best rows, best first, and their scores.
+
+    Args:
+        scores: (rows,).
+        top: Number of rows to find.
+        among: (rows,) bool, the rows to consider; None: all.
+    """
+    chosen = np.arange(len(scores)) if among is None else np.flatnonzero(among)
+    rows = chosen[best(scores[chosen], top)]
+    return rows, scores[rows]
 
 
 def best(scores: np.ndarray, top: int) -> np.ndarray:

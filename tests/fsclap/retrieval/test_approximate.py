@@ -55,6 +55,6 @@ def test_a_large_corpus_is_searched_approximately(
     large = Searcher.open(tmp_path / "i", device="cpu")
     where = [Condition.parse("language=en")]
     for conditions in ([], where):
-        exact, found = (one.search("a low voice", top=5, where=conditions) for one in (searcher, large))
+        exact, found = (one.search("a low voice", top=5, where=conditions, by="model") for one in (searcher, large))
         assert [hit.utterance_id for hit in found] == [hit.utterance_id for hit in exact]
         assert [hit.score for hit in found] == pytest.approx([hit.score for hit in exact], abs=1e-5)

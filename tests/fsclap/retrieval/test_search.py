@@ -19,7 +19,7 @@ QUERY = "a weary voice, speaking slowly"
 
 
 def test_the_best_clips_come_first(searcher: Searcher) -> None:
-    hits = searcher.search(QUERY, top=7)
+    hits = searcher.search(QUERY, top=7, by="model")
     query = searcher.model.embed_text([QUERY])[0].numpy()
     scores = {
         id_: float(vector @ query)
