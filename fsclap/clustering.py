@@ -8,6 +8,12 @@ import scipy  # its parts load when they are used: they take seconds, and every 
 
 MAX_LINKAGE = 4000
 """Points in one dendrogram; its distances take 8 n^2 / 2 bytes, so 64 MB."""
+TILE = 2048
+"""Rows and columns of the cosines that are held at once: 16 MB."""
+MAX_PAIRS = 4_000_000
+"""Pairs of points kept before they are made into groups; 16 bytes each."""
+ROUNDING = 1e-6
+"""How far a cosine in float32 may be off."""
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:
@@ -23,6 +29,8 @@ def cluster(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> n
     clustered apart and their clusters' means clustered again (the average link between two clusters
     of unit vectors is 1 - mean_a . mean_b; the second level counts every first-level cluster once,
     whatever its size), so that n points take O(n MAX_LINKAGE) time and O(MAX_LINKAGE^2) memory.
+    A block of which fewer than half can be merged below the threshold is merged further, so beyond
+    MAX_LINKAGE points the threshold is no promise; `connected` keeps its own at any size.
 
     Args:
         embeddings: (n, dim) rows of unit L2 norm.
@@ -56,6 +64,77 @@ def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.n
     if labels.max() > max_clusters:
         labels = hierarchy.fcluster(tree, max_clusters, criterion="maxclust")
     return labels
+
+
+def connected(embeddings: np.ndarray, *, similarity: float) -> np.ndarray:
+    """Group points such that no two of different groups have a cosine of `similarity` or more.
+
+    Single link, exact at any size: two points are in one group if a chain of points leads from one
+    to the other, neighbours of which are that alike. Every cluster that `cluster` would make of up
+    to MAX_LINKAGE points at the threshold 1 - similarity lies within a group, since a mean cosine
+    is no higher than the highest. O(n^2) time, O(n) memory.
+
+    Args:
+        embeddings: (n, dim) rows of unit L2 norm.
+        similarity: Cosine, -1 .. 1; one lower by ROUNDING counts, too.
+
+    Returns:
+        (n,) integer labels from 0, in order of first appearance.
+    """
+    points = np.ascontiguousarray(embeddings, dtype=np.float32)
+    groups = np.arange(len(points))
+    pairs: list[np.ndarray] = []
+    for start in range(0, len(points), TILE):
+        for other in range(start, len(points), TILE):
+            here, there = slice(start, start + TILE), slice(other, other + TILE)
+            rows, columns = np.nonzero(points[here] @ points[there].T >= similarity - ROUNDING)
+            ends = np.stack([groups[here][rows], groups[there][columns]])
+            pairs.append(ends[:, ends[0] != ends[1]])
+            if sum(pair.shape[1] for pair in pairs) > MAX_PAIRS:
+                groups, pairs = _united(groups, pairs), []
+    return in_order(_united(groups, pairs))
+
+
+def _united(groups: np.ndarray, pairs: list[np.ndarray]) -> np.ndarray:
+    """Unite groups by pairs of them.
+
+    Args:
+        groups: (n,) group of each point, 0 .. n - 1.
+        pairs: (2, any) groups that are one.
+
+    Returns:
+        (n,) group of each point.
+    """
+    if not pairs:
+        return groups
+    ends = np.concatenate(pairs, axis=1)
+    sparse = scipy.sparse
+    graph = sparse.coo_array((np.ones(ends.shape[1], dtype=bool), tuple(ends)), shape=(len(groups), len(groups)))
+    return sparse.csgraph.connected_components(graph, directed=False)[1][groups]
+
+
+def most_alike(embeddings: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the most similar other point of each point.
+
+    Args:
+        embeddings: (n, dim) rows of unit L2 norm.
+        others: (m, dim) rows of unit L2 norm; at least one.
+
+    Returns:
+        (n,) highest cosine as float32, and (n,) the row of `others` that has it.
+    """
+    points, others = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (embeddings, others))
+    best = np.full(len(points), -np.inf, dtype=np.float32)
+    nearest = np.zeros(len(points), dtype=np.int64)
+    for start in range(0, len(points), TILE):
+        here = slice(start, start + TILE)
+        for other in range(0, len(others), TILE):
+            cosines = points[here] @ others[other : other + TILE].T
+            column = cosines.argmax(axis=1)
+            highest = np.take_along_axis(cosines, column[:, None], axis=1)[:, 0]
+            closer = highest > best[here]
+            best[here][closer], nearest[here][closer] = highest[closer], other + column[closer]
+    return best, nearest
 
 
 def in_order(labels: np.ndarray) -> np.ndarray:

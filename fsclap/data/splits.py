@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from fsclap.clustering import cluster, mean_embeddings, vectors
+from fsclap.clustering import ROUNDING, cluster, connected, in_order, mean_embeddings, most_alike, vectors
 from fsclap.data.captions import caption_key
 from fsclap.files import written_aside
 
@@ -24,10 +24,15 @@ MIN_WORDS = 4
 """Transcripts of fewer words, such as "Yes.", may be in several parts."""
 
 _MOVED = "voice moved: "
+_ALIKE = "its speaker sounds like one in "
 
 
 class TooSmall(ValueError):  # noqa: N818
     """A corpus, or a part of it, has too few clips to train or to measure on."""
+
+
+class TooAlike(ValueError):  # noqa: N818
+    """A speaker of validation or test sounds like one of training."""
 
 
 class SplitSettings(BaseModel):
@@ -48,9 +53,8 @@ class SplitSettings(BaseModel):
         0.7,
         gt=0,
         le=1,
-        description="Speakers of different episodes count as one voice if the cosine of their mean embeddings is at "
-        "least this. Resemblyzer: the same voice 0.8 or more, two voices about 0.55; lower is safer, but leaves "
-        "fewer voices",
+        description="No two speakers of different parts have mean embeddings with a cosine of this or more. "
+        "Resemblyzer: the same voice 0.8 or more, two voices about 0.55; lower is safer, but leaves fewer voices",
     )
     min_train_clips: int = Field(32, ge=2, description="Refuse a corpus with fewer clips to train on")
     min_eval_clips: int = Field(8, ge=2, description="Refuse a corpus with fewer clips to validate or to test on")
@@ -123,6 +127,12 @@ def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None =
     `test_series`): the part consists of the clips of these series; other clips of a voice in them
     are removed.
 
+    No two speakers of different parts are as alike as `voice_similarity`. A chain of speakers, each
+    that much like the next, is one voice, unless it has more clips than the share of training, or
+    the settings or `earlier` put its clips in several parts, or whole chains would leave a part too
+    small. It is then cut into the voices of average link, and a speaker of training who is as alike
+    as that to one of validation or test is removed, and one of validation who is to one of test.
+
     By text: a clip is removed from training if a clip of validation or test has the same caption,
     transcript (of MIN_WORDS or more) or recording; and from validation if one of test has.
 
@@ -131,7 +141,8 @@ def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None =
     two voices of different parts into one, it takes the most protected part (test, then
     validation), and its clips from another part are removed for good: an earlier model knows them,
     so they must not measure it, and they share a voice with clips that do, so no model may train on
-    them.
+    them. A new speaker who is not of such a voice, but as alike as `voice_similarity` to an earlier
+    speaker of another part, is removed rather than the earlier one.
 
     Args:
         table: `utterance_id`, `series`, `speaker`, `caption`, `text`, `speaker_embedding` of each
@@ -142,30 +153,61 @@ def make_split(table: pa.Table, settings: SplitSettings, earlier: Split | None =
 
     Raises:
         TooSmall: A part would have too few clips.
+        TooAlike: A speaker of validation or test is as alike as `voice_similarity` to one of training.
         ValueError: A pattern matches no series.
     """
     clips = _read(table)
     speakers = mean_embeddings(zip(table["speaker"].to_pylist(), vectors(table["speaker_embedding"]), strict=True))
-    voices = _voices(speakers, settings)
-    explicit = _by_series(clips, settings)
-    usable = [clip for clip in clips if clip.defect is None]
+    corpus = _Corpus(
+        clips=clips,
+        usable=[clip for clip in clips if clip.defect is None],
+        speakers=speakers,
+        chains=_chains(speakers, settings),
+        explicit=_by_series(clips, settings),
+    )
+    try:
+        return _split(corpus, _divided(corpus, settings, earlier), settings, earlier)
+    except TooSmall:
+        # As few chains as leave a part empty may still be enough voices.
+        return _split(corpus, set(corpus.chains.values()), settings, earlier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    """What there is to split: clips, `mean_embeddings`, `_chains` and `_by_series`."""
+
+    clips: "list[_Clip]"
+    usable: "list[_Clip]"
+    speakers: dict[str, np.ndarray | None]
+    chains: dict[str, int]
+    explicit: dict[str, Part | None]
+
+
+def _split(corpus: _Corpus, divided: Set[int], settings: SplitSettings, earlier: Split | None) -> Split:
+    """Split a corpus in which some chains are several voices."""
+    usable, speakers, explicit = corpus.usable, corpus.speakers, corpus.explicit
+    voices = _voices(speakers, corpus.chains, divided, settings)
     parts = _parts(usable, voices, explicit, settings, earlier)
-    removed = {clip.id: clip.defect for clip in clips if clip.defect is not None}
+    removed = {clip.id: clip.defect for clip in corpus.clips if clip.defect is not None}
     removed |= _out_of_place(usable, voices, explicit, parts, earlier)
     kept: dict[Part, list[_Clip]] = {part: [] for part in PARTS}
     for clip in usable:
         if clip.id not in removed:
             kept[parts[voices[clip.speaker]]].append(clip)
+    removed |= _sounding_alike(kept, speakers, _new_speakers(usable, explicit, earlier), settings)
+    kept = _without(kept, removed)
     removed |= _shared(kept)
-    kept = {part: [clip for clip in kept[part] if clip.id not in removed] for part in PARTS}
-    _check_sizes(kept, removed, len(clips), len(set(voices.values())), settings)
+    kept = _without(kept, removed)
+    _check_sizes(kept, removed, corpus, len(set(voices.values())), settings)
+    nearest = {part: _nearest(kept[part], kept["train"], speakers) for part in PARTS[1:]}
+    _check_voices(nearest, settings)
     ids = {part: sorted(clip.id for clip in kept[part]) for part in PARTS}
     return Split(
         settings=settings,
         **ids,
         removed=dict(sorted(removed.items())),
         voices=_described(voices, parts),
-        nearest=_nearest(kept, speakers),
+        nearest={part: pair and pair.cosine for part, pair in nearest.items()},
     )
 
 
@@ -195,22 +237,58 @@ def _read(table: pa.Table) -> list[_Clip]:
     return clips
 
 
-def _voices(speakers: dict[str, np.ndarray | None], settings: SplitSettings) -> dict[str, int]:
+def _embedded(speakers: dict[str, np.ndarray | None], names: Iterable[str]) -> tuple[list[str], np.ndarray]:
+    """Those of some speakers that have an embedding, sorted, and their (n, dim) embeddings."""
+    found = {name: vector for name in sorted(names) if (vector := speakers[name]) is not None}
+    return list(found), np.stack(list(found.values())) if found else np.empty((0, 1))
+
+
+def _chains(speakers: dict[str, np.ndarray | None], settings: SplitSettings) -> dict[str, int]:
+    """Speaker with an embedding -> number of its chain; those of two chains are not alike."""
+    names, points = _embedded(speakers, speakers)
+    return dict(zip(names, connected(points, similarity=settings.voice_similarity).tolist(), strict=True))
+
+
+def _divided(corpus: _Corpus, settings: SplitSettings, earlier: Split | None) -> set[int]:
+    """Chains that cannot be in one part as a whole without harm to the parts.
+
+    They have more clips than training may have, or whoever chose series or made an earlier split
+    has put their speakers in several parts.
+    """
+    before = _before(earlier)
+    sizes: Counter[int] = Counter()
+    named: dict[int, set[Part | None]] = {}
+    known: dict[int, set[Part | None]] = {}
+    for clip in corpus.usable:
+        if clip.speaker in corpus.chains:
+            chain = corpus.chains[clip.speaker]
+            sizes[chain] += 1
+            named.setdefault(chain, set()).add(corpus.explicit[clip.series])
+            known.setdefault(chain, set()).update((before.get(clip.id), before.get(clip.speaker)))
+    most = (1 - settings.validation_share - settings.test_share) * len(corpus.usable)
+    return {
+        chain for chain, size in sizes.items() if size > most or len(named[chain]) > 1 or len(known[chain] - {None}) > 1
+    }
+
+
+def _voices(
+    speakers: dict[str, np.ndarray | None], chains: dict[str, int], divided: Set[int], settings: SplitSettings
+) -> dict[str, int]:
     """Speaker -> number of its voice; each speaker without an embedding is a separate voice.
 
     Voices are not the persons of `fsclap.corpus.linking`: linking must not join two people, while a
     split must not separate one, since a voice in two parts is a leak. So the threshold is lower,
     series are compared with each other, and two labels of one episode may be one voice.
     """
-    embedded = {speaker: vector for speaker, vector in sorted(speakers.items()) if vector is not None}
-    voices: dict[str, int] = {}
-    if embedded:
-        threshold = 1 - settings.voice_similarity
-        labels = cluster(np.stack(list(embedded.values())), threshold=threshold, max_clusters=len(embedded))
-        voices = dict(zip(embedded, labels.tolist(), strict=True))
-    for speaker in sorted(speakers.keys() - embedded.keys()):
-        voices[speaker] = len(set(voices.values()))
-    return voices
+    names, points = _embedded(speakers, speakers)
+    chain = np.array([chains[name] for name in names], dtype=np.int64)
+    inner = np.zeros(len(names), dtype=np.int64)
+    for number in sorted(divided):
+        rows = np.flatnonzero(chain == number)
+        inner[rows] = cluster(points[rows], threshold=1 - settings.voice_similarity, max_clusters=len(rows))
+    voices = dict(zip(names, in_order(chain * len(names) + inner).tolist(), strict=True))
+    count = len(set(voices.values()))
+    return voices | {name: count + i for i, name in enumerate(sorted(speakers.keys() - voices.keys()))}
 
 
 def _by_series(clips: list[_Clip], settings: SplitSettings) -> dict[str, Part | None]:
@@ -330,6 +408,47 @@ def _out_of_place(
     return removed
 
 
+def _without(kept: dict[Part, list[_Clip]], removed: dict[str, str]) -> dict[Part, list[_Clip]]:
+    return {part: [clip for clip in kept[part] if clip.id not in removed] for part in PARTS}
+
+
+def _new_speakers(clips: list[_Clip], explicit: dict[str, Part | None], earlier: Split | None) -> set[str]:
+    """Speakers that a part was drawn for, and that the earlier split had no clip of in any part."""
+    if earlier is None:
+        return set()
+    before = {id_ for part in PARTS for id_ in earlier.ids(part)}
+    old = {clip.speaker for clip in clips if clip.id in before or explicit[clip.series] is not None}
+    return {clip.speaker for clip in clips} - old
+
+
+def _sounding_alike(
+    kept: dict[Part, list[_Clip]],
+    speakers: dict[str, np.ndarray | None],
+    new: Set[str],
+    settings: SplitSettings,
+) -> dict[str, str]:
+    """Clips of speakers as alike as the settings allow in one part only to one of another part.
+
+    Of two such speakers the new one goes; else the one of the less protected part.
+    """
+    heard = {part: {clip.speaker for clip in kept[part]} for part in PARTS}
+    gone: dict[str, str] = {}
+
+    def compare(part: Part, names: Set[str], other: Part, others: Set[str]) -> None:
+        (mine, points), (theirs, against) = (_embedded(speakers, some - gone.keys()) for some in (names, others))
+        if mine and theirs:
+            alike = most_alike(points, against)[0] >= settings.voice_similarity - ROUNDING
+            gone.update((name, _ALIKE + other) for name, is_ in zip(mine, alike, strict=True) if is_)
+
+    pairs = [(part, other) for other in reversed(PARTS) for part in reversed(PARTS) if part != other]
+    for part, other in pairs:
+        compare(part, heard[part] & new, other, heard[other] - new)
+    for part, other in pairs:
+        if PARTS.index(part) < PARTS.index(other):
+            compare(part, heard[part], other, heard[other])
+    return {clip.id: gone[clip.speaker] for part in PARTS for clip in kept[part] if clip.speaker in gone}
+
+
 def _shared(kept: dict[Part, list[_Clip]]) -> dict[str, str]:
     """Clips whose caption, transcript or recording is in a more protected part."""
     seen: dict[tuple[str, str], Part] = {}
@@ -357,18 +476,45 @@ def _contents(clip: _Clip) -> list[tuple[str, str]]:
 
 
 def _check_sizes(
-    kept: dict[Part, list[_Clip]], removed: dict[str, str], clips: int, voices: int, settings: SplitSettings
+    kept: dict[Part, list[_Clip]], removed: dict[str, str], corpus: _Corpus, voices: int, settings: SplitSettings
 ) -> None:
     needed = {"train": settings.min_train_clips}
     if all(len(kept[part]) >= needed.get(part, settings.min_eval_clips) for part in PARTS):
         return
     sizes = ", ".join(f"{part} {len(kept[part])}" for part in PARTS)
     raise TooSmall(
-        f"the corpus is too small to train on: {clips} clips of {voices} voices give {sizes} ({len(removed)} removed"
-        f"{_why(removed)}). It needs {settings.min_train_clips} to train, {settings.min_eval_clips} each to validate "
-        "and to test, and at least three voices. Add sources with other speakers, or lower split.min_train_clips and "
-        "split.min_eval_clips."
+        f"the corpus is too small to train on: {len(corpus.clips)} clips of {voices} voices give {sizes} "
+        f"({len(removed)} removed{_why(removed)}). It needs {settings.min_train_clips} to train, "
+        f"{settings.min_eval_clips} each to validate and to test, and at least three voices. Add sources with other "
+        f"speakers, or lower split.min_train_clips and split.min_eval_clips.{_chained(corpus, settings)}"
     )
+
+
+def _chained(corpus: _Corpus, settings: SplitSettings) -> str:
+    """Say so if a chain of several speakers has half of the clips or more."""
+    chains = corpus.chains
+    sizes = Counter(chains[clip.speaker] for clip in corpus.usable if clip.speaker in chains)
+    for chain, size in sizes.most_common(1):
+        speakers = sum(number == chain for number in chains.values())
+        if speakers > 1 and size >= len(corpus.usable) / 2:
+            return (
+                f" {speakers} speakers with {size} of the clips are a chain in which each sounds like the next (a "
+                f"cosine of {settings.voice_similarity:g} or more), and no two such speakers can be in different "
+                "parts. If they are several people, raise split.voice_similarity."
+            )
+    return ""
+
+
+def _check_voices(nearest: "dict[Part, _Pair | None]", settings: SplitSettings) -> None:
+    for part, pair in nearest.items():
+        if pair is not None and pair.cosine >= settings.voice_similarity:
+            raise TooAlike(
+                f"speaker {pair.speaker} of {part} and speaker {pair.trained} of training are too alike: the cosine of "
+                f"their mean embeddings is {pair.cosine:.3f}, and from {settings.voice_similarity:g} on "
+                "(split.voice_similarity) two speakers may be one person, whom a model must not be trained and "
+                "measured on. Remove the clips of one of them, or, if they are two people, raise "
+                "split.voice_similarity above their cosine."
+            )
 
 
 def _why(removed: dict[str, str]) -> str:
@@ -383,14 +529,22 @@ def _described(voices: dict[str, int], parts: dict[int, Part]) -> list[Voice]:
     return [Voice(part=parts[voice], speakers=names) for voice, names in speakers.items()]
 
 
-def _nearest(kept: dict[Part, list[_Clip]], speakers: dict[str, np.ndarray | None]) -> dict[Part, float | None]:
-    def means(part: Part) -> list[np.ndarray]:
-        embeddings = (speakers[speaker] for speaker in sorted({clip.speaker for clip in kept[part]}))
-        return [vector for vector in embeddings if vector is not None]
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A speaker, the training speaker that is most alike to it, and their cosine."""
 
-    trained = means("train")
-    nearest: dict[Part, float | None] = {}
-    for part in PARTS[1:]:
-        tested = means(part)
-        nearest[part] = float((np.stack(tested) @ np.stack(trained).T).max()) if tested and trained else None
-    return nearest
+    speaker: str
+    trained: str
+    cosine: float
+
+
+def _nearest(clips: list[_Clip], trained: list[_Clip], speakers: dict[str, np.ndarray | None]) -> _Pair | None:
+    """Find the speaker of some clips who is most like one of training; None without embeddings."""
+    (mine, points), (theirs, against) = (
+        _embedded(speakers, {clip.speaker for clip in some}) for some in (clips, trained)
+    )
+    if not mine or not theirs:
+        return None
+    cosines, rows = most_alike(points, against)
+    best = int(cosines.argmax())
+    return _Pair(speaker=mine[best], trained=theirs[rows[best]], cosine=float(cosines[best]))

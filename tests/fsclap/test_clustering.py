@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fsclap import clustering
-from fsclap.clustering import best_path, cluster, in_order, normalized
+from fsclap.clustering import best_path, cluster, connected, in_order, most_alike, normalized
 
 
 def voices(*, speakers: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +44,41 @@ def test_one_point_and_equal_points_are_one_cluster() -> None:
     point = normalized(np.ones((1, 8)))
     assert cluster(point, threshold=0.3, max_clusters=5).tolist() == [0]
     assert cluster(np.repeat(point, 4, axis=0), threshold=0.3, max_clusters=5).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("similarity", [0.0, 0.2, 0.3, 0.5, 1.0])
+def test_groups_are_the_connected_components(similarity: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustering, "TILE", 7)
+    monkeypatch.setattr(clustering, "MAX_PAIRS", 20)
+    embeddings, _ = voices(speakers=12, each=5, spread=0.9)
+    groups = connected(embeddings, similarity=similarity)
+    reached = np.eye(60, dtype=bool) | (embeddings @ embeddings.T >= similarity)
+    for _ in range(6):  # chains of up to 2^6 points
+        reached = (reached.astype(np.int64) @ reached) > 0
+    np.testing.assert_array_equal(groups, in_order(reached.argmax(axis=1)))
+
+
+@pytest.mark.parametrize("spread", [0.3, 0.6, 0.9])
+def test_a_cluster_lies_within_a_group(spread: float) -> None:
+    embeddings, truth = voices(speakers=8, each=10, spread=spread)
+    groups = connected(embeddings, similarity=0.5)
+    clusters = cluster(embeddings, threshold=0.5, max_clusters=80)
+    assert all(len(set(groups[clusters == label])) == 1 for label in set(clusters.tolist()))
+    if spread == 0.3:
+        np.testing.assert_array_equal(groups, clusters)
+        np.testing.assert_array_equal(groups, truth)
+
+
+def test_no_points_are_no_groups() -> None:
+    assert connected(np.empty((0, 4)), similarity=0.5).tolist() == []
+
+
+def test_most_alike_is_the_highest_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clustering, "TILE", 7)
+    points, others = (voices(speakers=5, each=5, spread=0.9, seed=seed)[0] for seed in (1, 2))
+    highest, nearest = most_alike(points, others)
+    np.testing.assert_allclose(highest, (points @ others.T).max(axis=1), atol=1e-6)
+    np.testing.assert_array_equal(nearest, (points @ others.T).argmax(axis=1))
 
 
 def test_labels_come_in_order_of_appearance() -> None:
