@@ -13,7 +13,7 @@ import numpy as np
 
 from bench import report
 from fsclap.evaluation.natural import Searched, load_queries, score_queries
-from fsclap.evaluation.results import GOOD, Natural
+from fsclap.evaluation.results import GOOD, NATURAL_CHANCE, Natural
 from fsclap.model.embedded import SentenceTokens
 from fsclap.retrieval.search import Searcher
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = measure(Searcher.open(options.index))
     if found.left_out:
         raise SystemExit(found.left_out)
-    figures: dict[str, Any] = {"clips": found.clips, "queries": len(found.queries), "chance": 0.5}
+    figures: dict[str, Any] = {"clips": found.clips, "queries": len(found.queries), "chance": NATURAL_CHANCE}
     for name, ranking in found.rankings.items():
         mean = ranking.percentile
         figures[name] = f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f}), above {GOOD}: {ranking.good:.0%}"

@@ -5,8 +5,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fsclap.evaluation.results import Evaluation
-from fsclap.evaluation.words import HEADLINE, headline, interval, judged_meaning, meaning
+from fsclap.evaluation.results import ALL_WORDS, AUDIBLE, Evaluation, Natural
+from fsclap.evaluation.words import (
+    HEADLINE,
+    headline,
+    interval,
+    judged_meaning,
+    meaning,
+    natural_header,
+    natural_meaning,
+    natural_rows,
+)
 from storage.card import CardPaths, data_uri, escape_markdown
 from tasks.outcomes import Committed, EvaluatedModel, Indexed, TrainedModel
 
@@ -70,6 +79,8 @@ def evaluation_text(evaluated: EvaluatedModel, evaluation: Evaluation, report: P
         metric = HEADLINE[1]
         lines.append(f"## {metric}: {interval(row.metrics[metric])}")
         lines.append(f"Mean of both directions, {row.pool:,} clips in the pool. {meaning(evaluation)}")
+    if evaluation.natural is not None and not evaluated.leaks:
+        lines += _natural_text(evaluation.natural)
     if evaluation.judged is not None and not evaluated.leaks:
         lines.append(judged_meaning(evaluation.judged))
     state = "The current model now" if evaluated.promoted else "Not promoted"
@@ -79,8 +90,16 @@ def evaluation_text(evaluated: EvaluatedModel, evaluation: Evaluation, report: P
     return "\n\n".join(lines)
 
 
+def _natural_text(natural: Natural) -> list[str]:
+    """Write what queries as people type them say, and the table of rankings."""
+    rows = natural_rows(natural)
+    cells = [natural_header(), ("---",) * 3, *rows] if rows else []
+    table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    return [natural_meaning(natural), *([table] if table else [])]
+
+
 def metrics_table(evaluation: Evaluation) -> list[dict[str, str | int]]:
-    """List every retrieval figure in %, with its interval and chance."""
+    """List every retrieval figure in %, with its interval, chance and the attribute match."""
     rows = []
     for row in evaluation.retrieval:
         cells: dict[str, str | int] = {
@@ -92,6 +111,9 @@ def metrics_table(evaluation: Evaluation) -> list[dict[str, str | int]]:
         for name, figure in row.metrics.items():
             cells[name] = f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
             cells[f"{name} chance"] = f"{100 * row.chance[name]:.1f}"
+            for stage in (AUDIBLE, ALL_WORDS):
+                if matched := evaluation.match(row, stage):
+                    cells[f"{name} {stage}"] = f"{100 * matched.metrics[name].value:.1f}"
         rows.append(cells)
     return rows
 

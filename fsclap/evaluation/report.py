@@ -17,8 +17,19 @@ from matplotlib.figure import Figure
 from fsclap import Seconds
 from fsclap.audio import decode_flac
 from fsclap.evaluation import plots
-from fsclap.evaluation.results import FILE, METRICS, Evaluation, Example, RetrievalFigures
-from fsclap.evaluation.words import HEADLINE, headline, interval, judged_meaning, meaning, percent
+from fsclap.evaluation.results import ALL_WORDS, FILE, METRICS, Evaluation, Example, Natural, RetrievalFigures
+from fsclap.evaluation.words import (
+    HEADLINE,
+    RANKINGS,
+    headline,
+    interval,
+    judged_meaning,
+    meaning,
+    natural_header,
+    natural_meaning,
+    natural_rows,
+    percent,
+)
 from fsclap.files import written_aside
 
 log = logging.getLogger(__name__)
@@ -28,6 +39,8 @@ _MAP_LABEL = "A map of the embeddings of clips and captions"
 # Per list: queries shown, and clips shown for each.
 _EXAMPLES = 10
 _SHOWN = 3
+_WORST = 10
+"""Queries as people type them that are listed."""
 _CLIP_SECONDS: Seconds = 8.0
 # Bytes of base64 sound in a page, which stays under 8 MB with its plots.
 _SOUND_BUDGET = 5_500_000
@@ -145,7 +158,9 @@ def _render(evaluation: Evaluation, figures: Mapping[str, str], clips: Mapping[s
         meaning=meaning(evaluation),
         judged=None if leaks or evaluation.judged is None else evaluation.judged,
         judged_meaning=judged_meaning,
+        natural=None if leaks or evaluation.natural is None else _natural(evaluation.natural),
         tables=[] if leaks else _tables(evaluation),
+        all_words=ALL_WORDS,
         directions=_DIRECTIONS,
         examples=[] if leaks else _examples(evaluation, clips, sounds),
         figures=[Markup(svg) for svg in figures.values()],
@@ -169,6 +184,17 @@ def _tables(evaluation: Evaluation) -> list[tuple[str, list[RetrievalFigures]]]:
     }
     tables = [(title, rows(mode, reranked=reranked)) for (mode, reranked), title in titles.items()]
     return [(title, table) for title, table in tables if table]
+
+
+def _natural(natural: Natural) -> dict[str, Any]:
+    """Lay out queries as people type them: the rankings, and the queries that fared worst."""
+    return {
+        "meaning": natural_meaning(natural),
+        "header": natural_header(),
+        "rows": natural_rows(natural),
+        "rankings": {name: RANKINGS.get(name, name) for name in natural.rankings},
+        "worst": natural.worst(_WORST),
+    }
 
 
 def _examples(evaluation: Evaluation, clips: Mapping[str, Clip], sounds: "_Sounds") -> list[dict[str, Any]]:

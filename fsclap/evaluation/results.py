@@ -13,8 +13,8 @@ Mode = Literal["paper", "grouped"]
 FILE = "evaluation.json"
 """File name of a saved `Evaluation`, next to its report."""
 METRICS = ("R@1", "R@5", "R@10", "mAP@10")
-GOOD = 0.7
-"""Score above which a query as people type it counts as answered; chance is 0.5."""
+GOOD, NATURAL_CHANCE = 0.7, 0.5
+"""Score above which a query as people type it counts as answered, and the score of clips at random."""
 AUDIBLE, ALL_WORDS = "attribute match", "attribute match, all words"
 """Stages of the matcher that uses no model: with the words of a style that one clip alone lets one
 hear, and with those too that compare a clip with its speaker's others."""
@@ -171,7 +171,7 @@ class NaturalRanking(Result):
     """One way to rank clips for queries as people type them.
 
     Attributes:
-        percentile: Mean score of the queries, with its interval over queries; chance is 0.5.
+        percentile: Mean score of the queries, with its interval over queries.
         good: Share of the queries that score above GOOD.
     """
 

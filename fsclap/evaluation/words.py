@@ -1,11 +1,30 @@
 """What figures mean, for people who do not know the metrics; and how figures are written."""
 
-from fsclap.evaluation.results import Evaluation, Interval, Judged, Mode, RetrievalFigures
+from fsclap.evaluation.results import (
+    ALL_WORDS,
+    GOOD,
+    NATURAL_CHANCE,
+    Evaluation,
+    Interval,
+    Judged,
+    Mode,
+    Natural,
+    RetrievalFigures,
+)
 
 HEADLINE: tuple[Mode, str] = ("paper", "mAP@10")
 """Mode and metric of the figure a report opens with: largest pool, mean of both directions."""
 FEW_QUERIES = 5
 """With fewer judged queries than this, an interval over queries says nothing."""
+LITTLE = 0.1
+"""A model that reaches less of what the attribute match reaches is said to miss most."""
+RANKINGS = {
+    "model": "the model",
+    "words": "the words of the clips, no trained model",
+    "both": "both together",
+    "ideal": "the best possible",
+}
+"""What a ranking of queries as people type them is called."""
 
 
 def headline(evaluation: Evaluation) -> RetrievalFigures | None:
@@ -33,8 +52,61 @@ def meaning(evaluation: Evaluation) -> str:
     )
     text += ". " if ceiling == 1 else ", because clips with the same caption cannot be told apart. "
     if figure.low <= chance:
-        return text + "The interval includes chance: this evaluation cannot tell the model from guessing."
-    return text + f"The model is {figure.value / chance:.1f} times as good as chance, and the interval excludes chance."
+        text += "The interval includes chance: this evaluation cannot tell the model from guessing."
+    else:
+        text += f"The model is {figure.value / chance:.1f} times as good as chance, and the interval excludes chance."
+    return f"{text} {match_meaning(evaluation)}".strip()
+
+
+def match_meaning(evaluation: Evaluation) -> str:
+    """Compare the headline figure with the matcher that uses no model; empty without its figures."""
+    row = headline(evaluation)
+    audible, every = (evaluation.match(row), evaluation.match(row, ALL_WORDS)) if row else (None, None)
+    if row is None or audible is None or every is None:
+        return ""
+    _, metric = HEADLINE
+    most = audible.metrics[metric].value
+    text = (
+        "Attribute match, which uses no model but the words of each clip's style without error, reaches "
+        f"{percent(most)} with the words that can be heard in one clip alone, and "
+        f"{percent(every.metrics[metric].value)} with those too that compare a clip with its speaker's others."
+    )
+    if row.metrics[metric].value < LITTLE * most:
+        text += (
+            " The model is below a tenth of what it could reach with the audible words: it misses most of what the "
+            "captions say."
+        )
+    return text
+
+
+def natural_meaning(natural: Natural) -> str:
+    """Explain what queries as people type them say about the model."""
+    if natural.left_out:
+        return f"Queries as people type them were not scored: {natural.left_out}."
+    figure = natural.rankings["model"].percentile
+    text = (
+        f"{len(natural.queries)} queries in everyday words that no caption uses were searched among "
+        f"{natural.clips:,} clips. On the scales that a query asks for, the model's ten best clips lie at "
+        f"{interval(figure)} of the way to the far end on average; clips at random lie at 50 %"
+    )
+    if figure.high < NATURAL_CHANCE:
+        return f"{text}: the model finds the opposite of what is asked for."
+    if figure.low <= NATURAL_CHANCE:
+        return f"{text}: these queries cannot tell the model from guessing."
+    return f"{text}, and the interval excludes that."
+
+
+def natural_rows(natural: Natural) -> list[tuple[str, str, str]]:
+    """Return a table of the rankings: name, mean with its interval, share of the queries above GOOD."""
+    rows = [("chance", percent(NATURAL_CHANCE), "")]
+    for name, ranking in natural.rankings.items():
+        rows.append((RANKINGS.get(name, name), interval(ranking.percentile), percent(ranking.good)))
+    return rows if natural.rankings else []
+
+
+def natural_header() -> tuple[str, str, str]:
+    """Return the headings of `natural_rows`."""
+    return "ranked by", "ten best clips, 100 % is the far end", f"queries above {100 * GOOD:.0f} %"
 
 
 def judged_meaning(judged: Judged) -> str:

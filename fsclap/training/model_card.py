@@ -12,8 +12,18 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from fsclap.evaluation.results import FILE, Evaluation, RetrievalFigures
-from fsclap.evaluation.words import corpus_name, headline, interval, judged_meaning, meaning, percent
+from fsclap.evaluation.results import ALL_WORDS, FILE, Evaluation, RetrievalFigures
+from fsclap.evaluation.words import (
+    corpus_name,
+    headline,
+    interval,
+    judged_meaning,
+    meaning,
+    natural_header,
+    natural_meaning,
+    natural_rows,
+    percent,
+)
 from fsclap.files import written_aside
 from fsclap.settings import complete
 from fsclap.training.record import Trained
@@ -59,7 +69,7 @@ def _card(name: str, trained: Trained, evaluations: Sequence[Evaluation]) -> Mod
 def _results(evaluation: Evaluation) -> Iterator[EvalResult]:
     for row in _rows(evaluation):
         for metric, kind in _METRICS.items():
-            figure = row.metrics[metric]
+            figure, matched = row.metrics[metric], evaluation.match(row)
             yield EvalResult(
                 task_type="feature-extraction",
                 task_name="Retrieval of speech by description, and of descriptions by speech",
@@ -75,6 +85,7 @@ def _results(evaluation: Evaluation) -> Iterator[EvalResult]:
                     "low": round(figure.low, 4),
                     "high": round(figure.high, 4),
                     "chance": round(row.chance[metric], 4),
+                    **({"attribute_match": round(matched.metrics[metric].value, 4)} if matched else {}),
                 },
             )
 
@@ -109,10 +120,14 @@ def _text(name: str, trained: Trained, evaluations: Sequence[Evaluation]) -> str
                 "rows": _rows(evaluation),
                 "meaning": meaning(evaluation) if headline(evaluation) else "Nothing was scored.",
                 "judged": judged_meaning(evaluation.judged) if evaluation.judged else None,
+                "natural": natural_meaning(evaluation.natural) if evaluation.natural else None,
+                "natural_rows": natural_rows(evaluation.natural) if evaluation.natural else [],
             }
             for evaluation in evaluations
         ],
         metrics=list(_METRICS),
+        natural_header=natural_header(),
+        all_words=ALL_WORDS,
     )
 
 

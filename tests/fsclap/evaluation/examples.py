@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from fsclap.evaluation.results import (
+    ALL_WORDS,
+    AUDIBLE,
     METRICS,
     Alignment,
     Collapse,
@@ -14,6 +16,9 @@ from fsclap.evaluation.results import (
     Interval,
     LeakProbe,
     Mode,
+    Natural,
+    NaturalQuery,
+    NaturalRanking,
     RetrievalFigures,
 )
 
@@ -77,6 +82,34 @@ def evaluation(**changes: Any) -> Evaluation:
         "nearest_training_speaker": 0.71,
     }
     return Evaluation(**(fields | changes))
+
+
+def matched(of: Evaluation, *, audible: float, every: float) -> list[RetrievalFigures]:
+    """The matcher that uses no model, at these values in every row of an evaluation."""
+    return [
+        row.model_copy(
+            update={"stage": stage, "metrics": dict.fromkeys(METRICS, Interval(value=value, low=value, high=value))}
+        )
+        for stage, value in ((AUDIBLE, audible), (ALL_WORDS, every))
+        for row in of.retrieval
+        if row.stage == "embeddings"
+    ]
+
+
+def natural(*scores: float, **changes: Any) -> Natural:
+    """Queries as people type them: "query 0" and so on, with these scores by the model."""
+    mean = sum(scores) / len(scores)
+    rankings = {
+        "model": NaturalRanking(percentile=Interval(value=mean, low=mean - 0.05, high=mean + 0.06), good=0.25),
+        "words": NaturalRanking(percentile=Interval(value=0.71, low=0.66, high=0.75), good=0.55),
+        "both": NaturalRanking(percentile=Interval(value=0.72, low=0.67, high=0.76), good=0.56),
+        "ideal": NaturalRanking(percentile=Interval(value=0.92, low=0.91, high=0.93), good=0.94),
+    }
+    queries = [
+        NaturalQuery(query=f"query {at}", scores={"model": score, "words": 0.712, "both": 0.723, "ideal": 0.934})
+        for at, score in enumerate(scores)
+    ]
+    return Natural(clips=210, rankings=rankings, queries=queries).model_copy(update=changes)
 
 
 def pairs(count: int, dim: int = 32, *, seed: int = 0, noise: float = 0.7) -> tuple[np.ndarray, np.ndarray]:

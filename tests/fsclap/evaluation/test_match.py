@@ -1,11 +1,17 @@
 """The matcher that uses no model: what it counts, and that it is measured as a model is."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fsclap.evaluation.match import match_attributes, word_rows
 from fsclap.evaluation.protocol import evaluate_embeddings
-from fsclap.evaluation.results import ALL_WORDS, AUDIBLE, RetrievalFigures
+from fsclap.evaluation.results import ALL_WORDS, AUDIBLE, Evaluation, RetrievalFigures
+from fsclap.evaluation.words import match_meaning, meaning
+from tests.fsclap.evaluation import examples
+from tests.fsclap.evaluation.test_report import words, write
 
 KEYS = [
     "pitch=low;energy=soft",
@@ -78,3 +84,42 @@ def test_whoever_hears_every_word_finds_every_clip_of_the_style(clips: tuple[lis
 def test_a_caption_of_two_styles_is_read_as_the_first(clips: tuple[list[str], list[str]]) -> None:
     found = match_attributes(["same", "Same", "other"], ["pitch=low", "pitch=high", "pitch=low"], resamples=10)
     assert 0 < figure(found, ALL_WORDS) < 1
+
+
+# On the page and in words
+
+
+def with_match(audible: float, every: float) -> Evaluation:
+    evaluation = examples.evaluation()
+    return evaluation.model_copy(update={"matched": examples.matched(evaluation, audible=audible, every=every)})
+
+
+def test_the_report_shows_it_next_to_chance_and_ceiling(tmp_path: Path) -> None:
+    evaluation = with_match(0.4321, 0.6543)
+    said = words(write(tmp_path, evaluation))
+    assert "43.2 % mAP@10, attribute match" in said
+    # One per metric in each row, re-ranked ones included.
+    assert said.count("attribute match 43.2, all words 65.4") == 4 * len(evaluation.retrieval)
+    assert match_meaning(evaluation) in said
+    assert "65.4 % with those too that compare a clip with its speaker's others" in said
+
+
+def test_a_model_far_below_it_is_told_so() -> None:
+    reached = with_match(1, 1).figure("mAP@10", mode="paper").value
+    below = with_match(10.5 * reached, 0.9)
+    assert "below a tenth" in meaning(below)
+    assert "below a tenth" not in meaning(with_match(9.5 * reached, 0.9))
+    assert "attribute match" not in meaning(examples.evaluation()).lower()
+
+
+def test_results_from_before_there_was_a_match_still_load(tmp_path: Path) -> None:
+    old = examples.evaluation().model_dump(mode="json")
+    del old["matched"], old["natural"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert Evaluation.load(tmp_path / "old.json") == examples.evaluation()
+    said = words(write(tmp_path, Evaluation.load(tmp_path / "old.json")))
+    assert "attribute match" not in said
+    assert "Queries as people type them" not in said
+    new = with_match(0.3, 0.5)
+    new.save(tmp_path / "new.json")
+    assert Evaluation.load(tmp_path / "new.json") == new

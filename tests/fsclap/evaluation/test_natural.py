@@ -1,6 +1,7 @@
 """Queries as people type them: the set itself, what a query scores, and the rankings that are compared."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,12 @@ from fsclap.evaluation.natural import (
     score,
     score_queries,
 )
+from fsclap.evaluation.results import Natural
+from fsclap.evaluation.words import natural_meaning
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.wordings import load_wordings
+from tests.fsclap.evaluation import examples
+from tests.fsclap.evaluation.test_report import words, write
 
 LOW = Query(query="a cellar", targets={"pitch_hz": -1}, kind="character")
 CLIPS = 60
@@ -154,3 +159,39 @@ def test_what_is_usual_is_known_from_the_whole_corpus() -> None:
     whole = Searched.of(table, np.arange(CLIPS), np.zeros((CLIPS, 2)))
     assert part.measured["energy"].tolist() == whole.measured["energy"][::2].tolist()
     assert part.style_keys == whole.style_keys[::2]
+
+
+# On the page and in words
+
+
+def test_the_report_has_the_rankings_and_the_queries_that_fared_worst(tmp_path: Path) -> None:
+    natural = examples.natural(*np.linspace(0.2, 0.95, 16))
+    said = words(write(tmp_path, examples.evaluation(natural=natural)))
+    assert natural_meaning(natural) in said
+    assert "chance 50.0 %" in said
+    assert "the words of the clips, no trained model 71.0 % (66.0 to 75.0) 55.0 %" in said
+    assert "the best possible 92.0 % (91.0 to 93.0) 94.0 %" in said
+    assert "query 0 20.0 % 71.2 % 72.3 % 93.4 % query 1 25.0 %" in said
+    assert "query 9" in said
+    assert "query 10" not in said
+
+
+def test_the_report_says_why_nothing_was_scored_and_nothing_of_a_leaking_model(tmp_path: Path) -> None:
+    left_out = Natural(clips=12, rankings={}, queries=[], left_out="12 clips are too few")
+    said = words(write(tmp_path, examples.evaluation(natural=left_out)))
+    assert "Queries as people type them were not scored: 12 clips are too few." in said
+    assert "fared worst" not in said
+    leaking = examples.evaluation(natural=examples.natural(0.6, 0.7), leak=examples.LEAKING)
+    assert "Queries as people type them" not in words(write(tmp_path, leaking))
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (0.6, "at 60.0 % (55.0 to 66.0) of the way to the far end on average; clips at random lie at 50 %, and the"),
+        (0.52, "cannot tell the model from guessing"),
+        (0.4, "the opposite of what is asked for"),
+    ],
+)
+def test_the_words_say_no_more_than_the_figures(score: float, said: str) -> None:
+    assert said in natural_meaning(examples.natural(score))

@@ -55,6 +55,11 @@ def test_an_evaluation_is_of_the_part_and_of_nothing_else(trained: Subject, stor
     assert evaluation.nearest_training_speaker == trained.split.nearest_training_speaker("test")
     assert not evaluation.leak.leaks
     assert evaluation.figure("mAP@10", mode="paper").value > 0
+    first = [row for row in evaluation.retrieval if row.stage == "embeddings"]
+    assert all(evaluation.match(row) for row in first)
+    assert len(evaluation.matched) == 2 * len(first)
+    assert evaluation.natural is not None
+    assert "clips" in evaluation.natural.left_out  # too few, and none of them measured
     assert np.linalg.norm(found.audio, axis=1) == pytest.approx(1, abs=1e-5)
 
 
@@ -73,7 +78,7 @@ def test_a_model_that_leaks_gets_no_retrieval_figure(trained: Subject, monkeypat
     monkeypatch.setattr("fsclap.evaluation.run.probe", lambda *_, **__: written.LEAKING)
     evaluation = trained.evaluate().evaluation
     assert evaluation.leak.leaks
-    assert evaluation.retrieval == []
+    assert (evaluation.retrieval, evaluation.matched, evaluation.natural) == ([], [], None)
     assert (evaluation.best, evaluation.worst) == ([], [])
     assert evaluation.audio.effective_rank >= 1
 
