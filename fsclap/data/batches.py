@@ -1,12 +1,13 @@
 """From clips to batches: the same, in the same order, for any number of workers and devices."""
 
+import functools
 import logging
 import multiprocessing.util
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 from fsclap.data.captions import caption_groups, numbered
 from fsclap.data.clips import ClipStore, CorruptClip
 from fsclap.data.features import CachedFeatures, Features, audio_features, text_features
-from fsclap.model.encoders import Encoders
+from fsclap.data.measured import clip_measures
+from fsclap.model.encoders import AudioEncoder, Encoders
 from fsclap.model.fsclap import FSCLAP, Embeddings
+from fsclap.model.functionals import with_context
+from fsclap.model.losses import Meets
 from fsclap.model.tokens import Tokens, pad
+from fsclap.queries.bank import Bank
+from fsclap.queries.conditions import clip_words, surely_met
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +32,8 @@ MEGA_BATCH = 4
 """Batches whose clips are sorted by length together. With more of them there is less padding, but
 the same clips meet again and again; with the whole corpus, every epoch would have the same
 batches."""
+CONTEXT_LEFT_OUT = 0.15
+"""Share of the clips of an epoch whose context is left out: the model must do without it, too."""
 LEAST = 2
 """Pairs in the smallest batch: one pair has nothing to contrast with."""
 
@@ -40,28 +48,78 @@ class Batch:
         text: (B, tokens[, dim]).
         groups: (B,) int64, equal where two pairs are not negatives of each other.
         positions: (B,) int64, position of each pair in `Pairs`.
+        meets: Which texts are true of clips that are not their own; None if there are only captions.
     """
 
-    __slots__ = ("audio", "groups", "positions", "text")
+    __slots__ = ("audio", "groups", "meets", "positions", "text")
 
-    def __init__(self, audio: Tokens, text: Tokens, groups: Tensor, positions: Tensor) -> None:
-        self.audio, self.text, self.groups, self.positions = audio, text, groups, positions
+    def __init__(
+        self, audio: Tokens, text: Tokens, groups: Tensor, positions: Tensor, meets: Meets | None = None
+    ) -> None:
+        self.audio, self.text, self.groups, self.positions, self.meets = audio, text, groups, positions, meets
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def to(self, device: torch.device) -> "Batch":
         groups, positions = (x.to(device, non_blocking=True) for x in (self.groups, self.positions))
-        return Batch(self.audio.to(device), self.text.to(device), groups, positions)
+        meets = self.meets and Meets(*(x.to(device, non_blocking=True) for x in self.meets))
+        return Batch(self.audio.to(device), self.text.to(device), groups, positions, meets)
 
     def pin_memory(self) -> "Batch":
         """Pin the memory; a DataLoader that pins its batches calls this."""
-        return Batch(
-            self.audio.pin_memory(), self.text.pin_memory(), self.groups.pin_memory(), self.positions.pin_memory()
-        )
+        meets = self.meets and Meets(*(x.pin_memory() for x in self.meets))
+        groups, positions = self.groups.pin_memory(), self.positions.pin_memory()
+        return Batch(self.audio.pin_memory(), self.text.pin_memory(), groups, positions, meets)
 
 
-Item = tuple[np.ndarray, np.ndarray, int, int]
+class Item(NamedTuple):
+    """One pair.
+
+    Attributes:
+        audio: (frames, columns) features of the clip.
+        text: (tokens[, columns]) features of its caption, or of a query that is true of it.
+        group: Number of its caption or style.
+        position: Its position in `Pairs`.
+        asked: (attributes,) int64 bit sets: what a query is true of, zeros for a caption; None in
+            evaluation.
+        words: (attributes,) int64 bit sets: the words of the clip; None in evaluation.
+    """
+
+    audio: np.ndarray
+    text: np.ndarray
+    group: int
+    position: int
+    asked: np.ndarray | None = None
+    words: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Short queries that a model is trained on beside the captions.
+
+    Attributes:
+        features: Text features of each query of the bank.
+        asked: (queries, attributes) int64 bit sets: what each is true of.
+        words: (pairs, attributes) int64 bit sets: the words of each clip.
+        share: Share of the texts that are queries, for clips that some query is true of.
+    """
+
+    features: Features
+    asked: np.ndarray
+    words: np.ndarray
+    share: float
+
+    @functools.cached_property
+    def true_of(self) -> list[np.ndarray]:
+        """The queries that are true of each clip."""
+        chunks = [surely_met(self.asked, self.words[at : at + 256]).T for at in range(0, len(self.words), 256)]
+        return [np.flatnonzero(row) for chunk in chunks for row in chunk]
+
+    def drawn(self, position: int, rng: np.random.Generator) -> int | None:
+        """Draw a query that is true of a clip; None: take its caption."""
+        among = self.true_of[position]
+        return int(rng.choice(among)) if len(among) and rng.random() < self.share else None
 
 
 @dataclass(frozen=True)
@@ -75,8 +133,11 @@ class Pairs(Dataset[Item]):
         text: Text features by position.
         groups: (pairs,) int64, equal where two pairs have the same caption, or style.
         max_frames: Most frames of audio; a longer clip is cropped.
-        seed: Seed of the crops.
+        seed: Seed of crops, queries and left-out contexts.
         rejected: Requested clips that cannot be used.
+        context: (pairs, measures) how each clip compares with its speaker's others; None: the encoder
+            takes no such measures.
+        queries: Queries to train on beside the captions; None: captions alone.
     """
 
     ids: Sequence[str]
@@ -87,23 +148,37 @@ class Pairs(Dataset[Item]):
     max_frames: int
     seed: int
     rejected: Sequence[CorruptClip]
+    context: np.ndarray | None = None
+    queries: Queries | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, at: tuple[int | None, int]) -> Item:
-        """Return the pair at (epoch, position), cropped at random; epoch None: to the middle."""
-        epoch, position = at
-        audio = self._cropped(self.audio[position], epoch, position)
-        return audio, self.text[position], int(self.groups[position]), position
+        """Return the pair at (epoch, position).
 
-    def _cropped(self, frames: np.ndarray, epoch: int | None, position: int) -> np.ndarray:
+        In an epoch, a long clip is cropped at random, the context is left out now and then (as it is
+        of an uploaded recording), and the text may be a query. With epoch None the pair is as it is
+        evaluated: cropped to the middle, with its context and its caption.
+        """
+        epoch, position = at
+        rng = None if epoch is None else np.random.default_rng((self.seed, epoch, position))
+        frames = self._cropped(self.audio[position], rng)
+        if self.context is not None and (rng is None or rng.random() >= CONTEXT_LEFT_OUT):
+            frames = with_context(frames, self.context[position])
+        group = int(self.groups[position])
+        if rng is None or self.queries is None:
+            return Item(frames, self.text[position], group, position)
+        query, words = self.queries.drawn(position, rng), self.queries.words[position]
+        if query is None:
+            return Item(frames, self.text[position], group, position, np.zeros_like(words), words)
+        return Item(frames, self.queries.features[query], group, position, self.queries.asked[query], words)
+
+    def _cropped(self, frames: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         spare = len(frames) - self.max_frames
         if spare <= 0:
             return frames
-        start = spare // 2
-        if epoch is not None:
-            start = int(np.random.default_rng((self.seed, epoch, position)).integers(spare + 1))
+        start = spare // 2 if rng is None else int(rng.integers(spare + 1))
         return frames[start : start + self.max_frames]
 
 
@@ -116,6 +191,8 @@ def load_pairs(
     seed: int = 0,
     no_negatives_by: Literal["caption", "style_key"] = "caption",
     cached: Literal["frozen", "all"] = "frozen",
+    bank: Bank | None = None,
+    query_share: float = 0.0,
     progress: bool = True,
 ) -> Pairs:
     """Load the pairs of these utterances, in order; unusable clips are left out and logged.
@@ -128,6 +205,8 @@ def load_pairs(
         seed: Seed of random crops.
         no_negatives_by: Column whose equal values make pairs a group.
         cached: "all" also computes and keeps the features of encoders that are trained.
+        bank: Queries to train on beside the captions.
+        query_share: Share of the texts that are queries of the bank.
         progress: Show bars.
 
     Raises:
@@ -146,6 +225,10 @@ def load_pairs(
         groups = caption_groups(captions)
     else:
         groups = numbered(store.column(no_negatives_by, usable))
+    queries = None
+    if bank is not None:
+        features = text_features(bank.texts, text_encoder, folder=folder, progress=progress)
+        queries = Queries(features, bank.allowed, clip_words(store.column("style_key", usable)), query_share)
     return Pairs(
         ids=usable,
         captions=captions,
@@ -155,7 +238,16 @@ def load_pairs(
         max_frames=audio_encoder.max_frames,
         seed=seed,
         rejected=rejected,
+        context=_context(store, usable, audio_encoder),
+        queries=queries,
     )
+
+
+def _context(store: ClipStore, ids: Sequence[str], encoder: AudioEncoder) -> np.ndarray | None:
+    if not encoder.context:
+        return None
+    values = clip_measures(store.table)
+    return np.stack([values[name] for name in encoder.context], axis=1)[[store.rows[id_] for id_ in ids]]
 
 
 def epoch_batches(lengths: np.ndarray, size: int, *, seed: int, epoch: int, multiple: int = 1) -> list[np.ndarray]:
@@ -248,5 +340,6 @@ def embed(model: FSCLAP, pairs: Pairs, *, batch: int = 256, workers: int | None 
 
 
 def _collate(items: list[Item]) -> Batch:
-    audio, text, groups, positions = zip(*items, strict=True)
-    return Batch(pad(audio), pad(text), torch.tensor(groups), torch.tensor(positions))
+    audio, text, groups, positions, asked, words = zip(*items, strict=True)
+    meets = None if asked[0] is None else Meets(*(torch.from_numpy(np.stack(rows)) for rows in (asked, words)))
+    return Batch(pad(audio), pad(text), torch.tensor(groups), torch.tensor(positions), meets)

@@ -140,6 +140,7 @@ class HTSATTokens(nn.Module):
 
     frozen = False
     max_frames = 1001
+    context: tuple[str, ...] = ()
 
     def __init__(self, network: ClapAudioModel) -> None:
         super().__init__()

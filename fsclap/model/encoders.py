@@ -20,6 +20,8 @@ class AudioEncoder(Protocol):
         frozen: The network has no weights to train: its output depends on the features alone.
         revision: Changes whenever the features of the same wave change; keys the feature cache.
         max_frames: Frames of features that the network takes at once; a longer clip is cropped.
+        context: Measures of `fsclap.model.functionals.CONTEXT` that have columns in the features, for
+            those who know the speaker's other clips; empty for an encoder of waves alone.
     """
 
     sample_rate: Hertz
@@ -27,6 +29,7 @@ class AudioEncoder(Protocol):
     frozen: bool
     revision: str
     max_frames: int
+    context: tuple[str, ...]
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         """Compute features: (samples,) float32, at least one -> (T, features) float32, T >= 1."""

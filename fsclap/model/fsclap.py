@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsclap.model.encoders import EncoderError, Encoders, is_module
+from fsclap.model.functionals import with_context
 from fsclap.model.fusion_separation import AttentionPooling, Fusion, Matcher, MeanPooling, Projection, Separation
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import Tokens, pad
@@ -172,9 +173,17 @@ class FSCLAP(
         """
         return self.embed_audio_features([self.audio_features(wave) for wave in waves])
 
-    def audio_features(self, wave: np.ndarray) -> np.ndarray:
-        """Compute the features of a wave that `embed_audio_features` takes: (frames, features)."""
+    def audio_features(self, wave: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
+        """Compute the features of a wave that `embed_audio_features` takes: (frames, features).
+
+        Args:
+            wave: (samples,) float32 at `audio_encoder.sample_rate`.
+            context: (len(audio_encoder.context),) how the clip compares with its speaker's others, in
+                the units of the measures, NaN where unknown; None: unknown.
+        """
         frames = self.audio_encoder.features(wave)
+        if context is not None and self.audio_encoder.context:
+            frames = with_context(frames, context)
         start = max(0, len(frames) - self.audio_encoder.max_frames) // 2
         return frames[start : start + self.audio_encoder.max_frames]
 
@@ -310,7 +319,8 @@ def build_encoders(settings: ModelSettings) -> Encoders:
     if settings.encoders == "embedded":
         from fsclap.model.embedded import ProsodicFrames, ProsodicWhisper, SentenceTokens
 
-        return ProsodicWhisper() if settings.speech_tokens else ProsodicFrames(), SentenceTokens()
+        audio = ProsodicWhisper if settings.speech_tokens else ProsodicFrames
+        return audio(settings.functionals), SentenceTokens()
     from fsclap.model.clap import clap_encoders
 
     return clap_encoders(settings)

@@ -26,6 +26,19 @@ they are freed, while smaller ones fragment its heap (20,000 pairs peaked at 3.9
 16 MiB, under 1 GiB with these)."""
 
 
+class Meets(NamedTuple):
+    """What decides whether a text is true of a clip that is not its own.
+
+    Attributes:
+        asked: (B, A) int64 bit sets: the words that each text is true of, by attribute.
+        words: (B, A) int64 bit sets: the words of each clip. A text is true of a clip if they share
+            a bit in every attribute (fsclap.queries.conditions); a text of zeros is true of none.
+    """
+
+    asked: Tensor
+    words: Tensor
+
+
 class HardNegatives(NamedTuple):
     """A wrong partner for each row; (B,) int64, -1 for none.
 
@@ -45,6 +58,7 @@ def contrastive_loss(
     *,
     settings: LossSettings,
     groups: Tensor | None = None,
+    meets: Meets | None = None,
     chunk: int | None = None,
 ) -> Tensor:
     """Compute Eq. 1 with the weights of Eq. 2 in both directions, plus Eq. 3 if it is set.
@@ -65,6 +79,8 @@ def contrastive_loss(
         groups: (B,) integers, the same for pairs with the same caption. With mask_same_caption,
             such pairs are neither negatives nor in the sum of Eq. 2; with compat="mga" they share
             the target, as in its code.
+        meets: Texts that are true of other clips than their own: with mask_same_caption, no negatives
+            of those either. compat="mga" knows none.
         chunk: Rows computed at a time. The backward pass computes them again, so memory grows with
             B rather than B^2; the value is the same. None: the whole matrix up to 4096 rows, beyond
             that 16 million logits at a time.
@@ -80,15 +96,16 @@ def contrastive_loss(
     audio, text = audio.to(dtype), text.to(dtype)
     scale = torch.as_tensor(logit_scale, dtype=dtype, device=audio.device)
     research = settings.research
-    groups = groups if research.mask_same_caption else None
+    groups, meets = (groups, meets) if research.mask_same_caption else (None, None)
+    by_text = None if meets is None else Meets(asked=meets.words, words=meets.asked)
     with torch.autocast(audio.device.type, enabled=False):
         if research.compat == "mga":
             per_audio = _mga(audio, text, scale, groups, settings.gamma)
             per_text = _mga(text, audio, scale, groups, settings.gamma)
             loss = (per_audio + per_text) / 2
         else:
-            per_audio = _direction(audio, text, scale, groups, settings, chunk)
-            per_text = _direction(text, audio, scale, groups, settings, chunk)
+            per_audio = _direction(audio, text, scale, Masks(groups, meets), settings, chunk)
+            per_text = _direction(text, audio, scale, Masks(groups, by_text), settings, chunk)
             loss = per_audio + per_text
             if research.reduction == "mean":
                 loss = loss / (2 * len(audio))
@@ -119,6 +136,7 @@ def hard_negatives(
     *,
     gamma: float,
     groups: Tensor | None = None,
+    meets: Meets | None = None,
     generator: torch.Generator | None = None,
 ) -> HardNegatives:
     """Draw a negative for each clip and caption with the weights of Eq. 2, as in ALBEF.
@@ -129,6 +147,7 @@ def hard_negatives(
         logit_scale: 1 / tau.
         gamma: 1 draws with the probabilities of the softmax, 0 uniformly.
         groups: (B,) integers; pairs of the same group are never drawn for each other.
+        meets: A text is never drawn for a clip that it is true of, nor the clip for it.
         generator: Source of randomness, on the device of the embeddings.
 
     Returns:
@@ -147,7 +166,18 @@ def hard_negatives(
     same = torch.eye(len(audio), dtype=torch.bool, device=audio.device)
     if groups is not None:
         same |= groups[:, None] == groups
-    return HardNegatives(text=_draw(logits_per_audio, same, generator), audio=_draw(logits_per_text, same, generator))
+    by_text = same if meets is None else same | _met(meets.asked, meets.words)  # (texts, clips)
+    return HardNegatives(
+        text=_draw(logits_per_audio, by_text.T, generator), audio=_draw(logits_per_text, by_text, generator)
+    )
+
+
+def _met(rows: Tensor, columns: Tensor) -> Tensor:
+    """(R, A) and (C, A) bit sets -> (R, C) bool: they share a bit in every attribute."""
+    met = torch.ones(len(rows), len(columns), dtype=torch.bool, device=rows.device)
+    for row, column in zip(rows.T, columns.T, strict=True):
+        met &= (row[:, None] & column) != 0
+    return met
 
 
 def _draw(logits: Tensor, same: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -166,18 +196,38 @@ def _check(audio: Tensor, text: Tensor, groups: Tensor | None) -> None:
         raise ValueError(f"groups must have one number per pair, ({len(audio)},); got shape {tuple(groups.shape)}")
 
 
+class Masks(NamedTuple):
+    """What tells which columns are no negatives of a row.
+
+    Attributes:
+        groups: As in `contrastive_loss`.
+        meets: With the bit sets of the columns as `asked`, and those of the rows as `words`.
+    """
+
+    groups: Tensor | None
+    meets: Meets | None
+
+    def of(self, positive: Tensor) -> Tensor | None:
+        """Mask the columns of some rows: (rows, 1) their numbers -> (rows, B) bool, or None."""
+        masked = None if self.groups is None else self.groups[positive] == self.groups
+        if self.meets is not None:
+            met = _met(self.meets.words[positive[:, 0]], self.meets.asked)
+            masked = met if masked is None else masked | met
+        return None if masked is None else masked.scatter(1, positive, False)
+
+
 def _direction(
-    rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, settings: LossSettings, chunk: int | None
+    rows: Tensor, columns: Tensor, scale: Tensor, masks: Masks, settings: LossSettings, chunk: int | None
 ) -> Tensor:
     """Sum the losses of all rows: those of the audio, or those of the text."""
     size = len(rows)
     if chunk is None:
         chunk = size if size <= WHOLE else max(1, AT_A_TIME // size)
     if chunk >= size:
-        return _rows_loss(rows, columns, scale, 0, groups, settings)
+        return _rows_loss(rows, columns, scale, 0, masks, settings)
     losses = [
         checkpoint(
-            _rows_loss, rows[first : first + chunk], columns, scale, first, groups, settings,
+            _rows_loss, rows[first : first + chunk], columns, scale, first, masks, settings,
             use_reentrant=False, preserve_rng_state=False,
         )
         for first in range(0, size, chunk)
@@ -186,14 +236,14 @@ def _direction(
 
 
 def _rows_loss(
-    rows: Tensor, columns: Tensor, scale: Tensor, first: int, groups: Tensor | None, settings: LossSettings
+    rows: Tensor, columns: Tensor, scale: Tensor, first: int, masks: Masks, settings: LossSettings
 ) -> Tensor:
     """Sum the losses of some rows, numbered from `first`, against all columns."""
     positive = torch.arange(first, first + len(rows), device=rows.device)[:, None]  # (rows, 1)
     logits = scale * (rows @ columns.T)  # (rows, B)
     # Subtract the positive: at a logit scale of 1e4, a logarithm of 3 would be lost in rounding.
     logits = logits - logits.gather(1, positive)
-    masked = None if groups is None else (groups[positive] == groups).scatter(1, positive, False)
+    masked = masks.of(positive)
     weighted = logits + _log_weights(logits, positive, masked, settings)
     if masked is not None:
         weighted.masked_fill_(masked, -torch.inf)

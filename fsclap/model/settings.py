@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap.settings import Folded
 
+Functionals = Literal["speaker", "clip", "none"]
+
 
 class ModelSettings(BaseModel):
     """Encoders, fusion, separation, pooling and the joint space."""
@@ -31,6 +33,12 @@ class ModelSettings(BaseModel):
         description="For encoders=embedded: add the frames of Whisper tiny.en's encoder to the prosodic ones. With "
         "only a thousand clips, the model then memorises what they say (docs/results.md)",
     )
+    functionals: Functionals = Field(
+        "speaker",
+        description="For encoders=embedded: what each frame has beside the sound of its 80 ms. clip: ten measures "
+        "of the whole clip, such as pitch range, rate and pauses. speaker: also how the clip compares with the "
+        "speaker's others. none: nothing",
+    )
     fusion: Literal["shared", "paired", "none"] = Field(
         "shared",
         description="shared: both modalities go through the same blocks, each alone, so clips can be indexed. "
@@ -42,12 +50,10 @@ class ModelSettings(BaseModel):
         "attention", description="attention, as in the paper; mean: the global features of the base row"
     )
     rerank: bool = Field(False, description="Add the matching head, which re-ranks the first results")
-    width: int = Field(128, ge=8, description="Width of the tokens in fusion and separation; 512 for encoders=clap")
+    width: int = Field(256, ge=8, description="Width of the tokens in fusion and separation; 512 for encoders=clap")
     heads: int = Field(4, ge=1, description="Attention heads; divides width")
     embedding: int = Field(256, ge=2, description="Width of the joint space; 512 for encoders=clap")
-    dropout: float = Field(
-        0.3, ge=0, lt=1, description="Dropout of the heads; for a thousand clips, 0.3 beats 0.1 (docs/results.md)"
-    )
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of fusion, separation and projection")
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSettings":

@@ -23,8 +23,9 @@ class Epoch(BaseModel):
     """Results of one epoch.
 
     Attributes:
-        epoch: Number, from 1.
-        loss: Contrastive loss, mean over its steps except skipped ones; None if all were skipped.
+        epoch: Number, from 1; 0 for the weights that the training started from.
+        loss: Contrastive loss, mean over its steps except skipped ones; None if all were skipped, and
+            for epoch 0.
         validation: mAP@10 on the validation part, mean of both directions, 0 to 1.
         skipped: Number of skipped steps.
         seconds: Duration of the epoch, with validation.
@@ -67,11 +68,6 @@ class Position(BaseModel):
     history: list[Epoch] = []
     metrics_bytes: int = 0
     scaler: dict[str, int | float] = {}
-
-    @property
-    def best(self) -> Epoch | None:
-        """The epoch with the best validation figure; the first if several are equal."""
-        return max(self.history, key=lambda epoch: (epoch.validation, -epoch.epoch), default=None)
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:

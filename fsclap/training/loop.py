@@ -6,7 +6,7 @@
     {folder}/tensorboard/            the same as curves
     {folder}/rejected.jsonl          clips that could not be used
     {folder}/split.json              which clips train, validate and test
-    {folder}/config.json, *.safetensors    the model, best epoch: FSCLAP.from_pretrained(folder)
+    {folder}/config.json, *.safetensors    the model, kept epoch: FSCLAP.from_pretrained(folder)
     {folder}/training.json           `Trained`; written last
 
 A file appears whole or not at all (metrics.jsonl and the curves grow), so a killed run can be
@@ -35,6 +35,7 @@ from fsclap.evaluation.metrics import mean_map10, one_vector_a_caption
 from fsclap.files import locked
 from fsclap.model.encoders import Encoders
 from fsclap.model.fsclap import FSCLAP
+from fsclap.queries.bank import draw_bank
 from fsclap.training.checkpoint import (
     Epoch,
     Position,
@@ -44,7 +45,8 @@ from fsclap.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from fsclap.training.optimizer import WARMUP_EPOCHS, Objective, Stepper, StepResult, lr_factor, make_optimizer
+from fsclap.training.initial import initial_model, load_initial
+from fsclap.training.optimizer import WARMUP, Objective, Stepper, StepResult, lr_factor, make_optimizer
 from fsclap.training.record import RECORD, Metrics, Run, Trained, claim, environment, record_rejected
 from fsclap.training.settings import TrainSettings
 
@@ -145,12 +147,20 @@ def _train(fabric: Fabric, job: Job) -> None:
     objective, wrapped = fabric.setup(Objective(model, settings), optimizer)
     position = load_checkpoint(job.folder / "checkpoints", model, optimizer)
     fabric.strategy.precision.load_state_dict(position.scaler)
+    start = initial_model(settings)
+    if start is not None and position.step == 0:
+        load_initial(model, start)
     loop = _Loop(fabric, model, optimizer, Stepper(fabric, objective, wrapped, settings), training, validation, job)
     with Metrics(job.folder, position, writes=fabric.is_global_zero) as metrics:
+        if start is not None and not position.history:
+            loop.record_start(position, metrics)
         while not _is_over(position, settings):
             loop.epoch(position, metrics)
     if fabric.is_global_zero:
-        load_best(job.folder / "checkpoints", model, _best(position).epoch)
+        if kept := _kept(position, settings).epoch:
+            load_best(job.folder / "checkpoints", model, kept)
+        elif start is not None:
+            load_initial(model, start)
         _finish(fabric, job, model, position, training, validation)
     fabric.barrier()
 
@@ -168,6 +178,15 @@ class _Loop:
     def __post_init__(self) -> None:
         self.settings = self.job.run.settings
         self.saved = time.monotonic()
+
+    def record_start(self, position: Position, metrics: Metrics) -> None:
+        """Validate the weights that the training starts from, as epoch 0."""
+        started = time.monotonic()
+        figure = self.fabric.broadcast(self._validate() if self.fabric.is_global_zero else 0.0)
+        seconds = time.monotonic() - started
+        position.history.append(Epoch(epoch=0, loss=None, validation=figure, skipped=0, seconds=seconds))
+        log.info("starting from validation mAP@10 %.4f", figure)
+        self._save(position, metrics)
 
     def epoch(self, position: Position, metrics: Metrics) -> None:
         """Take the remaining steps of an epoch, and validate."""
@@ -221,8 +240,8 @@ class _Loop:
         *,
         per_epoch: int,
     ) -> None:
-        warmup = round(WARMUP_EPOCHS * per_epoch)
-        factor = lr_factor(position.step, warmup=warmup, total=self.settings.epochs * per_epoch)
+        total = self.settings.epochs * per_epoch
+        factor = lr_factor(position.step, warmup=round(WARMUP * total), total=total)
         self.stepper.set_learning_rate(factor)
         result = self.stepper.step(batches, number=position.step)
         position.step += 1
@@ -278,13 +297,13 @@ class _Loop:
         position.epoch, position.in_epoch, position.losses = done.epoch, 0, []
         position.skipped, position.seconds = 0, 0.0
         metrics.write(position.step, {"epoch": done.epoch, "epoch_loss": done.loss, "validation": figure})
-        best = _best(position).epoch
-        log.info("epoch %d: loss %s, validation mAP@10 %.4f, best epoch %d", done.epoch, done.loss, figure, best)
-        if self.fabric.is_global_zero and best == done.epoch:
-            save_best(self.job.folder / "checkpoints", self.model, best)
+        candidate = _candidate(position, self.settings).epoch
+        log.info("epoch %d: loss %s, validation mAP@10 %.4f", done.epoch, done.loss, figure)
+        if self.fabric.is_global_zero and candidate == done.epoch:
+            save_best(self.job.folder / "checkpoints", self.model, candidate)
         self._save(position, metrics)
         if self.fabric.is_global_zero:
-            forget_others(self.job.folder / "checkpoints", best)
+            forget_others(self.job.folder / "checkpoints", candidate)
 
     def _validate(self) -> float:
         with self.fabric.autocast():
@@ -329,6 +348,8 @@ def _pairs(job: Job, model: FSCLAP, part: Any) -> Pairs:
         seed=settings.seed,
         no_negatives_by=settings.no_negatives_by,
         cached=settings.compute.cache_features,
+        bank=draw_bank(settings.texts.bank) if part == "train" and settings.texts.bank else None,
+        query_share=settings.texts.query_share,
         progress=job.progress,
     )
     least = settings.split.min_train_clips if part == "train" else settings.split.min_eval_clips
@@ -343,21 +364,34 @@ def _pairs(job: Job, model: FSCLAP, part: Any) -> Pairs:
 def _is_over(position: Position, settings: TrainSettings) -> bool:
     if position.epoch >= settings.epochs:
         return True
-    best = position.best
-    return best is not None and settings.patience is not None and position.epoch - best.epoch >= settings.patience
+    if settings.patience is None or not position.epoch:
+        return False
+    return position.epoch - _candidate(position, settings).epoch >= settings.patience
 
 
-def _best(position: Position) -> Epoch:
-    best = position.best
-    assert best is not None  # there is at least one epoch
-    return best
+def _candidate(position: Position, settings: TrainSettings) -> Epoch:
+    """Return the epoch whose weights are kept if the training ends now.
+
+    There is none better inside the warm-up: its figures are those of weights that have hardly moved.
+    """
+    trained = [epoch for epoch in position.history if epoch.epoch]
+    if settings.keep == "last":
+        return trained[-1]
+    later = [epoch for epoch in trained if epoch.epoch > WARMUP * settings.epochs]
+    return max(later, key=lambda epoch: (epoch.validation, -epoch.epoch)) if later else trained[-1]
+
+
+def _kept(position: Position, settings: TrainSettings) -> Epoch:
+    """Return the candidate, or the start if that did better."""
+    candidate, first = _candidate(position, settings), position.history[0]
+    return first if first.epoch == 0 and first.validation > candidate.validation else candidate
 
 
 def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, training: Pairs, validation: Pairs) -> None:
     model.save_pretrained(job.folder)
     # The hub's mixin leaves a page without content; `write_model_card` writes the real one.
     (job.folder / "README.md").unlink(missing_ok=True)
-    best = _best(position)
+    best = _kept(position, job.run.settings)
     trained = Trained(
         run=job.run,
         best_epoch=best.epoch,

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from fsclap.data.batches import Batch
 from fsclap.model.fsclap import FSCLAP
-from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
+from fsclap.model.losses import Meets, contrastive_loss, hard_negatives, matching_loss
 from fsclap.training.settings import TrainSettings
 
-WARMUP_EPOCHS = 1.0
-"""Epochs in which the learning rate rises: one pass shows every clip before the peak."""
+WARMUP = 0.05
+"""Share of the steps in which the learning rate rises."""
 WEIGHT_DECAY = 0.01
 """Decay of AdamW, torch's default; none on norms, biases and the temperature."""
 
@@ -53,7 +53,7 @@ class Objective(nn.Module):
 
     def _matching(self, batch: Batch, audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         """Compute the matching loss on pairs, and on hard negatives of clips and captions."""
-        drawn = hard_negatives(audio, text, scale, gamma=self.gamma, groups=batch.groups)
+        drawn = hard_negatives(audio, text, scale, gamma=self.gamma, groups=batch.groups, meets=batch.meets)
         own = torch.arange(len(batch), device=audio.device)
         audio_rows = torch.cat([own, own, drawn.audio])  # (3 B,)
         text_rows = torch.cat([own, drawn.text, own])
@@ -173,7 +173,7 @@ class Stepper:
         for at, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
                 out = self.objective(batch)
-                loss = self._loss(out.audio, out.text, out.scale, batch.groups)
+                loss = self._loss(out.audio, out.text, out.scale, batch.groups, batch.meets)
                 self.fabric.backward((loss + out.matching) / len(batches))
             losses.append(torch.stack([loss.detach(), out.matching.detach()]))
         return torch.stack(losses).mean(dim=0)
@@ -192,7 +192,8 @@ class Stepper:
                 embedded.append(self.objective(batch))
         audio, text = (torch.cat(rows).requires_grad_() for rows in list(zip(*embedded, strict=True))[:2])
         scale = embedded[-1].scale.detach().requires_grad_()
-        loss = self._loss(audio, text, scale, torch.cat([batch.groups for batch in batches]))
+        groups = torch.cat([batch.groups for batch in batches])
+        loss = self._loss(audio, text, scale, groups, _joined([batch.meets for batch in batches]))
         by_audio, by_text, by_scale = torch.autograd.grad(loss, [audio, text, scale])
         after, matching = self._random_state(), []
         sizes = [len(batch) for batch in batches]
@@ -210,7 +211,7 @@ class Stepper:
         self._set_random_state(after)
         return torch.stack([loss.detach(), torch.stack(matching).mean()])
 
-    def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, groups: Tensor) -> Tensor:
+    def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, groups: Tensor, meets: Meets | None) -> Tensor:
         """Compute the loss over the pairs of all devices.
 
         DDP averages the gradients of the devices; the gather's backward pass sums them, which
@@ -218,7 +219,8 @@ class Stepper:
         """
         if self.fabric.world_size > 1:
             audio, text, groups = (self._gathered(x) for x in (audio, text, groups))
-        return contrastive_loss(audio, text, scale, settings=self.settings.loss, groups=groups)
+            meets = None if meets is None else Meets(*map(self._gathered, meets))
+        return contrastive_loss(audio, text, scale, settings=self.settings.loss, groups=groups, meets=meets)
 
     def _gathered(self, x: Tensor) -> Tensor:
         """(batch, ...) of each device -> (devices x batch, ...)."""
@@ -234,3 +236,8 @@ class Stepper:
         torch.set_rng_state(state[0])
         if state[1] is not None:
             torch.cuda.set_rng_state(state[1], self.fabric.device)
+
+
+def _joined(parts: Sequence[Meets | None]) -> Meets | None:
+    known = [part for part in parts if part is not None]
+    return Meets(*(torch.cat(rows) for rows in zip(*known, strict=True))) if known else None

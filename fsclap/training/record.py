@@ -47,9 +47,8 @@ class Trained(BaseModel):
     Attributes:
         folder: Folder of the model; not saved.
         run: Identity of the run.
-        best_epoch: Number of the epoch whose weights were kept.
-        validation: mAP@10 on the validation part at the best epoch, mean of both directions, 0 to
-            1.
+        best_epoch: Number of the epoch whose weights were kept; 0 for those it started from.
+        validation: mAP@10 on the validation part at that epoch, mean of both directions, 0 to 1.
         leaks: The figure is worthless: each clip was embedded together with its own caption
             (fusion="paired").
         history: All epochs.

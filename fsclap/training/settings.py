@@ -29,6 +29,26 @@ class OptimizerSettings(BaseModel):
     )  # fmt: skip
 
 
+class TextSettings(BaseModel):
+    """What texts a clip is trained with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query_share: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Share of the texts that are short queries, drawn anew each time from everyday wordings of the "
+        "clip's style, in place of its caption. A clip without a style has its caption alone",
+    )
+    queries: int = Field(6000, ge=0, description="Different queries to draw from; their text features are cached")
+
+    @property
+    def bank(self) -> int:
+        """Number of queries that are needed."""
+        return self.queries if self.query_share else 0
+
+
 class ComputeSettings(BaseModel):
     """What the training runs on, and how fast."""
 
@@ -70,13 +90,27 @@ class TrainSettings(BaseModel):
     accumulate: int = Field(2, ge=1, description="Batches per optimiser step")
     head_lr: float = Field(1e-4, gt=0, description="Peak learning rate of fusion, separation, pooling and projection")
     encoder_lr: float = Field(4e-5, ge=0, description="Peak learning rate of encoders that are trained too (clap)")
+    init: str = Field(
+        "auto",
+        description="Weights to start from. starter: the model of the package, which knows the words of the captions. "
+        "none: random ones. Or the folder of a trained model. auto: starter, if `model` has its architecture",
+    )
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="last: the weights of the last epoch, when the learning rate has reached zero. best: those of the "
+        "epoch with the best validation figure after the warm-up, which needs some hundred validation clips "
+        "(docs/results.md). Weights that did worse than those it started from are never kept",
+    )
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better validation figure; none: never"
+        None,
+        ge=1,
+        description="With keep=best: stop after so many epochs without a better validation figure; none: never",
     )
     seed: int = Field(0, ge=0, description="Seed of the weights, the order of clips, crops and dropout")
 
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
+    texts: Folded[TextSettings] = Field(default_factory=TextSettings, description="What texts a clip is trained with")
     no_negatives_by: Literal["caption", "style_key"] = Field(
         "caption",
         description="Clips that share this are not negatives of each other: their caption, or the style it describes",
@@ -99,6 +133,10 @@ class TrainSettings(BaseModel):
             raise ValueError(f"batch ({self.batch}) must be a multiple of compute.devices ({self.compute.devices})")
         if self.compute.precision == "16-mixed" and self.accelerator == "cpu":
             raise ValueError("compute.precision=16-mixed needs a GPU: choose bf16-mixed or 32-true")
+        if self.patience is not None and self.keep != "best":
+            raise ValueError("patience waits for a better validation figure: it needs keep=best")
+        if self.loss.research.compat and self.texts.bank:
+            raise ValueError("loss.research.compat contrasts captions alone: set texts.query_share=0")
         return self
 
     def differences(self, other: "TrainSettings") -> list[str]:

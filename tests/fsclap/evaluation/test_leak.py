@@ -34,6 +34,7 @@ class Given:
     revision: str = "toy"
     sample_rate: int = 16_000
     max_frames: int = 8
+    context: tuple[str, ...] = ()
     max_tokens: int = 6
 
     def features(self, given: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ class FrameEncoder(nn.Module):
     """A real, small audio encoder: the spectrum of frames of 10 ms at 8 kHz, and a layer over it."""
 
     sample_rate, dim, frozen, revision, max_frames = 8000, 12, False, "frames-1", 100
+    context: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

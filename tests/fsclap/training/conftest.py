@@ -12,7 +12,7 @@ import torch
 from fsclap.audio import encode_flac
 from fsclap.media import DecodeSettings, decode
 from fsclap.model.settings import ModelSettings
-from fsclap.training.settings import ComputeSettings, OptimizerSettings, TrainSettings
+from fsclap.training.settings import ComputeSettings, OptimizerSettings, TextSettings, TrainSettings
 from tests.fsclap.conftest import SAMPLES
 
 RATE = 24000
@@ -94,6 +94,7 @@ def tiny(**changes: object) -> TrainSettings:
     groups: dict[str, object] = {}
     for name, group, defaults in (
         ("optimizer", OptimizerSettings, {}),
+        ("texts", TextSettings, {"queries": 0}),
         ("compute", ComputeSettings, {"workers": 0}),
     ):
         chosen = {field: changes.pop(field) for field in group.model_fields if field in changes}

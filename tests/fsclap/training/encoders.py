@@ -22,6 +22,7 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
 
 class FrozenMel:
     sample_rate, dim, frozen, max_frames, revision = RATE, BANDS, True, 40, "mel-1"
+    context: tuple[str, ...] = ()
 
     def features(self, wave: np.ndarray) -> np.ndarray:
         return log_mel(wave)
@@ -45,6 +46,7 @@ class TrainedMel(nn.Module):
     """A normalised linear layer; batch norm, as HTSAT has it, keeps statistics."""
 
     sample_rate, dim, frozen, max_frames, revision = RATE, 20, False, 40, "mel-trained-1"
+    context: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -84,10 +84,3 @@ def test_the_best_weights(tmp_path: Path) -> None:
     assert torch.equal(model.weight, first)
     forget_others(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["best-0002.safetensors"]
-
-
-def test_the_first_of_equals_is_the_best() -> None:
-    history = [Epoch(epoch=n, loss=1.0, validation=v, skipped=0, seconds=0) for n, v in ((1, 0.1), (2, 0.3), (3, 0.3))]
-    best = Position(history=history).best
-    assert best is not None
-    assert best.epoch == 2

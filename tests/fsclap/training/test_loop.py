@@ -16,7 +16,7 @@ from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10
 from fsclap.model.encoders import Encoders
-from fsclap.model.fsclap import FSCLAP
+from fsclap.model.fsclap import FSCLAP, ModelError
 from fsclap.model.tokens import Tokens
 from fsclap.training.loop import Diverged, train
 from fsclap.training.record import Metrics, Trained
@@ -53,7 +53,7 @@ def test_a_trained_folder_is_a_model(trained_run: Trained, store: ClipStore, spl
     assert [epoch.epoch for epoch in done.history] == [1, 2, 3, 4, 5, 6]
     losses = [epoch.loss for epoch in done.history if epoch.loss is not None]
     assert losses[-1] < losses[0] - 0.1  # it learns
-    assert done.validation == max(epoch.validation for epoch in done.history)
+    assert (done.best_epoch, done.validation) == (6, done.history[-1].validation)
     assert done.clips["train"] == len(split.train)
     assert Split.load(done.folder / "split.json") == split
 
@@ -72,7 +72,7 @@ def test_every_step_is_measured(trained_run: Trained) -> None:
     assert [row["step"] for row in taken] == list(range(1, trained_run.steps + 1))
     per_epoch = trained_run.steps // 6
     assert sum(row["pairs"] for row in taken[:per_epoch]) == trained_run.clips["train"]
-    assert taken[per_epoch - 1]["lr"] == pytest.approx(3e-3)  # after one epoch of warm-up
+    assert taken[round(0.05 * trained_run.steps) - 1]["lr"] == pytest.approx(3e-3)  # after the warm-up
     assert trained_run.history[0].loss == pytest.approx(np.mean([row["loss"] for row in taken[:per_epoch]]))
     timed = [line for line in lines(trained_run.folder) if "loss" in line]
     assert all(line["data_s"] > 0 and line["compute_s"] > 0 and line["optimizer_s"] > 0 for line in timed)
@@ -138,9 +138,43 @@ def test_a_kill_within_an_epoch_leaves_no_trace(job: dict[str, Any], tmp_path: P
 
 
 def test_stops_when_validation_gets_no_better(job: dict[str, Any]) -> None:
-    done = train(**job | {"settings": tiny(epochs=30, patience=2, head_lr=1e-8)})
-    assert done.best_epoch == 1
-    assert len(done.history) == 3
+    done = train(**job | {"settings": tiny(epochs=30, keep="best", patience=2, head_lr=1e-8)})
+    assert done.best_epoch == 2  # epoch 1 lies in the warm-up
+    assert len(done.history) == 4
+
+
+def test_the_best_epoch_is_kept_if_that_is_asked(job: dict[str, Any]) -> None:
+    done = train(**job | {"settings": tiny(epochs=6, keep="best")})
+    later = [epoch for epoch in done.history if epoch.epoch > 0.05 * 6]
+    assert done.validation == max(epoch.validation for epoch in later)
+    best = next(epoch for epoch in later if epoch.validation == done.validation)
+    assert done.best_epoch == best.epoch
+
+
+def test_a_training_starts_from_a_model_and_never_ends_worse(trained_run: Trained, job: dict[str, Any]) -> None:
+    job["encoders"] = None  # those that the settings name, as the first run had
+    start = {"init": str(trained_run.folder), "epochs": 2}
+    done = train(**job | {"settings": tiny(**start)})
+    assert [epoch.epoch for epoch in done.history] == [0, 1, 2]
+    assert done.history[0].validation == trained_run.validation
+    spoilt = train(**job | {"folder": job["folder"].with_name("spoilt"), "settings": tiny(**start, head_lr=1.0)})
+    assert spoilt.history[-1].validation < trained_run.validation
+    assert (spoilt.best_epoch, spoilt.validation) == (0, trained_run.validation)
+    ours, theirs = (load_file(run.folder / "model.safetensors") for run in (spoilt, trained_run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_model_of_another_architecture_is_no_start(trained_run: Trained, job: dict[str, Any]) -> None:
+    wide = tiny().model.model_copy(update={"width": 8})
+    with pytest.raises(ModelError, match="width is 16 there, 8 here"):
+        train(**job | {"settings": tiny(init=str(trained_run.folder), model=wide)})
+
+
+def test_queries_are_texts_to_train_on(job: dict[str, Any], store: ClipStore, split: Split) -> None:
+    settings = tiny(epochs=1, queries=300, query_share=1.0)
+    done = train(**job | {"settings": settings})
+    captions = train(**job | {"folder": job["folder"].with_name("captions"), "settings": tiny(epochs=1)})
+    assert done.history[0].loss != captions.history[0].loss
 
 
 class Overflowing(TrainedMel):
