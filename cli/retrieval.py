@@ -7,10 +7,10 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cli.errors import command
-from fsclap.retrieval import PORT
+from fsclap.retrieval import DEFAULT, PORT, By
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -72,6 +72,13 @@ def _add_search(commands: Any) -> None:
         "--clip", type=Path, metavar="FILE", help="find clips that sound like this recording of at most a minute"
     )
     query.add_argument("--like", metavar="ID", help="find clips that sound like this utterance of the corpus")
+    parser.add_argument(
+        "--by",
+        choices=get_args(By),
+        default=DEFAULT,
+        help="rank by the trained model, by the words of the clips' styles, which needs no training, or by both; "
+        "default: %(default)s",
+    )
     parser.add_argument("--top", type=_positive, default=10, metavar="N", help="number of clips; default: 10")
     for name, condition in SHORTCUTS.items():
         metavar = name.rsplit("-", 1)[-1].upper()
@@ -149,6 +156,7 @@ def _positive(text: str) -> int:
 def _build(options: argparse.Namespace) -> int:
     from fsclap.retrieval.build import build_index
     from fsclap.retrieval.index import SearchError, index_folder
+    from fsclap.retrieval.status import model_status
     from storage.models import ModelStore
     from storage.versions import CorpusVersion
 
@@ -159,9 +167,12 @@ def _build(options: argparse.Namespace) -> int:
         if name is None:
             raise SearchError(f"{options.models} has no finished model; train one, or name one with --model")
         model = store.folder(name)
+    place = model.resolve()
+    current = ModelStore.open(place.parent).promoted() if place.is_dir() else None
+    status = model_status(place, promoted=current is not None and current.model == place.name)
     folder = options.index or index_folder(options.corpus)
     version = CorpusVersion.open(options.corpus, options.version)
-    index = build_index(folder, model, version, device=options.device)
+    index = build_index(folder, model, version, status=status, device=options.device)
     print(f"{folder}: {_summary(index.record)}")
     return 0
 
@@ -176,9 +187,10 @@ def _show(options: argparse.Namespace) -> int:
 
 def _summary(record: "Record") -> str:
     left_out = f", {len(record.left_out)} left out" if record.left_out else ""
+    status = f"\n{record.model_status.sentence()}" if record.model_status else ""
     return (
         f"{record.clips} clips and {record.captions} captions of {record.corpus} version {record.version}{left_out}, "
-        f"with {record.model} ({record.date})"
+        f"with {record.model} ({record.date}){status}"
     )
 
 
@@ -190,17 +202,30 @@ def _search(options: argparse.Namespace) -> int:
     elif options.clip:
         hits = searcher.like_sound(*searcher.wave_of(options.clip), top=options.top, where=where)
     else:
-        hits = searcher.search(options.query, top=options.top, where=where, rerank=options.rerank)
+        hits = searcher.search(options.query, by=options.by, top=options.top, where=where, rerank=options.rerank)
+    for note in _notes(searcher, options.query, options.by):
+        print(note, file=sys.stderr)
     if options.export and hits:
         from fsclap.retrieval.export import export_hits
 
         query = options.query or str(options.clip or options.like)
         print(f"written to {export_hits(hits, version.audio, options.export, query=query)}", file=sys.stderr)
     if options.json:
-        print(json.dumps([{"score": hit.score, "match": hit.match, **hit.row} for hit in hits], indent=1))
+        print(json.dumps([_entry(hit) for hit in hits], indent=1))
     else:
         print("\n".join(map(_lines, hits)) or "No clip meets these conditions.")
     return 0
+
+
+def _notes(searcher: "Searcher", query: str | None, by: str) -> list[str]:
+    """Say what of a query could not be used, and whether the model can be trusted."""
+    status = searcher.index.record.model_status
+    warning = status.warning() if status and (query is None or by != "words") else ""
+    return [*(searcher.notes(query) if query else []), *([warning] if warning else [])]
+
+
+def _entry(hit: "Hit") -> dict[str, Any]:
+    return {"score": hit.score, "match": hit.match, "why": list(hit.why), **hit.row}
 
 
 def _lines(hit: "Hit") -> str:
@@ -208,8 +233,9 @@ def _lines(hit: "Hit") -> str:
     match = "" if hit.match is None else f"  match {hit.match:+.2f}"
     text = " ".join(row["text"].split())
     words = f': "{text}"' if text else ""
+    why = f"  ({', '.join(hit.why)})" if hit.why else ""
     return (
-        f"{hit.rank:3d}  {hit.score:+.3f}{match}  {hit.caption}\n"
+        f"{hit.rank:3d}  {hit.score:+.3f}{match}  {hit.caption}{why}\n"
         f"     {row['speaker']}, {row['start']:.1f} to {row['end']:.1f} s{words}  [{hit.utterance_id}]"
     )
 

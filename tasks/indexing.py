@@ -34,14 +34,18 @@ def build_index(corpus: str, version: int | None, models: str, index: str | None
     """Embed what the index lacks, with the current model."""
     from fsclap.retrieval import build
     from fsclap.retrieval.index import index_folder
+    from fsclap.retrieval.status import model_status
 
     store = ModelStore.open(models)
     name = store.to_search_with()
     if name is None:
         raise ValueError(f"{models} has no finished model; run train-fsclap first")
     folder = Path(index) if index else index_folder(corpus)
-    found = build.build_index(folder, store.folder(name), CorpusVersion.open(corpus, version), progress=False).record
     current = store.promoted()
+    status = model_status(store.folder(name), promoted=current is not None and current.model == name)
+    found = build.build_index(
+        folder, store.folder(name), CorpusVersion.open(corpus, version), status=status, progress=False
+    ).record
     return Indexed(
         corpus=found.corpus,
         version=found.version,
@@ -50,7 +54,7 @@ def build_index(corpus: str, version: int | None, models: str, index: str | None
         clips=found.clips,
         captions=found.captions,
         left_out=len(found.left_out),
-        current=current is not None and current.model == name,
+        current=status.promoted,
     )
 
 

@@ -34,7 +34,7 @@ LEAST = 0.05
 FINE = 0.3
 """What the measured value counts among clips with the same word, in steps of the scale."""
 
-_PARTS = re.compile(r"[,;:.!?]+|\s(?:and|but)\s", re.IGNORECASE)
+_PARTS = re.compile(r"[,;:.!?]+|\sand\s|(?<!anything)\sbut\s", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not|never|no|without|nothing|nobody|none|neither|nor|cannot|anything but|far from|by no means|free of|"
     r"lack(?:s|ing)?|hardly|zero)\b|\b\w+n't\b",

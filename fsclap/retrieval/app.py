@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,7 +22,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from fsclap.retrieval import judging, playback
+from fsclap.retrieval import DEFAULT, By, judging, playback
 from fsclap.retrieval import map as corpus_map
 from fsclap.retrieval.filters import Condition, columns
 from fsclap.retrieval.guard import LOOPBACK, guard, refused
@@ -148,8 +148,11 @@ def _routes(searcher: Searcher, *, judges: bool) -> APIRouter:
         return about
 
     @router.get("/search")
-    def search(where: Where, query: Annotated[str, Query(max_length=1000)] = "", top: Top = 10) -> dict[str, Any]:
-        return {"clips": [_shown_hit(hit) for hit in searcher.search(query, top=top, where=_conditions(where))]}
+    def search(
+        where: Where, query: Annotated[str, Query(max_length=1000)] = "", by: By = DEFAULT, top: Top = 10
+    ) -> dict[str, Any]:
+        hits = searcher.search(query, by=by, top=top, where=_conditions(where))
+        return {"by": by, "notes": searcher.notes(query), "clips": [_shown_hit(hit) for hit in hits]}
 
     @router.get("/clips/{utterance_id}")
     def clip(utterance_id: str) -> dict[str, Any]:
@@ -192,7 +195,7 @@ def _conditions(where: Sequence[str]) -> list[Condition]:
 
 
 def _shown_hit(hit: Hit) -> dict[str, Any]:
-    return shown(hit.row) | {"rank": hit.rank, "score": hit.score}
+    return shown(hit.row) | {"rank": hit.rank, "score": hit.score, "why": list(hit.why)}
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +223,9 @@ def _about(index: Index) -> dict[str, Any]:
         "corpus": Path(record.corpus).name,
         "version": record.version,
         "model": Path(record.model).name,
+        "status": record.model_status.sentence() if record.model_status else "",
+        "warning": record.model_status.warning() if record.model_status else "",
+        "by": {"default": DEFAULT, "ways": get_args(By)},
         "clips": record.clips,
         "captions": record.captions,
         "facets": [facet for name in FACETS if (facet := _facet(rows, name)) is not None],

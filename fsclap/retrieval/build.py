@@ -33,6 +33,7 @@ from fsclap.retrieval.index import (
     ROWS,
     VECTORS,
     Index,
+    ModelStatus,
     Record,
     SearchError,
     model_digest,
@@ -78,6 +79,7 @@ def build_index(
     model_folder: Path,
     version: Version,
     *,
+    status: ModelStatus | None = None,
     device: str = "auto",
     approximate_above: int = approximate.ABOVE,
     progress: bool = True,
@@ -92,6 +94,8 @@ def build_index(
         folder: Folder of the index; created if absent.
         model_folder: Folder of the model, for `FSCLAP.from_pretrained`.
         version: The corpus version to embed.
+        status: How far the model can be trusted, kept in the record; None: as an earlier index of
+            the same model says.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         approximate_above: Number of clips above which searches are approximate.
         progress: Show progress bars.
@@ -107,7 +111,7 @@ def build_index(
         earlier = _reusable(folder, weights)
         if earlier is not None and earlier.record.build == build:
             log.info("%s is up to date: %s version %d", folder, version.location, version.version)
-            return earlier
+            return _with_status(folder, earlier, status)
         model = _load(model_folder, device)
         place = folder / build
         place.mkdir(exist_ok=True)
@@ -116,6 +120,8 @@ def build_index(
             with written_aside(place / APPROXIMATE) as aside:
                 approximate.build(np.load(place / VECTORS, mmap_mode="r"), aside)
         record = _record(version, embedded, model=str(model_folder), weights=weights, build=build)
+        known = earlier.record.model_status if earlier is not None else None
+        record = record.model_copy(update={"model_status": status or known})
         _publish(folder, record)
         _prune(folder, keep=build)
     return Index.open(folder)
@@ -129,6 +135,14 @@ def _reusable(folder: Path, weights: str) -> Index | None:
     except SearchError as error:
         log.warning("%s is built from scratch: %s", folder, error)
         return None
+
+
+def _with_status(folder: Path, index: Index, status: ModelStatus | None) -> Index:
+    """Bring the status in the record of an index up to date."""
+    if status is None or status == index.record.model_status:
+        return index
+    _publish(folder, index.record.model_copy(update={"model_status": status}))
+    return Index.open(folder)
 
 
 def _load(folder: Path, device: str) -> FSCLAP:

@@ -29,6 +29,45 @@ class SearchError(RuntimeError):
     """An unusable index, or a search that can't be answered. The message says what to do."""
 
 
+class ModelStatus(BaseModel):
+    """How far a model can be trusted.
+
+    Attributes:
+        promoted: It was the current model of its store when the index was built.
+        figure: Its headline figure in its newest evaluation, 0 to 1; None without one.
+        low: Lower end of the 95 % interval of `figure`.
+        chance: What a random order reaches.
+        metric: What was measured, on what.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    promoted: bool
+    figure: float | None = None
+    low: float | None = None
+    chance: float | None = None
+    metric: str = ""
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether the evaluation can't tell the model from guessing."""
+        low = self.figure if self.low is None else self.low
+        return low is not None and self.chance is not None and low <= self.chance
+
+    def sentence(self) -> str:
+        """Say what the status is, in a sentence."""
+        text = "The model is the current one" if self.promoted else "The model was not promoted"
+        if self.figure is None or self.chance is None:
+            return f"{text}, and was not evaluated."
+        return f"{text}: {self.metric} is {100 * self.figure:.1f} %, chance is {100 * self.chance:.1f} %."
+
+    def warning(self) -> str:
+        """Say why the model's order can't be trusted; empty if it can."""
+        if self.promoted and not self.near_chance:
+            return ""
+        return f"{self.sentence()} The order that it gives to clips means little; a search by words needs no model."
+
+
 class Record(BaseModel):
     """Contents of an index.
 
@@ -41,6 +80,7 @@ class Record(BaseModel):
         clips, captions: Number of vectors.
         left_out: Utterance id -> why the clip has no vector.
         date: ISO date and time.
+        model_status: How far the model can be trusted; None if that is unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +96,7 @@ class Record(BaseModel):
     captions: int
     left_out: dict[str, str]
     date: str
+    model_status: ModelStatus | None = None
 
 
 @dataclass(frozen=True)

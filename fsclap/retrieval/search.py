@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fsclap.media import DecodeSettings, decode
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import pad
 from fsclap.refusal import Refused
-from fsclap.retrieval import approximate
+from fsclap.retrieval import DEFAULT, By, approximate
 from fsclap.retrieval.filters import Condition, mask
 from fsclap.retrieval.index import Index, SearchError, model_digest
 from fsclap.retrieval.notes import Readable
@@ -26,11 +26,6 @@ from fsclap.retrieval.words import Styles, standardised
 Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
 """Utterance ids -> (id, FLAC file) in any order: `storage.versions.CorpusVersion.audio`."""
 
-By = Literal["model", "words", "both"]
-"""What clips are ranked by for a description: the trained model; the words of their styles, which
-needs no training; or the sum of the two, each standardised over the clips of the index."""
-DEFAULT: By = "both"
-"""Chosen by `bench.natural`: queries in everyday words, scored by what was measured of the clips."""
 MAX_RECORDING: Seconds = 60.0
 """A longer recording can't be searched with."""
 MAX_RECORDING_BYTES = 20_000_000

@@ -19,6 +19,12 @@ const MEASURES = {
   overlap: ["Overlapping speech", percent],
 };
 
+const SCORES = {
+  model: ["similarity", "Cosine similarity of query and clip, -1 to 1"],
+  words: ["fit", "How well the words of the clip's style meet the query: 1 if it has all that is asked for"],
+  both: ["fit", "Similarity and fit of the words, each in standard deviations over the corpus, added"],
+};
+
 export const readable = (name) => {
   const plain = name.replace(/^attributes\./, "");
   const words = MEASURES[plain]?.[0] ?? plain.replaceAll("_", " ");
@@ -29,10 +35,11 @@ export const readable = (name) => {
 export function card(clip, level = 2) {
   const deck = clipDeck(clip.utterance_id, clip.caption, clip.duration);
   const element = el("article", { class: "card", "aria-label": clip.caption },
-    el("div", { class: "head" }, el(`h${level}`, { class: "caption" }, clip.caption), score(clip.score)),
+    el("div", { class: "head" }, el(`h${level}`, { class: "caption" }, clip.caption), score(clip)),
     deck.element,
     clip.text ? el("p", { class: "text" }, `“${clip.text}”`) : null,
     words(clip),
+    clip.why?.length ? el("p", { class: "why" }, el("span", { class: "of" }, "Asked for: "), clip.why.join(", ")) : null,
     el("p", { class: "source" }, origin(clip)),
     el("div", { class: "actions" }, ...actions(clip), measures(clip)),
   );
@@ -40,10 +47,10 @@ export function card(clip, level = 2) {
   return element;
 }
 
-function score(value) {
+function score({ score: value, by = "model" }) {
   if (value === undefined) return null;
-  return el("p", { class: "score", title: "Cosine similarity of query and clip, -1 to 1" },
-    el("span", { class: "of" }, "similarity "), value.toFixed(3));
+  const [name, title] = SCORES[by];
+  return el("p", { class: "score", title }, el("span", { class: "of" }, `${name} `), value.toFixed(3));
 }
 
 function words(clip) {

@@ -48,7 +48,7 @@ async function start() {
   try {
     const about = await api("/api/corpus");
     byId("corpus").textContent = `${about.corpus}, version ${about.version}: ${counted(about.clips, "clip", "clips")}`;
-    byId("corpus").title = `Model ${about.model}`;
+    byId("corpus").title = `Model ${about.model}. ${about.status}`.trim();
     search.setUp(about, go);
     map.setUp();
     judge.setUp(about);

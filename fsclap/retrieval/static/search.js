@@ -7,7 +7,9 @@ import { Deck, stop } from "./player.js";
 const STEP = 10;
 const MOST = 100;
 const form = byId("search-form");
-const controls = {}; // name in the address -> input or select
+const controls = {}; // name in the address -> input or select of a filter
+const WAYS = { both: "Model and words", model: "Model", words: "Words of the style" };
+let by = null; // select of what ranks the clips; "" is the default
 let about = null;
 let running = null; // AbortController of the current search
 let recording = null; // the uploaded file that is searched with
@@ -31,6 +33,7 @@ export function setUp(corpus, navigate) {
     if (file) listen(file);
   });
   byId("more").addEventListener("click", more);
+  byId("model-warning").textContent = about.warning;
   setUpDrop();
 }
 
@@ -38,12 +41,14 @@ export function setUp(corpus, navigate) {
 export function show(parameters) {
   byId("query").value = parameters.get("query") ?? "";
   for (const [name, control] of Object.entries(controls)) control.value = parameters.get(name) ?? "";
+  by.value = parameters.get("by") ?? "";
+  if (by.selectedIndex < 0) by.value = "";
   countFilters();
   const top = Math.min(MOST, Number(parameters.get("top")) || STEP);
   const like = parameters.get("like");
   const query = parameters.get("query");
   if (like) find(`/api/clips/${encodeURIComponent(like)}/like?${filterParameters(top)}`, top);
-  else if (query) find(`/api/search?${filterParameters(top)}&query=${encodeURIComponent(query)}`, top);
+  else if (query) find(`/api/search?${filterParameters(top)}&by=${by.value || about.by.default}&query=${encodeURIComponent(query)}`, top);
   else if (recording) listen(recording, top);
   else welcome();
 }
@@ -60,6 +65,7 @@ function ask(query) {
   const parameters = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value) parameters.set(name, value);
   for (const [name, control] of Object.entries(controls)) if (control.value.trim()) parameters.set(name, control.value.trim());
+  if (by.value) parameters.set("by", by.value);
   if (query.query) recording = null;
   go(`/?${parameters}`);
 }
@@ -106,9 +112,10 @@ function conditions() {
 async function find(address, top) {
   await answer(async (signal) => {
     say("Searching …");
-    const { clip, clips } = await api(address, { signal });
+    const found = await api(address, { signal });
+    const { clip, clips, notes = [] } = found;
     if (clip) byId("searched-with").replaceChildren(el("h2", { class: "over" }, "Clips like this one"), card(clip, 3));
-    list(clips, top, clip);
+    list(clips.map((hit) => ({ ...hit, by: found.by })), top, clip, notes);
   });
 }
 
@@ -161,13 +168,13 @@ async function answer(search) {
   if (!signal.aborted) byId("search").removeAttribute("aria-busy");
 }
 
-function list(clips, top, similar) {
+function list(clips, top, similar, notes = []) {
   byId("results").replaceChildren(...clips.map((clip) => el("li", {}, card(clip))));
   byId("more").hidden = clips.length < top || top >= MOST;
   const [one, many] = similar ? ["similar clip", "similar clips"] : ["clip", "clips"];
-  if (clips.length) say(`${counted(clips.length, one, many)}, best first`);
+  if (clips.length) say(`${counted(clips.length, one, many)}, best first`, notes);
   else {
-    say("No clip meets these conditions.");
+    say("No clip meets these conditions.", notes);
     byId("searched-with").append(el("div", { class: "notice" },
       el("p", {}, "Remove a condition, or loosen it."),
       el("button", { type: "button", class: "button", onclick: withoutFilters }, "Remove all filters")));
@@ -187,8 +194,9 @@ function clear() {
   say("");
 }
 
-function say(text) {
-  byId("search-status").textContent = text;
+/** Show what happened, and what of a query could not be used. */
+function say(text, notes = []) {
+  byId("search-status").replaceChildren(text, ...notes.map((note) => el("span", { class: "note" }, note)));
 }
 
 function countFilters() {
@@ -197,7 +205,7 @@ function countFilters() {
 }
 
 function fields() {
-  const parts = about.facets.map(facetField);
+  const parts = [byField(), ...about.facets.map(facetField)];
   const { min, max } = about.duration;
   if (min !== null) {
     const limit = (name, label, value) => {
@@ -218,6 +226,12 @@ function fields() {
       el("p", {}, about.columns.join(", ")))));
   parts.push(el("button", { type: "button", class: "link", onclick: withoutFilters }, "Remove all filters"));
   return parts;
+}
+
+function byField() {
+  by = el("select", { id: "by", onchange: refine }, ...about.by.ways.map((way) =>
+    el("option", { value: way === about.by.default ? "" : way }, WAYS[way])));
+  return el("div", { class: "field" }, el("label", { for: "by" }, "Rank descriptions by"), by);
 }
 
 function facetField({ column, values, distinct }) {
