@@ -44,6 +44,12 @@ _NEGATION = re.compile(
 _EMPTY = re.compile(
     r"\b(?:at all|please|voices?|some(?:body|one) who|any(?:body|one)? who|any|a trace of|to|i)\b", re.I
 )
+# What most queries say. To a sentence encoder, "a sad voice" is more like "hoarse voice" than "sad".
+_CARRIER = re.compile(
+    r"\b(?:an?|the|very|really|voices?|speakers?|speech|speaking|speaks?|talking|talks?|sounds?|sounding|tone|delivery|"
+    r"someone|somebody|person|who|that|is|with|in|of|his|her|their|please|i|want|pitch)\b",
+    re.IGNORECASE,
+)
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Texts -> (texts, width) unit rows."""
@@ -114,7 +120,15 @@ class Reader:
         return [self._nearest(before), second] if len(before.split()) > 1 else [second]
 
     def _nearest(self, text: str, among: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-        similarity = self._vectors @ self._encode([text])[0]
+        """Read a text as it is and by what is left without the words that most queries have."""
+        content = " ".join(_CARRIER.sub(" ", text).split())
+        texts = [text, content] if content and content != text else [text]
+        found = [self._by_wordings(row, among) for row in self._encode(texts)]
+        total = sum(faith * weights for faith, weights in found) / sum(faith for faith, _ in found)
+        return max(faith for faith, _ in found), np.asarray(total)
+
+    def _by_wordings(self, vector: np.ndarray, among: np.ndarray | None) -> tuple[float, np.ndarray]:
+        similarity = self._vectors @ vector
         if among is not None:
             similarity = np.where(among, similarity, -1.0)
         near = np.argsort(-similarity, kind="stable")[:NEAREST]

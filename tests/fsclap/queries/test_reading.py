@@ -1,0 +1,109 @@
+"""What queries ask for, with the vectors that come with the package."""
+
+import numpy as np
+import pytest
+
+from fsclap.model.embedded import SentenceTokens
+from fsclap.queries.conditions import clip_words, vocabulary
+from fsclap.queries.reading import VECTORS, Heard, Reader, Reading, words
+from fsclap.queries.wordings import load_wordings
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader(SentenceTokens().sentences)
+
+
+def share(reading: Reading, attribute: str, *among: str) -> float:
+    """The weight of some words of an attribute; of all its words if none are named."""
+    return sum(
+        float(weight)
+        for (name, word), weight in zip(words(), reading.weights, strict=True)
+        if name == attribute and (not among or word in among)
+    )
+
+
+def test_the_vectors_are_those_of_the_wordings() -> None:
+    wordings = load_wordings()
+    stored = np.load(VECTORS)
+    assert stored.shape == (len(wordings), SentenceTokens.dim)
+    some = np.arange(0, len(wordings), 400)
+    fresh = SentenceTokens().sentences([wordings[at].phrase for at in some])
+    assert np.allclose(stored[some], fresh, atol=2e-3), "make them again: python -m bench.wordings"
+
+
+@pytest.mark.parametrize(
+    ("query", "attribute", "asked"),
+    [
+        ("a voice like a bear", "pitch", ("low", "very low")),
+        ("a pitch like a bear", "pitch", ("low", "very low")),
+        ("a sad voice", "emotion", ("sad",)),
+        ("an angry man", "emotion", ("angry",)),
+        ("a mouse on helium", "pitch", ("high", "very high")),
+        ("someone in a great hurry", "speaking_rate", ("fast", "very fast")),
+        ("barely audible", "energy", ("soft", "hushed")),
+        ("like a robot, on one note", "pitch_range", ("monotone", "narrow")),
+        ("never stops for breath", "pauses", ("none",)),
+        ("on the verge of tears", "emotion", ("sad",)),
+    ],
+)
+def test_everyday_words_are_understood(reader: Reader, query: str, attribute: str, asked: tuple[str, ...]) -> None:
+    assert share(reader.read(query), attribute, *asked) > 0.5
+
+
+@pytest.mark.parametrize(
+    "query", ["not high", "not a high voice", "not at all high", "isn't high", "anything but high", "never high"]
+)
+def test_a_negation_asks_for_the_other_side(reader: Reader, query: str) -> None:
+    reading = reader.read(query)
+    assert share(reading, "pitch", "low", "very low") > 0.5
+    assert share(reading, "pitch", "high", "very high") < 0
+    assert reading.asked()["pitch", "high"] < 0, "what is refused counts, too"
+
+
+def test_a_wording_that_is_a_negation_is_no_refusal(reader: Reader) -> None:
+    assert share(reader.read("without a single pause"), "pauses", "none") > 0.8
+
+
+def test_each_part_is_read(reader: Reader) -> None:
+    reading = reader.read("a squeaky voice, in no hurry, but loud")
+    assert share(reading, "pitch", "high", "very high") > 0.1
+    assert share(reading, "speaking_rate", "slow", "very slow") > 0.1
+    assert share(reading, "energy", "loud", "very loud") > 0.1
+    negated = reader.read("a loud voice but not fast")
+    assert share(negated, "energy", "loud", "very loud") > 0.1
+    assert share(negated, "speaking_rate", "slow", "very slow") > 0.1
+    assert share(negated, "speaking_rate", "fast", "very fast") < 0
+
+
+def test_what_no_clip_has_is_not_read(reader: Reader) -> None:
+    acoustic = Reader(SentenceTokens().sentences, without=("emotion", "events"))
+    query = "sad, and high"
+    assert share(reader.read(query), "emotion") > 0.2
+    assert share(acoustic.read(query), "emotion") == 0
+    assert share(acoustic.read(query), "pitch") > share(reader.read(query), "pitch")
+
+
+def reading_of(**asked: str) -> Reading:
+    return Reading(np.array([float(asked.get(attribute) == word) for attribute, word in words()]))
+
+
+def test_clips_meet_a_word_by_their_distance_on_the_scale() -> None:
+    styles = ["pitch=very high", "pitch=high", "pitch=medium", "pitch=low", "pitch=very low"]
+    level = {"pitch": np.full(5, 0.5)}
+    scores = Heard(clip_words(styles), level).scores(reading_of(pitch="high"))
+    assert scores[0] == scores[1] > scores[2] > scores[3] == scores[4], "beyond the word counts in full"
+    assert Heard(clip_words(styles), level).scores(reading_of(pitch="medium")).argmax() == 2
+    higher = {"pitch": np.array([0.1, 0.2, 0.5, 0.5, 0.5])}
+    assert Heard(clip_words(styles), higher).scores(reading_of(pitch="high")).argmax() == 1
+
+
+def test_a_tag_is_met_by_those_that_have_it() -> None:
+    styles = ["emotion=sad;events=breath+laughter", "emotion=happy", "pitch=low", ""]
+    heard = Heard(clip_words(styles), {})
+    assert heard.scores(reading_of(emotion="sad")).tolist() == [1, 0, 0, 0]
+    assert heard.scores(reading_of(events="laughter")).tolist() == [1, 0, 0, 0]
+
+
+def test_the_order_of_the_words_is_that_of_the_vocabulary() -> None:
+    assert [attribute for attribute, _ in words()] == [name for name, known in vocabulary().items() for _ in known]
