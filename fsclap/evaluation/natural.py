@@ -135,18 +135,28 @@ def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed:
     count = len(clips.style_keys)
     if count < FEWEST:
         return _left_out(count, f"{count} clips are too few to search: at least {FEWEST} are needed")
-    known = {name for name, values in clips.measured.items() if np.isfinite(values).sum() >= FEWEST}
-    queries = [query for query in load_queries() if known.issuperset(query.directions)]
+    queries = answerable(clips.measured)
     if not queries:
-        return _left_out(count, f"fewer than {FEWEST} clips have measured attributes")
+        return _left_out(count, f"fewer than {FEWEST} clips have measured attributes, or these are all the same")
     ranks = percentiles(clips.measured)
     texts = [query.query for query in queries]
     rankings = {"model": embed(texts) @ clips.vectors.T}
     if encode is not None:
         rankings["words"] = by_words(texts, clips.style_keys, ranks, encode)
         rankings["both"] = _standardised(rankings["model"]) + _standardised(rankings["words"])
-    rankings["ideal"] = np.stack([directed(query, ranks) for query in queries])
+    rankings["ideal"] = np.stack([directed(query.directions, ranks) for query in queries])
     return _figures(queries, rankings, ranks, count, seed)
+
+
+def answerable(measured: Mapping[str, np.ndarray]) -> list[Query]:
+    """Return the queries whose measures are known of at least FEWEST clips, and differ among them.
+
+    Args:
+        measured: Attribute -> (clips,) measured values, NaN where unknown.
+    """
+    finite = {name: values[np.isfinite(values)] for name, values in measured.items()}
+    known = {name for name, values in finite.items() if len(values) >= FEWEST and np.ptp(values) > 0}
+    return [query for query in load_queries() if known.issuperset(query.directions)]
 
 
 def by_words(
@@ -167,9 +177,14 @@ def by_words(
     return np.stack([heard.scores(reader.read(text)) for text in texts])
 
 
-def directed(query: Query, ranks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Compute the mean percentile of each clip in the directions of a query: (clips,), 0 to 1."""
-    parts = [ranks[name] if sign > 0 else 1 - ranks[name] for name, sign in query.directions.items()]
+def directed(directions: Mapping[str, int], ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute the mean percentile of each clip in some directions: (clips,), 0 to 1.
+
+    Args:
+        directions: Attribute -> 1 where high values are asked for, -1 where low ones are.
+        ranks: Attribute -> (clips,) percentile of each clip, 0 to 1.
+    """
+    parts = [ranks[name] if sign > 0 else 1 - ranks[name] for name, sign in directions.items()]
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -179,7 +194,7 @@ def score(scores: np.ndarray, query: Query, ranks: Mapping[str, np.ndarray], *, 
     Equal scores are ordered at random.
     """
     order = np.lexsort((np.random.default_rng(seed).random(len(scores)), -scores))
-    return float(directed(query, ranks)[order[:TOP]].mean())
+    return float(directed(query.directions, ranks)[order[:TOP]].mean())
 
 
 def _figures(

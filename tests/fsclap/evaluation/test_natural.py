@@ -148,6 +148,8 @@ def test_what_cannot_be_scored_is_left_out_with_the_reason() -> None:
     assert score_queries(searched(corpus(FEWEST)), by_pitch, None, seed=0).left_out == ""
     unmeasured = corpus().drop_columns(["attributes"])
     assert "measured attributes" in score_queries(searched(unmeasured), by_pitch, None, seed=0).left_out
+    same: list[object] = [{"pitch_hz": 100.0} for _ in range(CLIPS)]
+    assert "measured attributes" in score_queries(searched(corpus(attributes=same)), by_pitch, None, seed=0).left_out
     nulls: list[object] = [{"pitch_hz": 100.0 + row} if row < FEWEST - 1 else None for row in range(CLIPS)]
     assert "measured attributes" in score_queries(searched(corpus(attributes=nulls)), by_pitch, None, seed=0).left_out
 
