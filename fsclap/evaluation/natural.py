@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.data.measured import clip_measures, percentiles
 from fsclap.evaluation.protocol import interval
 from fsclap.evaluation.results import GOOD, Natural, NaturalQuery, NaturalRanking
-from fsclap.queries.conditions import ANY, SILENT, clip_words, vocabulary
+from fsclap.queries.conditions import ANY, clip_words, vocabulary
 from fsclap.queries.reading import Encode, Heard, Reader
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
@@ -141,8 +141,9 @@ def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed:
     ranks = percentiles(clips.measured)
     texts = [query.query for query in queries]
     rankings = {"model": embed(texts) @ clips.vectors.T}
-    if encode is not None:
-        rankings["words"] = by_words(texts, clips.style_keys, ranks, encode)
+    said = None if encode is None else by_words(texts, clips.style_keys, ranks, encode)
+    if said is not None:
+        rankings["words"] = said
         rankings["both"] = _standardised(rankings["model"]) + _standardised(rankings["words"])
     rankings["ideal"] = np.stack([directed(query.directions, ranks) for query in queries])
     return _figures(queries, rankings, ranks, count, seed)
@@ -161,18 +162,22 @@ def answerable(measured: Mapping[str, np.ndarray]) -> list[Query]:
 
 def by_words(
     texts: Sequence[str], style_keys: Sequence[str], ranks: Mapping[str, np.ndarray], encode: Encode
-) -> np.ndarray:
-    """Rank clips for queries without a trained model: (queries, clips), higher is better.
+) -> np.ndarray | None:
+    """Rank clips for queries without a trained model, as a search by words does.
 
     Args:
         texts: Queries.
         style_keys: Style of each clip.
         ranks: Attribute -> (clips,) percentile of each clip, 0 to 1.
         encode: The sentence encoder of the wordings.
+
+    Returns:
+        (queries, clips), higher is better; None if no clip has a word.
     """
     words = clip_words(style_keys)
-    said = [bool(((column != ANY) & (column != SILENT)).any()) for column in words.T]
-    unsaid = [name for name, any_clip in zip(vocabulary(), said, strict=True) if not any_clip]
+    unsaid = [name for name, column in zip(vocabulary(), words.T, strict=True) if not _has_words(name, column)]
+    if len(unsaid) == len(vocabulary()):
+        return None
     reader, heard = Reader(encode, without=unsaid), Heard(words, ranks)
     return np.stack([heard.scores(reader.read(text)) for text in texts])
 
@@ -223,6 +228,11 @@ def _figures(
 
 def _left_out(clips: int, reason: str) -> Natural:
     return Natural(clips=clips, rankings={}, queries=[], left_out=reason)
+
+
+def _has_words(attribute: str, column: np.ndarray) -> bool:
+    bits = np.bitwise_or.reduce(list(vocabulary()[attribute].values()))
+    return bool(((column != ANY) & ((column & bits) != 0)).any())
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:

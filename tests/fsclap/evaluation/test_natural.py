@@ -22,9 +22,11 @@ from fsclap.evaluation.natural import (
     score_queries,
 )
 from fsclap.evaluation.results import Natural
+from fsclap.evaluation.run import _sentences
 from fsclap.evaluation.words import natural_meaning
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.wordings import load_wordings
+from fsclap.weights import WeightsError
 from tests.fsclap.evaluation import examples
 from tests.fsclap.evaluation.test_report import words, write
 
@@ -139,6 +141,21 @@ def test_the_words_of_the_clips_find_what_a_model_without_ears_does_not() -> Non
     # And one that hears pitch helps the words.
     helped = score_queries(searched(corpus()), by_pitch, encode, seed=0)
     assert helped.rankings["both"].percentile.value > figures["words"]
+
+
+def test_without_styles_or_without_their_encoder_there_is_no_ranking_by_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = corpus(style_key=[None] * CLIPS)
+    assert set(score_queries(searched(silent), by_pitch, lambda _: np.ones((1, 384)), seed=0).rankings) == {
+        "model",
+        "ideal",
+    }
+
+    def missing(self: SentenceTokens) -> None:
+        raise WeightsError("pip install them")
+
+    assert _sentences() is not None
+    monkeypatch.setattr(SentenceTokens, "__init__", missing)
+    assert _sentences() is None
 
 
 def test_what_cannot_be_scored_is_left_out_with_the_reason() -> None:
