@@ -11,6 +11,7 @@ from fsclap.retrieval.index import SearchError
 
 SHOWN_WORDS = 4
 """Words of a part that was cut off, in a note."""
+_UNREAD = re.compile("x(?:[x ]*x)?")
 
 
 class Readable:
@@ -53,15 +54,32 @@ class Readable:
         Raises:
             SearchError: Nothing of it can be read.
         """
+        return [query[part.start() : part.end()] for part in _UNREAD.finditer(self._marks(query))]
+
+    def kept(self, query: str) -> str:
+        """Return a query without the parts that can't be read: an encoder would take them for words.
+
+        Raises:
+            SearchError: Nothing of it can be read.
+        """
+        parts = list(_UNREAD.finditer(self._marks(query)))
+        for part in reversed(parts):
+            query = f"{query[: part.start()]} {query[part.end() :]}"
+        return " ".join(query.split()) if parts else query
+
+    def _marks(self, query: str) -> str:
+        """Mark each character as `_mark` does, and as unread also what the encoder doesn't know."""
         marks = [_mark(character) for character in query]
         if self._tokenizer is not None:
             pieces = self._tokenizer.encode(query)
             for number, (start, end) in zip(pieces.ids, pieces.offsets, strict=True):
                 if number == self._unknown:
-                    marks[start:end] = "x" * (end - start)
+                    # Of "voice" with a sign attached, the sign is unknown.
+                    whole = all(mark == "o" for mark in marks[start:end])
+                    marks[start:end] = ["o" if mark == "o" and not whole else "x" for mark in marks[start:end]]
         if "o" not in marks:
             raise SearchError(f"{query.strip()!r} can't be read: describe the speech in English")
-        return [query[part.start() : part.end()] for part in re.finditer("x(?:[x ]*x)?", "".join(marks))]
+        return "".join(marks)
 
     def cut(self, query: str) -> str:
         """Return the end of a query beyond what the encoder takes; empty if it takes all."""

@@ -138,7 +138,7 @@ class Searcher:
             SearchError: The query is empty or can't be read, a condition can't be read, the clips
                 have no words to rank them by, or the model has no matching head.
         """
-        self._require_readable(query)
+        query = self._read(query)
         if by == "words" and not self._styles.known:
             raise SearchError("the clips of this index have no styles to search by words: search by the model")
         if rerank and self.model.matcher is None:
@@ -161,8 +161,7 @@ class Searcher:
         Raises:
             SearchError: The query is empty, or nothing of it can be read.
         """
-        self._require_readable(query)
-        return [*self._readable.notes(query), *self._styles.unused(query)]
+        return [*self._styles.unused(self._read(query)), *self._readable.notes(query)]
 
     def like_clip(self, utterance_id: str, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
         """Find the clips that sound like a clip of the corpus, which is left out.
@@ -280,10 +279,11 @@ class Searcher:
     def _readable(self) -> Readable:
         return Readable(self.model.text_encoder)
 
-    def _require_readable(self, query: str) -> None:
+    def _read(self, query: str) -> str:
+        """Return what can be read of a query."""
         if not query.strip():
             raise SearchError("the query is empty: describe how the speech should sound")
-        self._readable.unread(query)
+        return self._readable.kept(query)
 
     def _windows(self, wave: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the features of a wave at the encoder's rate, in as few windows as cover it."""

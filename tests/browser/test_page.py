@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from fsclap.retrieval.app import make_app
 from fsclap.retrieval.filters import Condition
+from fsclap.retrieval.index import ModelStatus
 from fsclap.retrieval.search import Searcher
 from storage.versions import CorpusVersion
 from tests.browser.conftest import COLUMNS, opened
@@ -99,6 +100,45 @@ def test_a_search_has_an_address_and_the_back_button_works(page: Page, address: 
     page.goto(shared)
     expect(results(page)).to_have_count(10)
     assert ids(page) == narrowed
+
+
+def test_the_clips_can_be_ranked_by_words(page: Page, address: str, mapped: Searcher) -> None:
+    query = "a high voice 😀"
+    page.goto(address)
+    find(page, query)
+    expect(page.get_by_role("status").filter(has_text="'😀' can't be read")).to_be_visible()
+    orders = [[hit.utterance_id for hit in mapped.search(query, by=by)] for by in ("both", "words", "model")]
+    assert ids(page) == orders[0]
+    page.get_by_label("Rank descriptions by").select_option("words")
+    expect(page).to_have_url(re.compile("by=words"))
+    expect(page.locator("#results article").first.get_by_text("fit", exact=True)).to_be_visible()
+    expect(page.get_by_text("10 clips, best first")).to_be_visible()
+    assert ids(page) == orders[1] != orders[2]
+    expect(results(page).first.get_by_text("Asked for: high pitch")).to_be_visible()
+    shared = page.url
+    page.get_by_label("Rank descriptions by").select_option("model")
+    expect(page.get_by_text("10 clips, best first")).to_be_visible()
+    page.wait_for_function(
+        f"() => document.querySelector('#results a[download]').download.startsWith('{orders[2][0]}')"
+    )
+    assert ids(page) == orders[2]
+    page.go_back()
+    expect(page.get_by_label("Rank descriptions by")).to_have_value("words")
+    page.goto(shared)
+    expect(results(page)).to_have_count(10)
+    assert ids(page) == orders[1]
+    expect(page.locator("#active-filters")).to_have_text("")
+
+
+def test_a_model_that_was_not_promoted_is_named_as_such(
+    browser: Browser, mapped: Searcher, version: CorpusVersion
+) -> None:
+    status = ModelStatus(promoted=False, figure=0.031, chance=0.029, metric="mAP@10")
+    record = mapped.index.record.model_copy(update={"model_status": status})
+    app = make_app(Searcher(dataclasses.replace(mapped.index, record=record), mapped.model), version.audio, None)
+    with served(app) as address, opened(browser, {"width": 800, "height": 600}) as page:
+        page.goto(address)
+        expect(page.get_by_text("The model was not promoted: mAP@10 is 3.1 %, chance is 2.9 %.")).to_be_visible()
 
 
 def test_filters_narrow(page: Page, address: str, mapped: Searcher) -> None:

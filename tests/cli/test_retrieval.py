@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from fastapi.testclient import TestClient
 
 from cli import main as cli
 from fsclap.audio import decode_flac
+from fsclap.evaluation.results import FILE
 from fsclap.retrieval.app import make_app
 from fsclap.retrieval.search import MAX_RECORDING_BYTES, Searcher
 from storage.corpus import Corpus
+from storage.models import Decision, ModelStore
 from storage.versions import CorpusVersion
+from tests.fsclap.evaluation.examples import evaluation
 from tests.fsclap.retrieval.fixtures import commit, make_model
 
 Shown = pytest.CaptureFixture[str]
@@ -53,6 +57,21 @@ def test_conditions_can_be_given_in_short_and_in_full(index_folder: Path, search
     assert expected
 
 
+def test_a_search_can_be_by_words(index_folder: Path, searcher: Searcher, capsys: Shown) -> None:
+    query = "a high voice 😀"
+    assert run("search", query, "--by", "words", "--index", index_folder, "--top", "3") == 0
+    shown = capsys.readouterr()
+    hits = searcher.search(query, by="words", top=3)
+    assert hits[0].why == ("high pitch",)
+    assert f"{hits[0].score:+.3f}  {hits[0].caption}  (high pitch)" in shown.out
+    assert "'😀' can't be read" in shown.err
+    for by in ("model", "words", "both"):
+        assert run("search", query, "--by", by, "--index", index_folder, "--top", "3", "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        hits = searcher.search(query, by=by, top=3)
+        assert [(row["utterance_id"], row["why"]) for row in found] == [(hit.utterance_id, [*hit.why]) for hit in hits]
+
+
 def test_no_result_is_an_answer(index_folder: Path, capsys: Shown) -> None:
     assert run("search", QUERY, "--index", index_folder, "--emotion", "furious") == 0
     assert "No clip meets these conditions." in capsys.readouterr().out
@@ -63,6 +82,7 @@ def test_no_result_is_an_answer(index_folder: Path, capsys: Shown) -> None:
     [
         ([QUERY, "--where", "mood=sad"], "no column 'mood'"),
         (["  "], "query is empty"),
+        (["低沉的声音"], "can't be read: describe the speech in English"),
         ([QUERY, "--rerank", "5"], "model.rerank"),
         (["--like", "nobody"], "no clip 'nobody'"),
         (["--clip", "/nowhere.wav"], "/nowhere.wav"),
@@ -189,6 +209,20 @@ def test_an_index_is_built_with_the_newest_model_while_none_is_current(
     assert f"20 clips and 13 captions of {small_corpus}" in capsys.readouterr().out
     assert run("index", "show", "--index", tmp_path / "index", "--json") == 0
     assert json.loads(capsys.readouterr().out)["model"] == str(model)
+    assert run("index", "show", "--index", tmp_path / "index") == 0
+    assert "The model was not promoted, and was not evaluated." in capsys.readouterr().out
+    for arguments, warned in (([QUERY], True), ([QUERY, "--by", "words"], False)):
+        assert run("search", *arguments, "--index", tmp_path / "index") == 0
+        assert ("The model was not promoted" in capsys.readouterr().err) is warned
+    (model / "evaluation" / "corpus-v1").mkdir(parents=True)
+    evaluation().save(model / "evaluation" / "corpus-v1" / FILE)
+    decision = {"model": model.name, "against": None, "promoted": True, "reason": "it beats chance"}
+    rest: dict[str, Any] = {"figure": None, "difference": None, "clips": 20, "date": "2026-01-01"}
+    ModelStore.open(tmp_path / "models").record(Decision(**decision, **rest))
+    assert run(*build, "--index", tmp_path / "index") == 0
+    assert "The model is the current one: mAP@10 among 1,000 clips" in capsys.readouterr().out
+    assert run("search", QUERY, "--index", tmp_path / "index") == 0
+    assert "promoted" not in capsys.readouterr().err
 
 
 def test_an_index_lies_beside_its_corpus(

@@ -1,10 +1,11 @@
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from fsclap.retrieval import approximate
+from fsclap.retrieval import By, approximate
 from fsclap.retrieval.build import build_index
 from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.index import Index
@@ -58,3 +59,6 @@ def test_a_large_corpus_is_searched_approximately(
         exact, found = (one.search("a low voice", top=5, where=conditions, by="model") for one in (searcher, large))
         assert [hit.utterance_id for hit in found] == [hit.utterance_id for hit in exact]
         assert [hit.score for hit in found] == pytest.approx([hit.score for hit in exact], abs=1e-5)
+    for by in get_args(By):
+        exact, found = (one.search("a low voice", top=40, by=by, where=where) for one in (searcher, large))
+        assert [hit.score for hit in found] == pytest.approx([hit.score for hit in exact], abs=1e-4)

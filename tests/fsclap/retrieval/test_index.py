@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 
 from fsclap.audio import decode_flac, resample
 from fsclap.retrieval.build import build_index
-from fsclap.retrieval.index import Index, SearchError, model_digest
+from fsclap.retrieval.index import Index, ModelStatus, SearchError, model_digest, read_record
+from fsclap.retrieval.status import model_status
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
+from tests.fsclap.evaluation.examples import LEAKING, evaluation
 from tests.fsclap.retrieval.fixtures import CLIPS, commit, make_model
 
 
@@ -189,3 +192,58 @@ def test_a_damaged_index_is_refused_and_can_be_built_again(
     with pytest.raises(SearchError, match=r"damaged.*build"):
         Index.open(folder)
     assert len(build(folder, model_folder, CorpusVersion.open(str(small_corpus))).rows) == CLIPS
+
+
+GOOD = ModelStatus(promoted=True, figure=0.3, low=0.2, chance=0.01, metric="mAP@10 among 300 clips")
+POOR = GOOD.model_copy(update={"promoted": False, "low": 0.005})
+
+
+def test_the_status_of_the_model_goes_with_the_index(
+    own_index: Path, own_corpus: Path, model_folder: Path, waves: dict[str, np.ndarray]
+) -> None:
+    def build_with(status: ModelStatus | None) -> ModelStatus | None:
+        version = CorpusVersion.open(str(own_corpus))
+        built = build_index(own_index, model_folder, version, device="cpu", status=status, progress=False)
+        assert built.record == read_record(own_index)
+        return built.record.model_status
+
+    assert build_with(None) is None
+    assert build_with(POOR) == POOR, "the vectors are the same, the status is not"
+    assert build_with(GOOD) == GOOD
+    commit(Corpus.open(own_corpus), "Dvě ryby", waves["Dvě ryby"], clips=2)
+    assert build_with(None) == GOOD, "of the same model"
+
+
+def test_an_index_from_before_the_status_was_kept_can_be_opened(own_index: Path) -> None:
+    file = own_index / "index.json"
+    record = json.loads(file.read_text())
+    del record["model_status"]
+    file.write_text(json.dumps(record))
+    assert Index.open(own_index).record.model_status is None
+
+
+def test_a_status_says_whether_the_order_can_be_trusted() -> None:
+    assert GOOD.warning() == ""
+    assert GOOD.sentence() == "The model is the current one: mAP@10 among 300 clips is 30.0 %, chance is 1.0 %."
+    assert POOR.warning().startswith("The model was not promoted: mAP@10 among 300 clips is 30.0 %, chance is 1.0 %.")
+    assert GOOD.model_copy(update={"low": 0.01}).warning(), "its interval includes chance"
+    assert "not evaluated" in ModelStatus(promoted=False).warning()
+
+
+def test_the_status_is_that_of_the_newest_evaluation(tmp_path: Path) -> None:
+    assert model_status(tmp_path, promoted=True) == ModelStatus(promoted=True)
+    for number, found in enumerate([evaluation(leak=LEAKING, retrieval=[]), evaluation()], start=1):
+        folder = tmp_path / "evaluation" / f"corpus-v{number}"
+        folder.mkdir(parents=True)
+        found.save(folder / "evaluation.json")
+        os.utime(folder / "evaluation.json", (number, number))
+        status = model_status(tmp_path, promoted=False)
+        assert (status.figure is None) is (number == 1), "a model that leaks has no figure"
+    assert status.low is not None
+    assert status.figure is not None
+    assert status.low < status.figure
+    assert status.chance == 0.001
+    assert status.metric == "mAP@10 among 1,000 clips of speakers that it was not trained on"
+    (folder / "evaluation.json").write_text("{")
+    with pytest.raises(SearchError, match="damaged"):
+        model_status(tmp_path, promoted=False)

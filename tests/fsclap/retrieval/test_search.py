@@ -87,6 +87,46 @@ def test_an_unusable_wave_is_refused(searcher: Searcher, wave: np.ndarray) -> No
         searcher.like_sound(wave, 24_000)
 
 
+def tones(*pitches: float) -> np.ndarray:
+    """20 s of each pitch, (samples,) at 16 kHz."""
+    time = np.arange(20 * 16_000) / 16_000
+    return np.concatenate([0.3 * np.sign(np.sin(2 * np.pi * pitch * time)) for pitch in pitches]).astype(np.float32)
+
+
+def test_all_of_a_long_recording_counts(searcher: Searcher) -> None:
+    wave = tones(110, 300)[: 40 * 16_000]
+    wave[13 * 16_000 : 27 * 16_000] = tones(200)[: 14 * 16_000]
+    encoder = searcher.model.audio_encoder
+    assert len(encoder.features(wave)) > 2 * encoder.max_frames
+    found = searcher.embedded(wave, 16_000)
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+    middle = searcher.model.embed_audio([wave])[0].numpy()
+    span = 187 * len(wave) // 501  # 15 s, three times
+    starts = np.linspace(0, len(wave) - span, 3).round().astype(int)
+    mean = searcher.model.embed_audio([wave[start : start + span] for start in starts]).numpy().mean(axis=0)
+    assert found == pytest.approx(mean / np.linalg.norm(mean), abs=1e-4)
+    assert np.linalg.norm(found - middle) > 1e-2
+    ends = wave.copy()
+    ends[: 10 * 16_000] = 0.01
+    assert np.linalg.norm(searcher.embedded(ends, 16_000) - found) > 1e-2, "the middle is the same"
+
+
+def test_a_long_recording_is_embedded_in_parts(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    embed = searcher.model.embed_audio_features
+
+    def counted(features: list[np.ndarray]) -> object:
+        sizes.extend(len(part) for part in features)
+        return embed(features)
+
+    monkeypatch.setattr(searcher.model, "embed_audio_features", counted)
+    searcher.embedded(tones(110, 200, 300), 16_000)
+    searcher.embedded(tones(110)[: 10 * 16_000], 16_000)
+    assert len(sizes) == 6
+    assert max(sizes[:5]) <= searcher.model.audio_encoder.max_frames
+    assert sizes[5] == 126, "a short one is embedded whole"
+
+
 def test_an_unknown_clip_is_refused(searcher: Searcher) -> None:
     with pytest.raises(SearchError, match="nowhere"):
         searcher.like_clip("nowhere")
@@ -117,6 +157,12 @@ def test_the_matching_head_orders_the_best(small_corpus: Path, tmp_path: Path) -
     index = build_index(tmp_path / "index", model, version, device="cpu", progress=False)
     searcher = Searcher.open(index.folder, sound=version.audio, device="cpu")
     plain, again = searcher.search(QUERY, top=12), searcher.search(QUERY, top=12, rerank=8)
+    assert searcher.search(QUERY, top=12, by="both", rerank=8) == again, "both is the default"
+    by_model = searcher.search(QUERY, top=12, by="model", rerank=8)
+    assert {hit.utterance_id for hit in by_model[:8]} == {
+        hit.utterance_id for hit in searcher.search(QUERY, top=8, by="model")
+    }
+    assert {hit.utterance_id: hit.why for hit in again} == {hit.utterance_id: hit.why for hit in plain}
     assert {hit.utterance_id for hit in again[:8]} == {hit.utterance_id for hit in plain[:8]}
     assert [hit.utterance_id for hit in again[8:]] == [hit.utterance_id for hit in plain[8:]]
     matches = [hit.match for hit in again[:8]]
