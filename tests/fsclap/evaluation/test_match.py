@@ -99,7 +99,7 @@ def test_the_report_shows_it_next_to_chance_and_ceiling(tmp_path: Path) -> None:
     said = words(write(tmp_path, evaluation))
     assert "43.2 % mAP@10, attribute match" in said
     # One per metric in each row, re-ranked ones included.
-    assert said.count("attribute match 43.2, all words 65.4") == 4 * len(evaluation.retrieval)
+    assert said.count("attribute match 43.2 with all words 65.4") == 4 * len(evaluation.retrieval)
     assert match_meaning(evaluation) in said
     assert "65.4 % with those too that compare a clip with its speaker's others" in said
 
