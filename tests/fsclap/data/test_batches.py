@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fsclap.data.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
+from fsclap.data.batches import Batch, Item, Pairs, batches_of, embed, epoch_batches, load_pairs
 from fsclap.data.clips import ClipStore
+from fsclap.model.embedded import ProsodicFrames
 from fsclap.model.fsclap import FSCLAP
+from fsclap.queries.bank import draw_bank
+from fsclap.queries.conditions import clip_words, surely_met
 from tests.fsclap.training.conftest import TINY
 from tests.fsclap.training.encoders import frozen, trained
 
@@ -135,3 +138,45 @@ def test_workers_end_well_where_threads_have_exit_handlers(pairs: Pairs, monkeyp
         process.join()
     assert [process.exitcode for process in forked] == [0, 0]
     assert len(workers) == len(plan)
+
+
+def test_queries_take_the_place_of_captions_where_they_are_true(store: ClipStore, cache: Path) -> None:
+    ids = store.table["utterance_id"].to_pylist()
+    bank = draw_bank(400)
+    some = load_pairs(store, ids, frozen(), folder=cache, seed=3, bank=bank, query_share=0.5, progress=False)
+    assert some.queries is not None
+    words = clip_words(store.column("style_key", some.ids))
+    items = [some[epoch, position] for epoch in (0, 1, 2) for position in range(len(some))]
+    queries = [item for item in items if item.asked is not None and item.asked.any()]
+    assert 0.3 < len(queries) / len(items) < 0.6  # and no more than a query is true of
+    for item in queries:
+        assert item.asked is not None
+        assert surely_met(item.asked[None], words[item.position][None]).all()
+        (number,) = np.flatnonzero((bank.allowed == item.asked).all(axis=1) & _same_text(some, item))[:1]
+        assert surely_met(bank.allowed[number][None], words[item.position][None]).all()
+    captions = [item for item in items if item.asked is not None and not item.asked.any()]
+    assert all(np.array_equal(item.text, some.text[item.position]) for item in captions)
+    (batch,) = batches_of(some, [np.arange(12)], epoch=0, workers=0)
+    assert batch.meets is not None
+    np.testing.assert_array_equal(batch.meets.words.numpy(), words[:12])
+    assert some[None, 0].asked is None  # an evaluation has captions alone
+
+
+def _same_text(pairs: Pairs, item: Item) -> np.ndarray:
+    assert pairs.queries is not None
+    return np.array([np.array_equal(pairs.queries.features[at], item.text) for at in range(len(pairs.queries.asked))])
+
+
+def test_the_context_is_left_out_now_and_then(store: ClipStore, cache: Path) -> None:
+    ids = store.table["utterance_id"].to_pylist()
+    encoders = ProsodicFrames("speaker"), frozen()[1]
+    some = load_pairs(store, ids, encoders, folder=cache, seed=3, progress=False)
+    assert some.context is not None
+    known = np.flatnonzero(np.isfinite(some.context).any(axis=1))
+    assert len(known) > 20
+
+    def unknown(epoch: int | None) -> float:
+        return float(np.mean([some[epoch, position].audio[0, -3:].all() for position in known]))
+
+    assert unknown(None) == 0
+    assert 0.02 < np.mean([unknown(epoch) for epoch in range(4)]) < 0.4

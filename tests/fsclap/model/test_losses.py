@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsclap.model.losses import contrastive_loss, hard_negatives, matching_loss
+from fsclap.model.losses import Meets, contrastive_loss, hard_negatives, matching_loss
 from fsclap.model.settings import LossResearch, LossSettings
 
 GROUPS = torch.tensor([0, 1, 0, 2, 1, 3, 0, 4])
@@ -134,6 +134,43 @@ def test_same_captions_are_neither_negatives_nor_in_the_weights(negatives_only: 
         audio.numpy(), text.numpy(), 10.0, 0.15, groups=GROUPS.tolist(), negatives_only=negatives_only
     )
     assert contrastive_loss(audio, text, 10.0, settings=settings, groups=GROUPS).item() == pytest.approx(expected)
+
+
+def meets_of(true: list[list[int]]) -> Meets:
+    """Texts that are true of these clips: one bit for each clip, in one attribute."""
+    words = torch.tensor([[1 << at] for at in range(len(true))])
+    return Meets(asked=torch.tensor([[sum(1 << clip for clip in clips)] for clips in true]), words=words)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_a_text_is_no_negative_of_a_clip_that_it_is_true_of(chunk: int | None) -> None:
+    """Text 0 is true of clip 2, which says nothing about text 2 and clip 0."""
+    audio, text = pairs(4)
+    settings = loss_settings(gamma=0.0)
+    found = contrastive_loss(audio, text, 5.0, settings=settings, meets=meets_of([[2], [], [], []]), chunk=chunk)
+    logits = 5.0 * audio @ text.T  # (clips, texts)
+    logits[2, 0] = -torch.inf
+    own = torch.arange(4)
+    expected = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_texts_that_are_true_of_a_clip_mask_like_equal_captions() -> None:
+    audio, text = pairs(6)
+    groups = torch.tensor([0, 1, 0, 2, 3, 3])
+    same = [[j for j in range(6) if groups[j] == groups[i]] for i in range(6)]
+    for settings in (loss_settings(), loss_settings(denominator="negatives")):
+        by_group = contrastive_loss(audio, text, 5.0, settings=settings, groups=groups)
+        by_words = contrastive_loss(audio, text, 5.0, settings=settings, meets=meets_of(same))
+        torch.testing.assert_close(by_words, by_group)
+
+
+def test_no_negative_is_drawn_that_is_true() -> None:
+    audio, text = pairs(3)
+    for _ in range(20):
+        drawn = hard_negatives(audio, text, 1.0, gamma=0.0, meets=meets_of([[1], [], []]))
+        assert drawn.audio[0] == 2  # a clip for text 0: not clip 1, of which it is true
+        assert drawn.text[1] == 2
 
 
 def test_the_mask_can_be_left_off() -> None:
