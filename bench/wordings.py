@@ -4,17 +4,22 @@ Run it after a change of `fsclap/queries/wordings.json` or of the sentence encod
 minute and writes `fsclap/queries/wordings.npy`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from bench import report
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.reading import VECTORS
 from fsclap.queries.wordings import load_wordings
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = report.parser("bench.wordings", __doc__).parse_args(arguments)
     vectors = SentenceTokens().sentences([wording.phrase for wording in load_wordings()])
     np.save(VECTORS, vectors.astype(np.float16))
     print(f"{VECTORS}: {vectors.shape[0]} wordings, {vectors.shape[1]} wide")
+    report.write(options.json, {"wordings": vectors.shape[0], "width": vectors.shape[1]})
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import threading
 from pathlib import Path
@@ -170,13 +171,12 @@ def _same_text(pairs: Pairs, item: Item) -> np.ndarray:
 def test_the_context_is_left_out_now_and_then(store: ClipStore, cache: Path) -> None:
     ids = store.table["utterance_id"].to_pylist()
     encoders = ProsodicFrames("speaker"), frozen()[1]
-    some = load_pairs(store, ids, encoders, folder=cache, seed=3, progress=False)
+    some = load_pairs(store, ids[:40], encoders, folder=cache, seed=3, progress=False)
     assert some.context is not None
-    known = np.flatnonzero(np.isfinite(some.context).any(axis=1))
-    assert len(known) > 20
+    some = dataclasses.replace(some, context=np.ones_like(some.context))
 
     def unknown(epoch: int | None) -> float:
-        return float(np.mean([some[epoch, position].audio[0, -3:].all() for position in known]))
+        return float(np.mean([some[epoch, position].audio[0, -3:].all() for position in range(len(some))]))
 
     assert unknown(None) == 0
     assert 0.02 < np.mean([unknown(epoch) for epoch in range(4)]) < 0.4
