@@ -44,7 +44,7 @@ class Hit:
     Attributes:
         rank: From 1.
         score: What ranked the clip, the higher the better: by the model, the cosine similarity of
-            query and clip, -1 to 1; by words, how well its style meets the query, 1 if it has all
+            query and clip, -1 to 1; by words, how well its style meets the query, about 1 if it has all
             that is asked for; by both, the sum of the two in standard deviations.
         match: Logit of the matching head for this query and clip; None without re-ranking.
         row: The clip's row in the corpus, without its audio.

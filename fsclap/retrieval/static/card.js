@@ -21,7 +21,7 @@ const MEASURES = {
 
 const SCORES = {
   model: ["similarity", "Cosine similarity of query and clip, -1 to 1"],
-  words: ["fit", "How well the words of the clip's style meet the query: 1 if it has all that is asked for"],
+  words: ["fit", "How well the words of the clip's style meet the query: about 1 if it has all that is asked for"],
   both: ["fit", "Similarity and fit of the words, each in standard deviations over the corpus, added"],
 };
 
