@@ -11,8 +11,11 @@ from tests.flows.built import Built
 
 
 @pytest.fixture
-def built(built_corpus: Built, tmp_path: Path) -> Iterator[Built]:
-    """A copy of the corpus and its work files; afterwards the feed is as it was before."""
+def built(built_corpus: Built, tmp_path: Path, quick_plots: None) -> Iterator[Built]:
+    """A copy of the corpus and its work files; afterwards the feed is as it was before.
+
+    The card of `built_corpus` has its plots; the cards of copies do without.
+    """
     shutil.copytree(built_corpus.corpus, tmp_path / "corpus")
     shutil.copytree(built_corpus.work, tmp_path / "work")
     shown = dict(built_corpus.shown)

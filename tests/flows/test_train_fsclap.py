@@ -104,7 +104,7 @@ def test_a_corpus_is_indexed_once_and_its_index_answers(place: tuple[Place, Trai
 
 def test_a_leaking_model_fails_the_run_and_is_not_promoted(trained: Trained, tmp_path: Path) -> None:
     where = replace(trained.place, models=str(tmp_path / "models"))
-    settings = tiny(epochs=8)
+    settings = tiny()
     paired = settings.model_copy(update={"model": settings.model.model_copy(update={"fusion": "paired"})})
     model = where.train(paired).result()
     state = where.evaluate(model)

@@ -134,7 +134,7 @@ def test_the_command_exports_each_format(
 
 
 @pytest.fixture(scope="module")
-def used(filled: Corpus) -> Corpus:
+def used(filled: Corpus, quick_plots: None) -> Corpus:
     """A corpus with its card, that was worked with: judgements and the files of locks are in its folder."""
     write_card(filled, title="A test: 'quoted', with #signs", settings={"threshold": 0.65}, threshold=0.65)
     with filled.lock():

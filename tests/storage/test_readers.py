@@ -87,6 +87,7 @@ def test_datasets_reads_the_shards(shards, given, cache):
     assert_sounds_the_same(by_id(corpus), given)
 
 
+@pytest.mark.usefixtures("quick_plots")
 def test_datasets_reads_the_folder_by_its_card(filled, given, cache):
     write_card(filled, title="Test", settings={}, threshold=None)
     corpus = datasets.load_dataset(str(filled.folder), split="train", cache_dir=cache)
@@ -106,7 +107,7 @@ def test_a_reader_that_names_other_columns_skips_the_audio(shards):
 
 
 @pytest.fixture(scope="module")
-def exported(filled, tmp_path_factory):
+def exported(filled, tmp_path_factory, quick_plots):
     folder = tmp_path_factory.mktemp("export") / "clean"
     export(filled, folder, title="Test", settings={"threshold": 0.65}, threshold=0.65, shard_bytes=100_000)
     return folder

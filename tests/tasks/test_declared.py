@@ -1,9 +1,12 @@
 """What a stage depends on is declared once: keys, recipes and rows agree, and execution settings have no part."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from fsclap.corpus import captioning, diarization, filtering, separation
 from fsclap.corpus.download import Episode
 from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.versions import VERSIONS
@@ -22,6 +25,32 @@ EPISODE = Episode("0" * 16, "file:///e01.mp4", "Lines", "e01", "e01", fingerprin
 
 def planned(**settings: Any) -> Plan:
     return declare(BuildSettings.model_validate(settings))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engines_loaded_once() -> Iterator[None]:
+    """An engine is loaded once for all the plans that give it equal settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            (separation, "load_separator"),
+            (diarization, "load_diarizer"),
+            (captioning, "load_tagger"),
+            (filtering, "load_scorer"),
+        ):
+            patch.setattr(module, name, once_for_equal_settings(getattr(module, name)))
+        yield
+
+
+def once_for_equal_settings(load: Callable[..., Any]) -> Callable[..., Any]:
+    loaded: dict[tuple[str, ...], Any] = {}
+
+    def cached(settings: BaseModel, *device: str) -> Any:
+        key = (settings.model_dump_json(), *device)
+        if key not in loaded:
+            loaded[key] = load(settings, *device)
+        return loaded[key]
+
+    return cached
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ SETTINGS = DownloadSettings(limits=DownloadLimits(connection_retries=0, socket_t
 SAMPLES = Path(__file__).parents[3] / "samples"
 
 
-def slow(*values: str) -> Any:
+def slow(*values: Any) -> Any:
     """A case for the slow tier: a yt-dlp process each, and its like is in the fast tier."""
     return pytest.param(*values, marks=pytest.mark.slow)
 
@@ -47,19 +47,14 @@ def limited(settings: DownloadSettings, **limits: float) -> DownloadSettings:
 def test_a_feed_lists_its_episodes_in_order_with_titles_and_series(media: Path) -> None:
     with serve({"b.mp4": media, "a.mp4": media}) as (address, _):
         found = list_episodes(f"{address}/feed.xml", SETTINGS)
+        (alone,) = list_episodes(f"{address}/a.mp4", SETTINGS)
     assert [(one.series, one.name, one.title) for one in found] == [
         ("Test series", "a", "a.mp4"),
         ("Test series", "b", "b.mp4"),
     ]
     assert len({one.source_id for one in found}) == 2
+    assert alone.source_id == found[0].source_id, "an address names the same source in every run"
     assert all("#" not in one.locator for one in found)
-
-
-def test_an_address_names_the_same_source_in_every_run(media: Path) -> None:
-    with serve({"a.mp4": media}) as (address, _):
-        once = list_episodes(f"{address}/feed.xml", SETTINGS)
-        again = list_episodes(f"{address}/a.mp4", SETTINGS)
-    assert once[0].source_id == again[0].source_id
 
 
 def test_fetching_brings_the_very_bytes(media: Path, tmp_path: Path) -> None:
@@ -73,10 +68,10 @@ def test_fetching_brings_the_very_bytes(media: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason", "kind"),
     [
-        ("status-404.mp4", "http_404", Refused),
+        slow("status-404.mp4", "http_404", Refused),
         ("status-503.mp4", "http_503", Unavailable),
         ("loop.mp4", "redirect_loop", Refused),
-        ("page.html", "not_media", Refused),
+        slow("page.html", "not_media", Refused),
         ("page.mp4", "not_media", Refused),
         ("empty.mp4", "empty_file", Refused),
         ("short-of.mp4", "connection_lost", Unavailable),
@@ -263,7 +258,7 @@ def test_no_page_leads_to_a_private_address(name: str, strangers: Strangers, tmp
 
 
 # test_fetcher.py tries more ways, at the socket.
-@pytest.mark.parametrize("host", ["0x7f.1", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize("host", [slow("0x7f.1"), "[::ffff:127.0.0.1]"])
 def test_no_way_to_write_it_makes_this_machine_public(host: str, strangers: Strangers) -> None:
     with pytest.raises(Unavailable) as raised:
         list_episodes(strangers.private.replace("127.0.0.1", host) + "/secret.mp4", STRICT)
