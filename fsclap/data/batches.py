@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from fsclap.data.captions import caption_groups, numbered
 from fsclap.data.clips import ClipStore, CorruptClip
 from fsclap.data.features import CachedFeatures, Features, audio_features, text_features
-from fsclap.data.measured import clip_measures
-from fsclap.model.encoders import AudioEncoder, Encoders
+from fsclap.data.measured import speaker_context
+from fsclap.model.encoders import Encoders
 from fsclap.model.fsclap import FSCLAP, Embeddings
 from fsclap.model.functionals import with_context
 from fsclap.model.losses import Meets
@@ -225,7 +225,7 @@ def load_pairs(
         groups = caption_groups(captions)
     else:
         groups = numbered(store.column(no_negatives_by, usable))
-    queries = None
+    context, queries = speaker_context(store.table, audio_encoder), None
     if bank is not None:
         features = text_features(bank.texts, text_encoder, folder=folder, progress=progress)
         queries = Queries(features, bank.allowed, clip_words(store.column("style_key", usable)), query_share)
@@ -238,16 +238,9 @@ def load_pairs(
         max_frames=audio_encoder.max_frames,
         seed=seed,
         rejected=rejected,
-        context=_context(store, usable, audio_encoder),
+        context=None if context is None else context[[store.rows[id_] for id_ in usable]],
         queries=queries,
     )
-
-
-def _context(store: ClipStore, ids: Sequence[str], encoder: AudioEncoder) -> np.ndarray | None:
-    if not encoder.context:
-        return None
-    values = clip_measures(store.table)
-    return np.stack([values[name] for name in encoder.context], axis=1)[[store.rows[id_] for id_ in ids]]
 
 
 def epoch_batches(lengths: np.ndarray, size: int, *, seed: int, epoch: int, multiple: int = 1) -> list[np.ndarray]:

@@ -10,10 +10,7 @@ from scipy.stats import rankdata
 from fsclap.corpus.captioning.attributes import Attributes
 from fsclap.corpus.captioning.bins import SCALES, measures
 from fsclap.corpus.captioning.describe import usual
-
-SPEAKER_CONTEXT = ("energy", "relative_pitch", "relative_rate")
-"""Measures that compare a clip with its speaker's others in the recording: no encoder can know them
-from the clip alone."""
+from fsclap.model.encoders import AudioEncoder
 
 
 def clip_measures(rows: pa.Table) -> dict[str, np.ndarray]:
@@ -40,6 +37,18 @@ def clip_measures(rows: pa.Table) -> dict[str, np.ndarray]:
             for name, value in measures(attributes[row], known[speakers[row]]).items():
                 values[name][row] = np.nan if value is None else value
     return values
+
+
+def speaker_context(rows: pa.Table, encoder: AudioEncoder) -> np.ndarray | None:
+    """Compute what an encoder takes beside the sound: how clips compare with their speaker's others.
+
+    Returns:
+        (rows, len(encoder.context)) float32, NaN where unknown; None if the encoder takes nothing.
+    """
+    if not encoder.context:
+        return None
+    values = clip_measures(rows)
+    return np.stack([values[name] for name in encoder.context], axis=1)
 
 
 def percentiles(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

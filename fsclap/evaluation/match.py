@@ -5,7 +5,7 @@ both, silence being a word as well. That is what a model would reach that heard 
 without error, so it lies between chance and the ceiling: below it, the model misses what the
 captions say; above it, the model knows more than the words, such as a value within a word.
 
-Some words compare a clip with its speaker's others (`SPEAKER_CONTEXT`). No one can know these from
+Some words compare a clip with its speaker's others (`CONTEXT`). No one can know these from
 the clip alone, so the matcher runs twice: with the words that are audible in one clip, and with all.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from fsclap.data.captions import caption_groups
-from fsclap.data.measured import SPEAKER_CONTEXT
 from fsclap.evaluation.protocol import evaluate_embeddings
 from fsclap.evaluation.results import ALL_WORDS, AUDIBLE, RetrievalFigures
+from fsclap.model.functionals import CONTEXT
 
-_WITHOUT = {AUDIBLE: SPEAKER_CONTEXT, ALL_WORDS: ()}
+_WITHOUT = {AUDIBLE: CONTEXT, ALL_WORDS: ()}
 
 
 def match_attributes(

@@ -22,6 +22,7 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from fsclap.data.clips import decode_clip
+from fsclap.data.measured import speaker_context
 from fsclap.files import locked, written_aside
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.retrieval import approximate
@@ -219,12 +220,17 @@ def _embed_clips(
         _reuse(filling, [known.get(key) for key in _keys(rows)], earlier.vectors)
     ids = rows["utterance_id"].to_pylist()
     missing = {ids[row]: int(row) for row in filling.missing()}
+    context = speaker_context(rows, model.audio_encoder)
     left_out = {}
+
+    def features_of(clip: tuple[str, bytes]) -> np.ndarray | str:
+        return _features(model, clip[1], None if context is None else context[missing[clip[0]]])
+
     bar = tqdm(version.audio(list(missing)), total=len(missing), desc="clips", unit=" clips", disable=not progress)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for clips in _groups(bar, _CLIPS_AT_A_TIME):
             usable = {}
-            for (id_, _), features in zip(clips, pool.map(lambda clip: _features(model, clip[1]), clips), strict=True):
+            for (id_, _), features in zip(clips, pool.map(features_of, clips), strict=True):
                 if isinstance(features, str):
                     log.warning("clip %s is left out: %s", id_, features)
                     left_out[id_] = features
@@ -235,10 +241,10 @@ def _embed_clips(
     return left_out
 
 
-def _features(model: FSCLAP, flac: bytes) -> np.ndarray | str:
+def _features(model: FSCLAP, flac: bytes, context: np.ndarray | None) -> np.ndarray | str:
     """Compute the features of a clip, or say why it has none."""
     try:
-        return model.audio_features(decode_clip(flac, model.audio_encoder.sample_rate))
+        return model.audio_features(decode_clip(flac, model.audio_encoder.sample_rate), context)
     except ValueError as error:
         return str(error)
 

@@ -13,6 +13,7 @@ import torch
 from fsclap import Hertz, Seconds
 from fsclap.audio import resample
 from fsclap.data.clips import MIN_CLIP, decode_clip
+from fsclap.data.measured import speaker_context
 from fsclap.media import DecodeSettings, decode
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import pad
@@ -269,6 +270,10 @@ class Searcher:
         return approximate.load(file) if file is not None else None
 
     @functools.cached_property
+    def _context(self) -> np.ndarray | None:
+        return speaker_context(self.index.rows, self.model.audio_encoder)
+
+    @functools.cached_property
     def _styles(self) -> Styles:
         from fsclap.model.embedded import SentenceTokens
 
@@ -323,7 +328,8 @@ class Searcher:
         features = {}
         for id_, flac in self._sound([hit.utterance_id for hit in head]):
             wave = decode_clip(flac, self.model.audio_encoder.sample_rate)
-            features[id_] = self.model.audio_features(wave)
+            context = None if self._context is None else self._context[self._number(id_)]
+            features[id_] = self.model.audio_features(wave, context)
         text = self.model.text_encoder.features([query])[0]
         with torch.inference_mode():
             audio = pad([features[hit.utterance_id] for hit in head]).to(self.model.device)

@@ -2,7 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fsclap.data.measured import SPEAKER_CONTEXT, clip_measures, percentiles
+from fsclap.data.measured import clip_measures, percentiles, speaker_context
+from fsclap.model.embedded import ProsodicFrames
+from fsclap.model.functionals import CONTEXT
 
 
 def rows(*clips: tuple[str, str, float, float]) -> pa.Table:
@@ -27,7 +29,16 @@ def test_a_clip_is_compared_with_its_speaker_in_its_recording() -> None:
 
 def test_a_speaker_of_two_clips_has_no_usual() -> None:
     found = clip_measures(rows(("a", "S0", 100.0, -30.0), ("a", "S0", 200.0, -20.0)))
-    assert all(np.isnan(found[name]).all() for name in SPEAKER_CONTEXT)
+    assert all(np.isnan(found[name]).all() for name in CONTEXT)
+
+
+def test_an_encoder_is_told_only_what_it_takes() -> None:
+    table = rows(*[("a", "S0", 100.0, -30.0)] * 3)
+    context = speaker_context(table, ProsodicFrames("speaker"))
+    assert context is not None
+    assert context[:, list(CONTEXT).index("energy")].tolist() == [0, 0, 0]
+    assert np.isnan(context[:, list(CONTEXT).index("relative_rate")]).all()
+    assert speaker_context(table, ProsodicFrames("clip")) is None
 
 
 def test_rows_without_measurements_have_none() -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from fsclap.audio import decode_flac, resample
+from fsclap.data.measured import speaker_context
 from fsclap.retrieval.build import build_index
 from fsclap.retrieval.index import Index, ModelStatus, SearchError, model_digest, read_record
 from fsclap.retrieval.status import model_status
@@ -61,9 +62,13 @@ def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, ver
     assert len(index.rows) == 2 * CLIPS
     assert np.allclose(np.linalg.norm(index.vectors, axis=1), 1, atol=1e-5)
     ids = index.rows["utterance_id"].to_pylist()
+    context = speaker_context(index.rows, model.audio_encoder)
+    assert context is not None
     for id_, flac in version.audio(ids[:3] + ids[-3:]):
         wave, rate = decode_flac(flac)
-        alone = model.embed_audio([resample(wave, rate, model.audio_encoder.sample_rate)])[0].numpy()
+        heard = resample(wave, rate, model.audio_encoder.sample_rate)
+        features = model.audio_features(heard, context[ids.index(id_)])
+        alone = model.embed_audio_features([features])[0].numpy()
         assert np.allclose(index.vectors[ids.index(id_)], alone, atol=1e-5)
     captions = index.captions.to_pylist()
     assert sorted(captions) == sorted(set(index.rows["caption"].to_pylist()))
