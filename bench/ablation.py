@@ -26,7 +26,7 @@ from fsclap.evaluation.results import Evaluation, Interval
 from fsclap.evaluation.run import evaluate_model
 from fsclap.model.settings import LossResearch, LossSettings, ModelSettings
 from fsclap.training.loop import train
-from fsclap.training.settings import TrainSettings
+from fsclap.training.settings import TextSettings, TrainSettings
 from storage.corpus import Corpus
 from storage.rows import CorpusError
 
@@ -34,26 +34,35 @@ log = logging.getLogger(__name__)
 
 INFO_NCE, HARD_NEGATIVES = LossSettings(gamma=0.0), LossSettings()
 GLOBAL: dict[str, Any] = {"fusion": "none", "separation": False, "pooling": "mean"}
+FULL: dict[str, Any] = {"fusion": "shared"}
 ROWS: dict[str, tuple[dict[str, Any], LossSettings]] = {
     "base": (GLOBAL, INFO_NCE),
     "FU": ({"fusion": "shared", "separation": False}, INFO_NCE),
     "SE": ({"fusion": "none", "separation": True}, INFO_NCE),
     "HN": (GLOBAL, HARD_NEGATIVES),
-    "FU+SE": ({}, INFO_NCE),
-    "FU+SE+HN": ({}, HARD_NEGATIVES),
+    "FU+SE": (FULL, INFO_NCE),
+    "FU+SE+HN": (FULL, HARD_NEGATIVES),
 }
 """The rows of Table 3: parts of the model, and the loss. Only base and HN pool by the mean."""
 STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
     "base, no functionals": ({**GLOBAL, "functionals": "none"}, INFO_NCE),
-    "FU+SE+HN, no functionals": ({"functionals": "none"}, HARD_NEGATIVES),
-    "FU+SE+HN, of the clip": ({"functionals": "clip"}, HARD_NEGATIVES),
-    "SE+HN": ({"fusion": "none", "separation": True}, HARD_NEGATIVES),
-    "rerank": ({"rerank": True}, HARD_NEGATIVES),
+    "FU+SE+HN, no functionals": ({**FULL, "functionals": "none"}, HARD_NEGATIVES),
+    "SE+HN": ({}, HARD_NEGATIVES),
+    "SE+HN, no functionals": ({"functionals": "none"}, HARD_NEGATIVES),
+    "SE+HN, of the clip": ({"functionals": "clip"}, HARD_NEGATIVES),
+    "SE+HN, captions alone": ({}, HARD_NEGATIVES),
+    "SE+HN, from the starter": ({}, HARD_NEGATIVES),
+    "rerank": ({**FULL, "rerank": True}, HARD_NEGATIVES),
     "base, speech tokens": ({**GLOBAL, "speech_tokens": True}, INFO_NCE),
-    "FU+SE+HN, speech tokens": ({"speech_tokens": True}, HARD_NEGATIVES),
-    "Eq. 3": ({}, LossSettings(research=LossResearch(regularization="sample"))),
-    "gradient through weights": ({}, LossSettings(research=LossResearch(detach_weights=False))),
+    "FU+SE+HN, speech tokens": ({**FULL, "speech_tokens": True}, HARD_NEGATIVES),
+    "Eq. 3": (FULL, LossSettings(research=LossResearch(regularization="sample"))),
+    "gradient through weights": (FULL, LossSettings(research=LossResearch(detach_weights=False))),
 }
+TRAINING: dict[str, dict[str, Any]] = {
+    "SE+HN, captions alone": {"texts": TextSettings(query_share=0)},
+    "SE+HN, from the starter": {"init": "starter"},
+}
+"""What a row's training does otherwise."""
 """A row with one thing changed. rerank adds the matching head, whose figures are shown apart."""
 
 BUDGET: dict[str, Any] = {"epochs": 40, "batch": 96, "accumulate": 1, "head_lr": 1e-3, "init": "none"}
@@ -77,7 +86,7 @@ def style_settings(**others: Any) -> SplitSettings:
 
 def train_settings(row: str, seed: int) -> TrainSettings:
     model, loss = (ROWS | STUDIES)[row]
-    return TrainSettings(model=ModelSettings(**model), loss=loss, seed=seed, **BUDGET)
+    return TrainSettings(model=ModelSettings(**model), loss=loss, seed=seed, **(BUDGET | TRAINING.get(row, {})))
 
 
 def run(style: Path, out: Path, rows: Sequence[str], seeds: int) -> dict[str, Any]:

@@ -98,8 +98,11 @@ def announce_trained(trained: TrainedModel) -> bool:
 
 
 def run_name(store: ModelStore, corpus: Corpus, version: int, settings: TrainSettings) -> str:
-    """Name a training by all that shapes the model: corpus version and settings."""
-    return store.name(corpus.location, version, {"table": _table_id(corpus), "settings": shaping(settings)})
+    """Name a training by all that shapes the model: corpus version, settings and the weights it starts from."""
+    from fsclap.training.initial import start_of
+
+    identity = {"table": _table_id(corpus), "settings": shaping(settings), "start": start_of(settings)}
+    return store.name(corpus.location, version, identity)
 
 
 def report_folder(model: str, corpus: str, version: int) -> Path:

@@ -35,7 +35,15 @@ from torch.nn import functional as F
 
 from fsclap.model.encoders import EncoderError, Encoders, is_module
 from fsclap.model.functionals import with_context
-from fsclap.model.fusion_separation import AttentionPooling, Fusion, Matcher, MeanPooling, Projection, Separation
+from fsclap.model.fusion_separation import (
+    AttentionPooling,
+    Fusion,
+    Matcher,
+    MeanPooling,
+    Projection,
+    Separation,
+    tokenwise,
+)
 from fsclap.model.settings import ModelSettings
 from fsclap.model.tokens import Tokens, pad
 from fsclap.weights import WeightsError
@@ -140,7 +148,7 @@ class FSCLAP(
         x = self._projected(tokens, modality)  # (B, T, C)
         if self.fusion is not None and self.settings.fusion == "shared":
             x = self.fusion(x, tokens.mask)  # (B, T, C)
-        pooled = self.pooling[modality](self.separation[modality](x), tokens.mask)  # (B, C)
+        pooled = self.pooling[modality](tokenwise(self.separation[modality], x, tokens.mask), tokens.mask)  # (B, C)
         return F.normalize(self.joint[modality](pooled), dim=-1)  # (B, E)
 
     def _fused_pairs(self, audio: Tokens, text: Tokens) -> list[Tensor]:
@@ -156,8 +164,7 @@ class FSCLAP(
 
     def _projected(self, tokens: Tokens, modality: int) -> Tensor:
         """(B, T, D) -> (B, T, C)."""
-        projected: Tensor = self.project[modality](tokens.values) + self.modality[modality]
-        return projected
+        return tokenwise(self.project[modality], tokens.values, tokens.mask) + self.modality[modality]
 
     def logit_scale(self) -> Tensor:
         """Return 1 / tau, between 1 and MAX_LOGIT_SCALE."""

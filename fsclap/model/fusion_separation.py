@@ -28,6 +28,18 @@ def zeroed(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
+def tokenwise(layer: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+    """Apply a layer that treats each token by itself: (B, T, C) and mask (B, T) -> (B, T, C').
+
+    On a CPU only the real tokens go through it, and padding comes out as 0: a batch of captions and
+    short queries is mostly padding. A GPU would wait for the count of tokens longer than it saves.
+    """
+    if x.device.type != "cpu":
+        return torch.as_tensor(layer(x))
+    real = layer(x[mask])  # (tokens, C')
+    return real.new_zeros(*mask.shape, real.shape[-1]).masked_scatter(mask[..., None], real)
+
+
 class SelfAttention(nn.Module):
     """A pre-norm, multi-head, residual self-attention block: x + W_o attention(norm(x))."""
 
@@ -42,11 +54,12 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and mask (B, T) -> (B, T, C). Padding is never attended to."""
         batch, length, width = x.shape
-        heads = self.project_in(self.norm(x)).view(batch, length, 3, self.heads, width // self.heads)
+        heads = tokenwise(nn.Sequential(self.norm, self.project_in), x, mask)
+        heads = heads.view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, C / H)
         # No dropout of the attention weights: torch would fall back to its slow kernel.
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-        mixed = self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))  # (B, T, C)
+        mixed = tokenwise(self.project_out, mixed.transpose(1, 2).reshape(batch, length, width), mask)  # (B, T, C)
         return x + F.dropout(mixed, self.dropout, self.training)
 
 
@@ -96,7 +109,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, C) and mask (B, T) -> (B, C)."""
-        scores = self.score(x).squeeze(-1).masked_fill(~mask, float("-inf"))  # (B, T)
+        scores = tokenwise(self.score, x, mask).squeeze(-1).masked_fill(~mask, float("-inf"))  # (B, T)
         return torch.einsum("bt,btc->bc", scores.softmax(dim=1), x)
 
 

@@ -1,5 +1,6 @@
 """What a training starts from: random weights, the starter model of the package, or any other model."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def initial_model(settings: TrainSettings) -> Path | None:
             f"({_differences(folder, settings.model)}). Choose the same ones, or init=none"
         )
     return folder
+
+
+def start_of(settings: TrainSettings) -> str | None:
+    """Identify the weights that a training starts from: their SHA-256; None for random ones.
+
+    Raises:
+        ModelError: As `initial_model`.
+    """
+    folder = initial_model(settings)
+    return None if folder is None else hashlib.sha256((folder / SAFETENSORS_SINGLE_FILE).read_bytes()).hexdigest()
 
 
 def load_initial(model: FSCLAP, folder: Path) -> None:

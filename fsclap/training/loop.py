@@ -45,7 +45,7 @@ from fsclap.training.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from fsclap.training.initial import initial_model, load_initial
+from fsclap.training.initial import initial_model, load_initial, start_of
 from fsclap.training.optimizer import WARMUP, Objective, Stepper, StepResult, lr_factor, make_optimizer
 from fsclap.training.record import RECORD, Metrics, Run, Trained, claim, environment, record_rejected
 from fsclap.training.settings import TrainSettings
@@ -87,9 +87,9 @@ def train(
     Raises:
         TooSmall: Too few clips are usable.
         Diverged: `max_skips` steps in a row were not finite.
-        ValueError: The folder belongs to another run.
+        ValueError: The folder belongs to another run, or the model to start from does not fit.
     """
-    run = Run(settings=settings, corpus=corpus, version=version, split=split.digest)
+    run = Run(settings=settings, corpus=corpus, version=version, split=split.digest, start=start_of(settings))
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         claim(folder, run)

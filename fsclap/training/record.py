@@ -31,6 +31,7 @@ class Run(BaseModel):
         corpus: Location of the corpus.
         version: Version of the corpus.
         split: Digest of the split.
+        start: Digest of the weights that it started from; None for random ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +40,7 @@ class Run(BaseModel):
     corpus: str
     version: int | None
     split: str
+    start: str | None = None
 
 
 class Trained(BaseModel):
@@ -100,7 +102,7 @@ def claim(folder: Path, run: Run) -> None:
         return
     recorded = Run.model_validate_json(file.read_bytes())
     differences = run.settings.differences(recorded.settings)
-    for name in ("corpus", "version", "split"):
+    for name in ("corpus", "version", "split", "start"):
         if getattr(run, name) != getattr(recorded, name):
             differences.append(f"{name}: {getattr(run, name)} != {getattr(recorded, name)}")
     if differences:

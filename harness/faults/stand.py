@@ -36,6 +36,7 @@ TRAINING = {
     "epochs": 3,
     "batch": 16,
     "accumulate": 1,
+    "texts": {"query_share": 0},
     "split": {"min_train_clips": 8, "min_eval_clips": 4},
 }
 """Train in seconds a model that learns nothing: the tests check only that it is trained, once."""

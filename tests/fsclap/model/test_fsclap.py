@@ -18,7 +18,7 @@ TABLE_3: list[dict[str, Any]] = [
     {"fusion": "none", "separation": True},
     {"fusion": "shared", "separation": True},
 ]
-SMALL: dict[str, Any] = {"width": 16, "heads": 4, "embedding": 8}
+SMALL: dict[str, Any] = {"fusion": "shared", "width": 16, "heads": 4, "embedding": 8}
 
 
 def make(encoders: Any, **settings: Any) -> FSCLAP:

@@ -17,7 +17,7 @@ from tests.fsclap.conftest import SAMPLES
 
 RATE = 24000
 VOICES = 5
-TINY = ModelSettings(width=16, heads=2, embedding=16)
+TINY = ModelSettings(fusion="shared", width=16, heads=2, embedding=16)
 
 
 @pytest.fixture(autouse=True)
