@@ -32,8 +32,8 @@ def shown(properties: dict[str, Any], definitions: dict[str, Any], prefix: str =
         (
             train_fsclap,
             ["corpus", "version", "models", "work", "settings.epochs", "settings.batch"],
-            {"split", "optimizer", "compute", "loss.research"},
-            29,
+            {"split", "optimizer", "compute", "loss.research", "texts"},
+            33,
         ),
     ],
 )
