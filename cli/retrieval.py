@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from cli.errors import command
-from fsclap.retrieval import DEFAULT, PORT, By
+from fsclap.retrieval import PORT, By
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -75,9 +75,8 @@ def _add_search(commands: Any) -> None:
     parser.add_argument(
         "--by",
         choices=get_args(By),
-        default=DEFAULT,
         help="rank by the trained model, by the words of the clips' styles, which needs no training, or by both; "
-        "default: %(default)s",
+        "default: words, or the model where the clips have no styles",
     )
     parser.add_argument("--top", type=_positive, default=10, metavar="N", help="number of clips; default: 10")
     for name, condition in SHORTCUTS.items():
@@ -203,7 +202,7 @@ def _search(options: argparse.Namespace) -> int:
         hits = searcher.like_sound(*searcher.wave_of(options.clip), top=options.top, where=where)
     else:
         hits = searcher.search(options.query, by=options.by, top=options.top, where=where, rerank=options.rerank)
-    for note in _notes(searcher, options.query, options.by):
+    for note in _notes(searcher, options.query, options.by or searcher.default):
         print(note, file=sys.stderr)
     if options.export and hits:
         from fsclap.retrieval.export import export_hits

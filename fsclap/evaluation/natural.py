@@ -10,7 +10,7 @@ The rankings compared:
     model: by the cosine of the query and each clip.
     words: no trained model. The query is read by the wordings nearest to it, and clips are ranked by
         how well the words of their styles, and what was measured of them, meet that reading.
-    both: the sum of the two, each standardised over the clips.
+    both: the weighted sum of the two, each standardised over the clips.
     ideal: the ten clips that lie farthest in the directions asked for.
 
 The queries are a test set. None of their content words is in the caption grammar or in the wordings
@@ -32,7 +32,7 @@ from fsclap.data.measured import clip_measures, percentiles
 from fsclap.evaluation.protocol import interval
 from fsclap.evaluation.results import GOOD, Natural, NaturalQuery, NaturalRanking
 from fsclap.queries.conditions import ANY, clip_words, vocabulary
-from fsclap.queries.reading import Encode, Heard, Reader
+from fsclap.queries.reading import Encode, Heard, Reader, combined
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
 TOP = 10
@@ -144,7 +144,7 @@ def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed:
     said = None if encode is None else by_words(texts, clips.style_keys, ranks, encode)
     if said is not None:
         rankings["words"] = said
-        rankings["both"] = _standardised(rankings["model"]) + _standardised(rankings["words"])
+        rankings["both"] = np.stack([combined(*one) for one in zip(said, rankings["model"], strict=True)])
     rankings["ideal"] = np.stack([directed(query.directions, ranks) for query in queries])
     return _figures(queries, rankings, ranks, count, seed)
 
@@ -233,10 +233,3 @@ def _left_out(clips: int, reason: str) -> Natural:
 def _has_words(attribute: str, column: np.ndarray) -> bool:
     bits = np.bitwise_or.reduce(list(vocabulary()[attribute].values()))
     return bool(((column != ANY) & ((column & bits) != 0)).any())
-
-
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Give each query's scores mean 0 and deviation 1 over the clips; equal scores become 0."""
-    spread = scores.std(axis=1, keepdims=True)
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9))

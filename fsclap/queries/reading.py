@@ -31,6 +31,8 @@ WHOLE = 0.5
 """Share of the reading of a query as a whole, which "like a rollercoaster, up and down" needs."""
 LEAST = 0.05
 """Share of a reading below which a word was not asked for."""
+MODEL_SHARE = 0.15
+"""Share of the model in a ranking by both."""
 FINE = 0.3
 """What the measured value counts among clips with the same word, in steps of the scale."""
 
@@ -196,3 +198,19 @@ class Heard:
         order = self.order.get(attribute, np.full(len(has), 0.5))
         met: np.ndarray = np.clip(1 - distance / 2, 0, None) + FINE * (order if at > middle else 1 - order)
         return met.astype(np.float32)
+
+
+def combined(words: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Rank clips by the words of their styles and by a model: (clips,) float32 from (clips,) each.
+
+    Both are standardised over the clips; the model counts MODEL_SHARE times as much.
+    """
+    return _standardised(words) + MODEL_SHARE * _standardised(model)
+
+
+def _standardised(scores: np.ndarray) -> np.ndarray:
+    """Shift and scale (clips,) scores to mean 0 and standard deviation 1; all 0 if they are equal."""
+    if not len(scores) or np.ptp(scores) == 0:
+        return np.zeros(len(scores), dtype=np.float32)
+    exact = scores.astype(np.float64)
+    return np.asarray((exact - exact.mean()) / exact.std(), dtype=np.float32)

@@ -6,7 +6,7 @@ PORT = 8420
 """Port of the search page, unless the command names another."""
 By = Literal["model", "words", "both"]
 """What ranks the clips for a description: the trained model; the words of their styles, which needs
-no training; or the sum of the two, each standardised over the clips of the index."""
-DEFAULT: By = "both"
-"""Chosen by `bench.natural`, which scores searches in everyday words by what was measured of the
-clips that they find."""
+no training; or the sum of the two, weighted (fsclap.queries.reading.combined)."""
+DEFAULT: By = "words"
+"""What does best where the clips have styles; otherwise the model ranks. Chosen by `bench.natural`,
+which scores searches in everyday words by what was measured of the clips that they find."""

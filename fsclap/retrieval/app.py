@@ -22,11 +22,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from fsclap.retrieval import DEFAULT, By, judging, playback
+from fsclap.retrieval import By, judging, playback
 from fsclap.retrieval import map as corpus_map
 from fsclap.retrieval.filters import Condition, columns
 from fsclap.retrieval.guard import LOOPBACK, guard, refused
-from fsclap.retrieval.index import Index, SearchError
+from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.judging import JudgementLog
 from fsclap.retrieval.search import MAX_RECORDING_BYTES, Hit, Searcher, Sound
 
@@ -140,7 +140,7 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
 
 def _routes(searcher: Searcher, *, judges: bool) -> APIRouter:
     router = APIRouter(prefix="/api")
-    about = _about(searcher.index) | {"judging": judges}
+    about = _about(searcher) | {"judging": judges}
     uploads = CapacityLimiter(UPLOADS_AT_ONCE)
 
     @router.get("/corpus")
@@ -149,7 +149,7 @@ def _routes(searcher: Searcher, *, judges: bool) -> APIRouter:
 
     @router.get("/search")
     def search(
-        where: Where, query: Annotated[str, Query(max_length=1000)] = "", by: By = DEFAULT, top: Top = 10
+        where: Where, query: Annotated[str, Query(max_length=1000)] = "", by: By | None = None, top: Top = 10
     ) -> dict[str, Any]:
         hits = searcher.search(query, by=by, top=top, where=_conditions(where))
         return {"by": by, "notes": searcher.notes(query), "clips": [_shown_hit(hit) for hit in hits]}
@@ -215,9 +215,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _about(index: Index) -> dict[str, Any]:
+def _about(searcher: Searcher) -> dict[str, Any]:
     """Describe the index, for the page before the first search."""
-    record, rows = index.record, index.rows
+    record, rows = searcher.index.record, searcher.index.rows
     duration = pc.min_max(rows["duration"]).as_py() if "duration" in rows.schema.names else {"min": None, "max": None}
     return {
         "corpus": Path(record.corpus).name,
@@ -225,13 +225,13 @@ def _about(index: Index) -> dict[str, Any]:
         "model": Path(record.model).name,
         "status": record.model_status.sentence() if record.model_status else "",
         "warning": record.model_status.warning() if record.model_status else "",
-        "by": {"default": DEFAULT, "ways": get_args(By)},
+        "by": {"default": searcher.default, "ways": get_args(By)},
         "clips": record.clips,
         "captions": record.captions,
         "facets": [facet for name in FACETS if (facet := _facet(rows, name)) is not None],
         "duration": duration,
         "columns": columns(rows),
-        "examples": _examples(index.captions.to_pylist()),
+        "examples": _examples(searcher.index.captions.to_pylist()),
         "largest": MAX_RECORDING_BYTES,
     }
 

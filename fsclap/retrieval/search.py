@@ -17,12 +17,13 @@ from fsclap.data.measured import speaker_context
 from fsclap.media import DecodeSettings, decode
 from fsclap.model.fsclap import FSCLAP, load_model
 from fsclap.model.tokens import pad
+from fsclap.queries.reading import combined
 from fsclap.refusal import Refused
 from fsclap.retrieval import DEFAULT, By, approximate
 from fsclap.retrieval.filters import Condition, mask
 from fsclap.retrieval.index import Index, SearchError, model_digest
 from fsclap.retrieval.notes import Readable
-from fsclap.retrieval.words import Styles, standardised
+from fsclap.retrieval.words import Styles
 
 Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
 """Utterance ids -> (id, FLAC file) in any order: `storage.versions.CorpusVersion.audio`."""
@@ -116,11 +117,16 @@ class Searcher:
             )
         return cls(index, load_model(place, device), sound)
 
+    @property
+    def default(self) -> By:
+        """What ranks the clips where a search doesn't say it."""
+        return DEFAULT if self._styles.known else "model"
+
     def search(
         self,
         query: str,
         *,
-        by: By = DEFAULT,
+        by: By | None = None,
         top: int = 10,
         where: Sequence[Condition] = (),
         rerank: int = 0,
@@ -129,7 +135,7 @@ class Searcher:
 
         Args:
             query: Description of the speech, in English.
-            by: What the clips are ranked by.
+            by: What the clips are ranked by; None: `default`.
             top: Number of clips to find.
             where: Conditions that a clip must meet, all of them.
             rerank: Number of best clips that the matching head scores again; they come first, in
@@ -139,7 +145,7 @@ class Searcher:
             SearchError: The query is empty or can't be read, a condition can't be read, the clips
                 have no words to rank them by, or the model has no matching head.
         """
-        query = self._read(query)
+        query, by = self._read(query), by or self.default
         if by == "words" and not self._styles.known:
             raise SearchError("the clips of this index have no styles to search by words: search by the model")
         if rerank and self.model.matcher is None:
@@ -150,7 +156,7 @@ class Searcher:
         else:
             scores = self._styles.heard.scores(reading)
             if by == "both":
-                scores = standardised(self.index.vectors @ self._embedded_text(query)) + standardised(scores)
+                scores = combined(scores, self.index.vectors @ self._embedded_text(query))
             rows, scores = ranked(scores, max(top, rerank), mask(self.index.rows, where))
         why = self._styles.why(reading, rows)
         hits = [replace(hit, why=words) for hit, words in zip(self._hits(rows, scores), why, strict=True)]

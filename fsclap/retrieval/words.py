@@ -96,14 +96,6 @@ class Styles:
         return sentences
 
 
-def standardised(scores: np.ndarray) -> np.ndarray:
-    """Shift and scale (clips,) scores to mean 0 and standard deviation 1; all 0 if they are equal."""
-    if not len(scores) or np.ptp(scores) == 0:
-        return np.zeros(len(scores), dtype=np.float32)
-    exact = scores.astype(np.float64)
-    return np.asarray((exact - exact.mean()) / exact.std(), dtype=np.float32)
-
-
 def phrase(attribute: str, word: str) -> str:
     """Word one word of a style so that it can stand alone: "low pitch", "no pauses", "slow"."""
     return _PHRASES.get(attribute, "{}").format("no" if word == "none" else word)

@@ -110,7 +110,7 @@ def test_a_recording_finds_the_clip_that_it_is(
     assert run("search", "--clip", tmp_path / "clip.wav", "--index", index_folder, "--top", "1", "--json") == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["utterance_id"] == id_
-    assert found["score"] == pytest.approx(1, abs=0.01)
+    assert found["score"] == pytest.approx(1, abs=0.1)  # of its speaker's other clips, only the index knows
     assert run("describe", tmp_path / "clip.wav", "--index", index_folder, "--json", "--top", "2") == 0
     captions = [description["caption"] for description in json.loads(capsys.readouterr().out)]
     assert captions == [description.caption for description in searcher.describe(searcher.vector(id_), top=2)]
@@ -211,7 +211,7 @@ def test_an_index_is_built_with_the_newest_model_while_none_is_current(
     assert json.loads(capsys.readouterr().out)["model"] == str(model)
     assert run("index", "show", "--index", tmp_path / "index") == 0
     assert "The model was not promoted, and was not evaluated." in capsys.readouterr().out
-    for arguments, warned in (([QUERY], True), ([QUERY, "--by", "words"], False)):
+    for arguments, warned in (([QUERY, "--by", "both"], True), ([QUERY], False)):
         assert run("search", *arguments, "--index", tmp_path / "index") == 0
         assert ("The model was not promoted" in capsys.readouterr().err) is warned
     (model / "evaluation" / "corpus-v1").mkdir(parents=True)

