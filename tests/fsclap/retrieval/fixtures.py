@@ -93,7 +93,7 @@ def searcher(index_folder: Path, version: CorpusVersion) -> Searcher:
 def make_model(folder: Path, version: CorpusVersion, *, seed: int = 0, **changes: Any) -> Path:
     """Save an untrained model as training does: random weights, with a split."""
     torch.manual_seed(seed)
-    model = FSCLAP(ModelSettings(width=16, heads=2, embedding=16).model_copy(update=changes))
+    model = FSCLAP(ModelSettings(functionals="clip", width=16, heads=2, embedding=16).model_copy(update=changes))
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     ids = version.rows()["utterance_id"].to_pylist()

@@ -144,9 +144,7 @@ def test_a_recording_finds_itself_and_captions(
 ) -> None:
     answer = client.post("/api/sound?top=3", content=flac_of(version, clip), headers=BINARY).json()
     assert answer["clips"][0]["utterance_id"] == clip
-    assert answer["clips"][0]["score"] == pytest.approx(
-        1, abs=0.1
-    )  # of its speaker's other clips, only the index knows
+    assert answer["clips"][0]["score"] == pytest.approx(1, abs=1e-3)
     assert answer["duration"] == pytest.approx(searcher.row(clip)["duration"], abs=0.01)
     wave, rate = decode_flac(flac_of(version, clip))
     expected = searcher.describe(searcher.embedded(wave, rate), top=5)

@@ -62,13 +62,9 @@ def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, ver
     assert len(index.rows) == 2 * CLIPS
     assert np.allclose(np.linalg.norm(index.vectors, axis=1), 1, atol=1e-5)
     ids = index.rows["utterance_id"].to_pylist()
-    context = speaker_context(index.rows, model.audio_encoder)
-    assert context is not None
     for id_, flac in version.audio(ids[:3] + ids[-3:]):
         wave, rate = decode_flac(flac)
-        heard = resample(wave, rate, model.audio_encoder.sample_rate)
-        features = model.audio_features(heard, context[ids.index(id_)])
-        alone = model.embed_audio_features([features])[0].numpy()
+        alone = model.embed_audio([resample(wave, rate, model.audio_encoder.sample_rate)])[0].numpy()
         assert np.allclose(index.vectors[ids.index(id_)], alone, atol=1e-5)
     captions = index.captions.to_pylist()
     assert sorted(captions) == sorted(set(index.rows["caption"].to_pylist()))
@@ -252,3 +248,19 @@ def test_the_status_is_that_of_the_newest_evaluation(tmp_path: Path) -> None:
     (folder / "evaluation.json").write_text("{")
     with pytest.raises(SearchError, match="damaged"):
         model_status(tmp_path, promoted=False)
+
+
+def test_a_row_of_the_index_knows_its_speakers_other_clips(version: CorpusVersion, tmp_path: Path) -> None:
+    from fsclap.model.fsclap import load_model
+
+    folder = make_model(tmp_path / "model", version, functionals="speaker")
+    index, model = build(tmp_path / "index", folder, version), load_model(folder, "cpu")
+    context = speaker_context(index.rows, model.audio_encoder)
+    assert context is not None
+    assert np.isfinite(context).any()
+    ids = index.rows["utterance_id"].to_pylist()
+    for id_, flac in version.audio(ids[:3]):
+        wave, rate = decode_flac(flac)
+        heard = resample(wave, rate, model.audio_encoder.sample_rate)
+        known = model.embed_audio_features([model.audio_features(heard, context[ids.index(id_)])])[0].numpy()
+        assert np.allclose(index.vectors[ids.index(id_)], known, atol=1e-5)

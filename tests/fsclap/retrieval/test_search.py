@@ -51,7 +51,7 @@ def test_a_clip_finds_itself_first_by_its_sound(searcher: Searcher, version: Cor
     for id_, flac in version.audio(ids):
         first = searcher.like_sound(*decode_flac(flac), top=3)[0]
         assert first.utterance_id == id_
-        assert first.score == pytest.approx(1, abs=0.1)  # of its speaker's other clips, only the index knows
+        assert first.score == pytest.approx(1, abs=1e-5)
 
 
 def test_a_clip_of_the_corpus_finds_others(searcher: Searcher) -> None:
