@@ -61,7 +61,7 @@ STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
 }
 TRAINING: dict[str, dict[str, Any]] = {
     "SE+HN, captions alone": {"texts": TextSettings(query_share=0)},
-    "SE+HN, from the starter": {"init": "starter"},
+    "SE+HN, from the starter": {"init": "starter", "head_lr": 5e-4},
 }
 """What a row's training does otherwise."""
 """A row with one thing changed. rerank adds the matching head, whose figures are shown apart."""
