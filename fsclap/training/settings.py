@@ -35,7 +35,7 @@ class TextSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     query_share: float = Field(
-        0.6,
+        0.4,
         ge=0,
         le=1,
         description="Share of the texts that are short queries, drawn anew each time from everyday wordings of the "
