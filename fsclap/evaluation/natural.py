@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.data.measured import clip_measures, percentiles
 from fsclap.evaluation.protocol import interval
 from fsclap.evaluation.results import GOOD, Natural, NaturalQuery, NaturalRanking
-from fsclap.queries.conditions import ANY, clip_words, vocabulary
+from fsclap.queries.conditions import clip_words, unheard, vocabulary
 from fsclap.queries.reading import Encode, Heard, Reader, combined
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
@@ -175,10 +175,10 @@ def by_words(
         (queries, clips), higher is better; None if no clip has a word.
     """
     words = clip_words(style_keys)
-    unsaid = [name for name, column in zip(vocabulary(), words.T, strict=True) if not _has_words(name, column)]
-    if len(unsaid) == len(vocabulary()):
+    absent = unheard(words)
+    if len(absent) == sum(map(len, vocabulary().values())):
         return None
-    reader, heard = Reader(encode, without=unsaid), Heard(words, ranks)
+    reader, heard = Reader(encode, without=absent), Heard(words, ranks)
     return np.stack([heard.scores(reader.read(text)) for text in texts])
 
 
@@ -228,8 +228,3 @@ def _figures(
 
 def _left_out(clips: int, reason: str) -> Natural:
     return Natural(clips=clips, rankings={}, queries=[], left_out=reason)
-
-
-def _has_words(attribute: str, column: np.ndarray) -> bool:
-    bits = np.bitwise_or.reduce(list(vocabulary()[attribute].values()))
-    return bool(((column != ANY) & ((column & bits) != 0)).any())

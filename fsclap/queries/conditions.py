@@ -85,6 +85,24 @@ def surely_met(queries: np.ndarray, clips: np.ndarray) -> np.ndarray:
     return met
 
 
+def unheard(clips: np.ndarray) -> frozenset[tuple[str, str]]:
+    """List the (attribute, word) that no query can be read by, because no clip meets them.
+
+    On a scale that has clips, every word can be asked for: the clips nearest to it are found. A word
+    beside the scales ("whispered") needs a clip that has it.
+
+    Args:
+        clips: (clips, attributes) int64, as `clip_words` encodes them.
+    """
+    found = set()
+    for (attribute, bits), column in zip(vocabulary().items(), clips.T, strict=True):
+        known = column[column != ANY]
+        heard = {word for word, bit in bits.items() if ((known & bit) != 0).any()}
+        scale = [word for word in scale_words(attribute) if word] if heard else []
+        found |= {(attribute, word) for word in bits if word not in heard and word not in scale}
+    return frozenset(found)
+
+
 def scale_words(attribute: str) -> list[str | None]:
     """List the words of an attribute from the lowest to the highest; None: it has none there."""
     scale = SCALES[attribute].words if attribute in SCALES else ()

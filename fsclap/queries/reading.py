@@ -84,13 +84,13 @@ class Reader:
 
     Args:
         encode: The sentence encoder that embedded the wordings.
-        without: Attributes that queries are not read by, because no clip of the corpus has them.
+        without: (attribute, word) that queries are not read by: `fsclap.queries.conditions.unheard`.
     """
 
-    def __init__(self, encode: Encode, *, without: Collection[str] = ()) -> None:
+    def __init__(self, encode: Encode, *, without: Collection[tuple[str, str]] = ()) -> None:
         self._encode = encode
         wordings = load_wordings()
-        usable = [at for at, wording in enumerate(wordings) if wording.attribute not in without]
+        usable = [at for at, wording in enumerate(wordings) if wording[:2] not in without]
         wordings = tuple(wordings[at] for at in usable)
         self._vectors = np.load(VECTORS)[usable].astype(np.float32)
         number = {word: at for at, word in enumerate(words())}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from fsclap.data.measured import clip_measures, percentiles
-from fsclap.queries.conditions import ANY, clip_words, vocabulary
+from fsclap.queries.conditions import ANY, clip_words, unheard, vocabulary
 from fsclap.queries.reading import Encode, Heard, Reader, Reading
 
 MEANT = 0.1
@@ -34,7 +34,7 @@ class Styles:
 
     Attributes:
         heard: The words and the order of the clips.
-        without: Attributes for which no clip has a word; queries are not read by them.
+        without: Attributes for which no clip has a word.
 
     Args:
         rows: One row per clip: `style_key`, and the columns that `clip_measures` takes. Without
@@ -45,9 +45,12 @@ class Styles:
     def __init__(self, rows: pa.Table, encode: Encode) -> None:
         words = _words_of(rows)
         self.heard = Heard(words, percentiles(clip_measures(rows)))
-        self.without = tuple(name for name, column in zip(vocabulary(), words.T, strict=True) if not _any(name, column))
+        absent = unheard(words)
+        self.without = tuple(
+            name for name, known in vocabulary().items() if absent.issuperset((name, w) for w in known)
+        )
         self._encode = _remembering(encode)
-        self._reader = Reader(self._encode, without=self.without) if self.known else None
+        self._reader = Reader(self._encode, without=absent) if self.known else None
         self._unrestricted = Reader(self._encode)
 
     @property
@@ -110,12 +113,6 @@ def _words_of(rows: pa.Table) -> np.ndarray:
     unknown = np.full((1, words.shape[1]), ANY, dtype=np.int64)
     numbers = keys.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
     return np.concatenate([words, unknown])[numbers]
-
-
-def _any(attribute: str, column: np.ndarray) -> bool:
-    """Decide whether any clip has a word for an attribute, from its column of `clip_words`."""
-    bits = functools.reduce(int.__or__, vocabulary()[attribute].values())
-    return bool(((column != ANY) & ((column & bits) != 0)).any())
 
 
 def _own(attribute: str, word: str, bits: int) -> str:

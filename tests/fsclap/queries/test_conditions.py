@@ -1,6 +1,6 @@
 import numpy as np
 
-from fsclap.queries.conditions import ANY, SILENT, allowed, clip_words, surely_met, vocabulary
+from fsclap.queries.conditions import ANY, SILENT, allowed, clip_words, surely_met, unheard, vocabulary
 
 
 def met(conditions: dict[str, list[str]], style_key: str) -> bool:
@@ -42,3 +42,14 @@ def test_every_word_has_a_bit_of_its_own() -> None:
         assert [word for word, bit in bits.items() if bit == SILENT] == (["none"] if attribute == "pauses" else [])
     assert clip_words([]).shape == (0, len(vocabulary()))
     assert clip_words(["pitch=low"]).dtype == np.int64
+
+
+def test_no_query_is_read_by_a_word_that_no_clip_meets() -> None:
+    absent = unheard(clip_words(["pitch=low", "pitch=high;voice_quality=husky", ""]))
+    assert ("voice_quality", "whispered") in absent
+    assert ("voice_quality", "clear") not in absent  # the clips that are least husky are found
+    assert ("pitch", "very high") not in absent
+    assert {("energy", word) for word in vocabulary()["energy"]} <= absent
+    assert {("emotion", word) for word in vocabulary()["emotion"]} <= absent
+    assert ("voice_quality", "whispered") not in unheard(clip_words(["voice_quality=whispered"]))
+    assert len(unheard(clip_words([""]))) == sum(map(len, vocabulary().values()))

@@ -77,11 +77,15 @@ def test_each_part_is_read(reader: Reader) -> None:
 
 
 def test_what_no_clip_has_is_not_read(reader: Reader) -> None:
-    acoustic = Reader(SentenceTokens().sentences, without=("emotion", "events"))
+    tags = [(name, word) for name in ("emotion", "events") for word in vocabulary()[name]]
+    acoustic = Reader(SentenceTokens().sentences, without=[*tags, ("voice_quality", "whispered")])
     query = "sad, and high"
     assert share(reader.read(query), "emotion") > 0.2
     assert share(acoustic.read(query), "emotion") == 0
     assert share(acoustic.read(query), "pitch") > share(reader.read(query), "pitch")
+    secret = "someone whispering a secret"
+    assert share(reader.read(secret), "voice_quality", "whispered") > 0.5
+    assert share(acoustic.read(secret), "energy", "hushed", "soft") > 0.5
 
 
 def reading_of(**asked: str) -> Reading:
