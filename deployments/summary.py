@@ -69,7 +69,9 @@ def answers(index: Path, query: str, folder: Path) -> str:
         lines += [f"{prompt['rank']:6d}  {prompt['score']:+.3f}  {prompt['caption']}"]
         lines += [f"                {(folder / prompt['audio']).resolve()}"]
     if ModelStore.open(Path(record.model).parent).promoted() is None:
-        lines.append("        The model did not beat chance on these clips: a corpus this small can hardly show that it does.")
+        lines.append(
+            "        The model did not beat chance on these clips: a corpus this small can hardly show that it does."
+        )
     page = f"http://127.0.0.1:{PORT}/?{urlencode({'query': query})}"
     lines += ["", 'search yourself  .venv/bin/fsclap search "a weary voice, speaking slowly" --top 5']
     lines += [f"search page      .venv/bin/fsclap app, then {page}"]
