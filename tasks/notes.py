@@ -59,7 +59,7 @@ def training_text(trained: TrainedModel, curves: bytes) -> str:
     parts = ", ".join(f"{count:,} {part}" for part, count in trained.clips.items())
     return (
         f"# `{trained.model}`\n\nTrained on `{trained.corpus}` version {trained.version} ({parts} clips). "
-        f"Validation mAP@10, mean of both directions: {100 * trained.validation:.2f} %."
+        f"Validation mAP@10, mean of both directions: {100 * trained.validation:.2f} %. Kept: {trained.kept}."
         f"\n\n![Training curves]({data_uri(curves, 'image/png')})"
     )
 

@@ -41,6 +41,7 @@ class TrainedModel(BaseModel):
         model: Folder of the model.
         validation: mAP@10 on the validation part, mean of both directions, 0 to 1.
         clips: Number of clips in each part.
+        kept: Which weights were kept, in words.
         new: Trained by this run, rather than finished before.
     """
 
@@ -51,6 +52,7 @@ class TrainedModel(BaseModel):
     model: str
     validation: float
     clips: dict[str, int]
+    kept: str = ""
     new: bool
 
 

@@ -63,6 +63,7 @@ def train_model(
         model=str(folder),
         validation=trained.validation,
         clips=trained.clips,
+        kept=trained.kept,
         new=not finished,
     )
 

@@ -77,6 +77,20 @@ class Trained(BaseModel):
     languages: list[str]
     environment: dict[str, str]
 
+    @property
+    def kept(self) -> str:
+        """Say which weights were kept, and how the others did on validation."""
+        last, first = self.history[-1], self.history[0]
+        if self.leaks:  # its figures are worth nothing
+            return f"epoch {self.best_epoch} of {last.epoch}"
+        if self.best_epoch == 0:
+            return (
+                f"the weights it started from: mAP@10 {100 * self.validation:.1f} % on validation, against "
+                f"{100 * last.validation:.1f} % after {last.epoch} epochs"
+            )
+        text = f"epoch {self.best_epoch} of {last.epoch}: mAP@10 {100 * self.validation:.1f} % on validation"
+        return f"{text}; it started from {100 * first.validation:.1f} %" if first.epoch == 0 else text
+
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all, with every setting spelled out."""
         _write(path, {name: value for name, value in complete(self).items() if name != "folder"})

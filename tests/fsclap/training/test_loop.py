@@ -160,6 +160,8 @@ def test_a_training_starts_from_a_model_and_never_ends_worse(trained_run: Traine
     spoilt = train(**job | {"folder": job["folder"].with_name("spoilt"), "settings": tiny(**start, head_lr=1.0)})
     assert spoilt.history[-1].validation < trained_run.validation
     assert (spoilt.best_epoch, spoilt.validation) == (0, trained_run.validation)
+    assert spoilt.kept.startswith("the weights it started from: mAP@10")
+    assert done.kept.startswith(f"epoch {done.best_epoch} of 2: mAP@10" if done.best_epoch else "the weights")
     ours, theirs = (load_file(run.folder / "model.safetensors") for run in (spoilt, trained_run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 

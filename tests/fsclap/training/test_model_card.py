@@ -64,7 +64,7 @@ def test_after_training_it_says_what_the_model_is_and_that_it_is_not_evaluated(t
         "tags": ["audio-retrieval", "speech", "speaking-style"],
     }
     assert "corpus `corpus`, version 8" in card.text
-    assert "Not evaluated yet. On the validation part, which selected the epoch, mAP@10 is 12.3 %" in card.text
+    assert "Not evaluated yet. On the validation part mAP@10 is 12.3 %" in card.text
     assert "| clips | 1,354 train, 294 validation, 1,110 test; 2 could not be used |" in card.text
     assert "| model.fusion | `none` |" in card.text
     assert "trained on 1,354 clips" in card.text
