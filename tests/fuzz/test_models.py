@@ -39,7 +39,7 @@ from tests.properties import attempt, fewer, fuzzed
 
 ROOT = Path(__file__).parents[2]
 ENCODERS: Any = (FrozenMel(), FrozenBytes())
-SETTINGS = ModelSettings(width=8, heads=2, embedding=4)
+SETTINGS = ModelSettings(fusion="shared", width=8, heads=2, embedding=4)
 CPU = torch.device("cpu")
 
 
