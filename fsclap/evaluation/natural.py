@@ -81,9 +81,9 @@ class Query(BaseModel):
         return {MEASURES[name]: sign for name, sign in self.targets.items()}
 
 
-def load_queries() -> list[Query]:
-    """Read the queries that come with the package."""
-    return [Query.model_validate(entry) for entry in json.loads(QUERIES.read_text(encoding="utf-8"))]
+def load_queries(file: Path = QUERIES) -> list[Query]:
+    """Read queries: by default the test set that comes with the package."""
+    return [Query.model_validate(entry) for entry in json.loads(file.read_text(encoding="utf-8"))]
 
 
 def content_words(text: str) -> set[str]:
@@ -119,7 +119,9 @@ class Searched:
         return cls(vectors, [keys[row] or "" for row in rows], measured)
 
 
-def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed: int) -> Natural:
+def score_queries(
+    clips: Searched, embed: Embed, encode: Encode | None, *, seed: int, queries: Sequence[Query] | None = None
+) -> Natural:
     """Score every ranking on the queries whose measures are known of enough clips.
 
     Args:
@@ -127,6 +129,7 @@ def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed:
         embed: The model's embedding of queries.
         encode: The sentence encoder of the wordings; without it there is no ranking by words.
         seed: Seed of ties and of the bootstrap over queries.
+        queries: What is searched for; None: the test set of the package.
 
     Returns:
         The figures; if there are fewer than FEWEST clips, or clips with measures, only the reason
@@ -135,7 +138,7 @@ def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed:
     count = len(clips.style_keys)
     if count < FEWEST:
         return _left_out(count, f"{count} clips are too few to search: at least {FEWEST} are needed")
-    queries = answerable(clips.measured)
+    queries = answerable(clips.measured, queries)
     if not queries:
         return _left_out(count, f"fewer than {FEWEST} clips have measured attributes, or these are all the same")
     ranks = percentiles(clips.measured)
@@ -149,15 +152,16 @@ def score_queries(clips: Searched, embed: Embed, encode: Encode | None, *, seed:
     return _figures(queries, rankings, ranks, count, seed)
 
 
-def answerable(measured: Mapping[str, np.ndarray]) -> list[Query]:
+def answerable(measured: Mapping[str, np.ndarray], queries: Sequence[Query] | None = None) -> list[Query]:
     """Return the queries whose measures are known of at least FEWEST clips, and differ among them.
 
     Args:
         measured: Attribute -> (clips,) measured values, NaN where unknown.
+        queries: Those to choose from; None: the test set of the package.
     """
     finite = {name: values[np.isfinite(values)] for name, values in measured.items()}
     known = {name for name, values in finite.items() if len(values) >= FEWEST and np.ptp(values) > 0}
-    return [query for query in load_queries() if known.issuperset(query.directions)]
+    return [query for query in queries or load_queries() if known.issuperset(query.directions)]
 
 
 def by_words(

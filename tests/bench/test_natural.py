@@ -25,6 +25,12 @@ def test_an_index_is_scored_and_every_query_is_written(
             assert query["ideal"] == pytest.approx(1 - 10 / 2 / 40, abs=0.01)
 
 
+def test_the_queries_that_settings_are_chosen_by_are_others() -> None:
+    validation = {query.query for query in natural.load_queries(natural.VALIDATION)}
+    assert len(validation) > 100
+    assert not validation & {query.query for query in natural.load_queries()}
+
+
 def test_an_index_of_few_clips_is_told_so(index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsclap.evaluation.natural.FEWEST", 41)
     with pytest.raises(SystemExit, match="40 clips are too few"):
