@@ -152,7 +152,11 @@ def _routes(searcher: Searcher, *, judges: bool) -> APIRouter:
         where: Where, query: Annotated[str, Query(max_length=1000)] = "", by: By | None = None, top: Top = 10
     ) -> dict[str, Any]:
         hits = searcher.search(query, by=by, top=top, where=_conditions(where))
-        return {"by": by or searcher.default, "notes": searcher.notes(query), "clips": [_shown_hit(hit) for hit in hits]}
+        return {
+            "by": by or searcher.default,
+            "notes": searcher.notes(query),
+            "clips": [_shown_hit(hit) for hit in hits],
+        }
 
     @router.get("/clips/{utterance_id}")
     def clip(utterance_id: str) -> dict[str, Any]:
