@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from fsclap.data.measured import clip_measures, percentiles
 from fsclap.queries.conditions import ANY, clip_words, unheard, vocabulary
-from fsclap.queries.reading import Encode, Heard, Reader, Reading
+from fsclap.queries.reading import Encode, Heard, Reader, Reading, words
 
 MEANT = 0.1
 """Share of a reading from which a word is named as one that the query means."""
@@ -43,9 +43,9 @@ class Styles:
     """
 
     def __init__(self, rows: pa.Table, encode: Encode) -> None:
-        words = _words_of(rows)
-        self.heard = Heard(words, percentiles(clip_measures(rows)))
-        absent = unheard(words)
+        styles = _words_of(rows)
+        self.heard = Heard(styles, percentiles(clip_measures(rows)))
+        absent = unheard(styles)
         self.without = tuple(
             name for name, known in vocabulary().items() if absent.issuperset((name, w) for w in known)
         )
@@ -60,7 +60,7 @@ class Styles:
 
     def read(self, query: str) -> Reading:
         """Read a query by the words that clips have; it asks for nothing if they have none."""
-        return self._reader.read(query) if self._reader else Reading(np.zeros(sum(map(len, vocabulary().values()))))
+        return self._reader.read(query) if self._reader else Reading(np.zeros(len(words())))
 
     def why(self, reading: Reading, rows: np.ndarray) -> list[tuple[str, ...]]:
         """Name what the query meant and clips have, such as "very low pitch", the most important first.

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fsclap.model.fsclap import FSCLAP, REVISIONS_FILE, ModelError
@@ -63,7 +64,7 @@ def load_initial(model: FSCLAP, folder: Path) -> None:
         )
     try:
         model.load_state_dict(load_file(folder / SAFETENSORS_SINGLE_FILE))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} can't be started from: {error}") from error
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from fsclap.model.fsclap import FSCLAP, ModelError
 from fsclap.model.settings import PAPER, ModelSettings
-from fsclap.training.initial import STARTER, initial_model
+from fsclap.training.initial import STARTER, initial_model, load_initial
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.model.test_embedded import vowel
 
@@ -25,6 +26,14 @@ def test_a_start_that_is_named_must_fit(tmp_path: Path) -> None:
         initial_model(TrainSettings(init="starter", model=ModelSettings(width=64)))
     with pytest.raises(ModelError, match="there is no model in"):
         initial_model(TrainSettings(init=str(tmp_path)))
+
+
+def test_a_damaged_start_is_told(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(STARTER, damaged)
+    (damaged / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="can't be started from"):
+        load_initial(FSCLAP(ModelSettings()), damaged)
 
 
 def test_the_starter_is_small_and_says_what_it_was_trained_on() -> None:
