@@ -29,6 +29,12 @@ def find(page: Page, query: str = QUERY) -> None:
     expect(page.get_by_text("best first")).to_be_visible()
 
 
+def chooser(page: Page) -> Locator:
+    """The field for a recording. Unlike a click, choosing a file doesn't wait until the form is shown."""
+    expect(page.get_by_role("searchbox")).to_be_visible()
+    return page.get_by_label("Search with a recording")
+
+
 def results(page: Page) -> Locator:
     return page.locator("#results article")
 
@@ -249,7 +255,7 @@ def test_a_recording_finds_itself(page: Page, address: str, mapped: Searcher, ve
     id_ = mapped.index.rows["utterance_id"][7].as_py()
     file = {"name": "mine.flac", "mimeType": "audio/flac", "buffer": dict(version.audio([id_]))[id_]}
     page.goto(address)
-    page.get_by_label("Search with a recording").set_input_files(file)  # type: ignore[arg-type]
+    chooser(page).set_input_files(file)  # type: ignore[arg-type]
     expect(page.get_by_text("10 similar clips")).to_be_visible()
     assert ids(page)[0] == id_
     mine = page.get_by_role("region", name="Your recording")
@@ -264,12 +270,11 @@ def test_a_recording_finds_itself(page: Page, address: str, mapped: Searcher, ve
 
 def test_a_file_without_sound_or_too_large_shows_an_error(page: Page, address: str, tmp_path: Path) -> None:
     page.goto(address)
-    chooser = page.get_by_label("Search with a recording")
-    chooser.set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"words " * 50})
+    chooser(page).set_input_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"words " * 50})
     expect(page.get_by_role("alert").filter(has_text="no supported media format")).to_be_visible()
     with (tmp_path / "b.wav").open("wb") as large:
         large.truncate(20_100_000)
-    chooser.set_input_files(tmp_path / "b.wav")
+    chooser(page).set_input_files(tmp_path / "b.wav")
     expect(page.get_by_role("alert").filter(has_text="b.wav has 20.1 MB; the limit is 20 MB")).to_be_visible()
 
 
