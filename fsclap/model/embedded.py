@@ -19,6 +19,7 @@ import torch
 from faster_whisper.feature_extractor import FeatureExtractor
 
 from fsclap import Hertz
+from fsclap.corpus.captioning import attributes
 from fsclap.model import functionals as measured
 from fsclap.model import prosody
 from fsclap.model.settings import Functionals
@@ -76,10 +77,11 @@ class ProsodicFrames:
             raise ValueError(f"expected a mono wave (samples,) with at least one sample, got shape {wave.shape}")
         if not np.isfinite(wave).all():
             raise ValueError(f"the wave has {int((~np.isfinite(wave)).sum())} samples that are NaN or infinite")
-        frames = prosody.prosodic_frames(wave)
+        track = attributes.track(wave, RATE)
+        frames = prosody.prosodic_frames(track)
         if self.functionals == "none":
             return frames
-        columns = [frames, np.tile(measured.functionals(wave, RATE), (len(frames), 1))]
+        columns = [frames, np.tile(measured.functionals(track), (len(frames), 1))]
         return np.concatenate([*columns, measured.unknown_context(len(frames))] if self.context else columns, axis=1)
 
     def __call__(self, features: Tokens) -> Tokens:

@@ -83,44 +83,91 @@ class Attributes:
     aperiodicity: float | None = None
 
 
-def measure(clip: np.ndarray, sample_rate: Hertz) -> Attributes:
-    """Measure one utterance.
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A clip, frame by frame; frame i is centred on sample i HOP.
+
+    Attributes:
+        level: (frames,) dBFS.
+        power: (frames, FFT // 2 + 1) power spectrum under a window of unit power.
+        speech: (frames,) bool; a frame of speech.
+        f0: (frames,) Hz, 0 where there is no speech or no voice.
+        nuclei: (frames,) bool; the nucleus of a syllable.
+        noise: (frames,) share of noise, 0 clear to 1 noise; 0 where unvoiced.
+    """
+
+    level: np.ndarray
+    power: np.ndarray
+    speech: np.ndarray
+    f0: np.ndarray
+    nuclei: np.ndarray
+    noise: np.ndarray
+
+    @property
+    def voiced(self) -> np.ndarray:
+        """(frames,) bool."""
+        return self.f0 > 0
+
+    @property
+    def span(self) -> slice:
+        """Frames from the first to the last one of speech; empty without speech."""
+        frames = np.flatnonzero(self.speech)
+        return slice(int(frames[0]), int(frames[-1]) + 1) if len(frames) else slice(0, 0)
+
+
+def track(clip: np.ndarray, sample_rate: Hertz) -> Track:
+    """Measure each frame of an utterance.
 
     Args:
         clip: (samples,) floating point, mono, full scale at +-1.
         sample_rate: Of the clip, in Hz.
-
-    Returns:
-        The attributes; all None when no frame reaches -65 dBFS.
 
     Raises:
         ValueError: The clip is not a mono floating-point signal, is empty, or holds NaN or
             infinity.
     """
     wave = _prepared(clip, sample_rate)
-    frames = sliding_window_view(np.pad(wave, WINDOW // 2), WINDOW)[::HOP]  # frame i is centred on i * HOP
+    frames = sliding_window_view(np.pad(wave, WINDOW // 2), WINDOW)[::HOP]
     tapered = frames * TAPER
     level = _decibels(np.mean(np.square(tapered), axis=1))
     speech = _speech_frames(level)
+    f0 = np.where(speech, pitch_track(wave, len(level)), 0.0) if speech.any() else np.zeros(len(level))
+    power = np.abs(np.fft.rfft(tapered, FFT)) ** 2
+    silent = np.zeros(len(level), dtype=bool)
+    found = Track(level, power, speech, f0, nuclei=silent, noise=np.zeros(len(level)))
+    span, voiced = found.span, found.voiced
+    found.nuclei[span] = _nuclei(power[span], voiced[span])
+    found.noise[voiced] = _noise(wave, f0)
+    return found
+
+
+def measure(clip: np.ndarray, sample_rate: Hertz) -> Attributes:
+    """Measure one utterance: the attributes of its `track`; arguments and errors as there.
+
+    Returns:
+        The attributes; all None when no frame reaches -65 dBFS.
+    """
+    return attributes_of(track(clip, sample_rate))
+
+
+def attributes_of(found: Track) -> Attributes:
+    """Sum up a clip's frames; all None when none is speech."""
+    speech, voiced, level = found.speech, found.voiced, found.level
     if not speech.any():
         return Attributes()
-
-    f0 = np.where(speech, pitch_track(wave, len(level)), 0.0)
-    voiced = f0 > 0
-    power = np.abs(np.fft.rfft(tapered, FFT)) ** 2  # (frames, FFT // 2 + 1)
-    pitch, pitch_range, pitch_slope = _pitch(f0)
-    span = slice(*(np.flatnonzero(speech)[[0, -1]] + (0, 1)))
+    pitch, pitch_range, pitch_slope = _pitch(found.f0)
+    enough = voiced.sum() >= MIN_VOICED
     return Attributes(
         pitch_hz=pitch,
         pitch_range_st=pitch_range,
         pitch_slope_st=pitch_slope,
         energy_db=float(_decibels(np.mean(10 ** (level[speech] / 10)))),
         energy_range_db=float(np.subtract(*np.percentile(level[speech], [95, 10]))),
-        speaking_rate=_speaking_rate(power[span], voiced[span]),
-        pause_ratio=_pause_ratio(speech[span]),
+        speaking_rate=_speaking_rate(found.nuclei[found.span]),
+        pause_ratio=float(pauses(speech).sum() / (found.span.stop - found.span.start)),
         voiced_ratio=float(voiced.sum() / speech.sum()),
-        spectral_tilt_db=_spectral_tilt(power[voiced]),
-        aperiodicity=_aperiodicity(wave, f0),
+        spectral_tilt_db=_spectral_tilt(found.power[voiced]) if enough else None,
+        aperiodicity=float(found.noise[voiced].mean()) if enough else None,
     )
 
 
@@ -165,47 +212,54 @@ def _band(power: np.ndarray, low: float, high: float) -> np.ndarray:
     return power[:, first:last].sum(axis=1)
 
 
-def _speaking_rate(power: np.ndarray, voiced: np.ndarray) -> float | None:
-    """Syllable nuclei per second: voiced peaks of the intensity, a dip of 2 dB between two."""
-    if len(power) < MIN_RATED:
-        return None
+def _nuclei(power: np.ndarray, voiced: np.ndarray) -> np.ndarray:
+    """Find syllable nuclei, voiced peaks of the intensity with a dip of 2 dB between two: (frames,) bool."""
+    nuclei = np.zeros(len(power), dtype=bool)
+    if not len(power):
+        return nuclei
     envelope = scipy.ndimage.gaussian_filter1d(_decibels(_band(power, *SYLLABLE_BAND)), sigma=SMOOTHING)
     floor = np.percentile(envelope, 99) - SYLLABLE_DEPTH_DB
     padded = np.pad(np.maximum(envelope, floor), 1, constant_values=floor)  # a peak may touch the edge
     peaks = scipy.signal.find_peaks(padded, prominence=SYLLABLE_DIP_DB, distance=MIN_SYLLABLE)[0] - 1
-    nuclei = scipy.ndimage.binary_dilation(voiced, iterations=NEAR)[peaks]
-    return float(nuclei.sum() * RATE / (HOP * len(power)))
+    nuclei[peaks] = scipy.ndimage.binary_dilation(voiced, iterations=NEAR)[peaks]
+    return nuclei
 
 
-def _pause_ratio(speech: np.ndarray) -> float:
-    edges = np.flatnonzero(np.diff(speech, prepend=True, append=True))
-    lengths = np.diff(edges)[::2]  # silent runs: a span starts and ends on speech
-    return float(lengths[lengths >= MIN_PAUSE].sum() / len(speech))
+def _speaking_rate(nuclei: np.ndarray) -> float | None:
+    """Syllable nuclei per second."""
+    return float(nuclei.sum() * RATE / (HOP * len(nuclei))) if len(nuclei) >= MIN_RATED else None
 
 
-def _spectral_tilt(power: np.ndarray) -> float | None:
-    if len(power) < MIN_VOICED:
-        return None
+def pauses(speech: np.ndarray) -> np.ndarray:
+    """Mark the silences of MIN_PAUSE frames or more between frames of speech: (frames,) bool -> (frames,) bool."""
+    marked = np.zeros(len(speech), dtype=bool)
+    spoken = np.flatnonzero(speech)
+    for at in np.flatnonzero(np.diff(spoken) > MIN_PAUSE):
+        marked[spoken[at] + 1 : spoken[at + 1]] = True
+    return marked
+
+
+def _spectral_tilt(power: np.ndarray) -> float:
     below, above = _band(power, 50.0, 1000.0).mean(), _band(power, 1000.0, 5000.0).mean()
     return float(_decibels(below) - _decibels(above))
 
 
-def _aperiodicity(wave: np.ndarray, f0: np.ndarray) -> float | None:
-    """Mean of 1 - r over bands and voiced frames; r: normalised correlation one period on.
+def _noise(wave: np.ndarray, f0: np.ndarray) -> np.ndarray:
+    """(voiced frames,) mean over bands of 1 - r; r: normalised correlation one period on.
 
     For a periodic signal in noise r is the signal's share of the power (Boersma 1993). WORLD's own
     D4C has a single band at this rate, at 3 kHz, where most speech is already all noise.
     """
     centres = np.flatnonzero(f0)
-    if len(centres) < MIN_VOICED:
-        return None
+    if not len(centres):
+        return np.zeros(0)
     spectrum = np.fft.rfft(wave)
     frequency = np.fft.rfftfreq(len(wave), 1 / RATE)
     noise = []
     for low, high in NOISE_BANDS:
         band = np.fft.irfft(spectrum * ((frequency >= low) & (frequency < high)), len(wave))
         noise.append(1 - _periodicity(band, centres * HOP, RATE / f0[centres]))
-    return float(np.mean(noise))
+    return np.asarray(np.mean(noise, axis=0))
 
 
 def _periodicity(band: np.ndarray, centres: np.ndarray, periods: np.ndarray) -> np.ndarray:

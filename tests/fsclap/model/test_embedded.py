@@ -3,11 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsclap.corpus.captioning.attributes import track
 from fsclap.model.embedded import FRAME, ProsodicFrames, ProsodicWhisper, SentenceTokens
-from fsclap.model.prosody import DIM, MELS, prosodic_frames
+from fsclap.model.prosody import DIM, MELS, SCALES, measurements, prosodic_frames
 
 RATE = 16_000
-VOICED, PITCH, RELATIVE_PITCH, LEVEL, RELATIVE_LEVEL = 0, 1, 2, 5, 6
+VOICED, PITCH, RELATIVE_PITCH, LEVEL, RELATIVE_LEVEL, NUCLEI, PAUSE, INSIDE = (
+    list(SCALES).index(name)
+    for name in ("voiced", "pitch", "relative pitch", "level", "relative level", "nuclei", "pause", "inside")
+)
 
 
 def vowel(hertz: float, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
@@ -45,17 +49,38 @@ def test_what_is_no_wave_is_refused(wave: np.ndarray) -> None:
         ProsodicWhisper().features(wave)
 
 
+def frames(wave: np.ndarray) -> np.ndarray:
+    return prosodic_frames(track(wave, RATE))
+
+
 def test_prosodic_frames_hear_pitch_voicing_and_level() -> None:
-    low, high = prosodic_frames(vowel(120)), prosodic_frames(vowel(240))
-    assert low.shape[1] == DIM == 10 + 2 * MELS
+    low, high = frames(vowel(120)), frames(vowel(240))
+    assert low.shape[1] == DIM == 3 * 16 + 2 * MELS
     np.testing.assert_allclose(high[2:-2, PITCH] - low[2:-2, PITCH], 1.0, atol=0.03)
     np.testing.assert_allclose(low[2:-2, RELATIVE_PITCH], 0.0, atol=0.1)
     assert (low[2:-2, VOICED] == 1).all()
-    noise = prosodic_frames(np.random.default_rng(0).normal(0, 0.1, RATE))
-    assert noise[:, VOICED].mean() < 0.3
-    louder = prosodic_frames(vowel(120, level=0.2))
+    assert frames(np.random.default_rng(0).normal(0, 0.1, RATE))[:, VOICED].mean() < 0.3
+    louder = frames(vowel(120, level=0.2))
     np.testing.assert_allclose(louder[2:-2, LEVEL] - low[2:-2, LEVEL], 20 * np.log10(2) / 20, atol=0.02)
     np.testing.assert_allclose(louder[2:-2, RELATIVE_LEVEL], low[2:-2, RELATIVE_LEVEL], atol=0.02)
+
+
+def test_prosodic_frames_hear_syllables_and_pauses() -> None:
+    word, silence = vowel(150, seconds=0.16), np.zeros(int(0.32 * RATE), dtype=np.float32)
+    found = measurements(track(np.concatenate([silence, word, silence, word, word[:0], silence]), RATE))
+    assert found[:, NUCLEI].sum() == pytest.approx(2)  # one per word: 8 times a mean over 8 frames
+    assert 0.2 < found[:, PAUSE].sum() * FRAME / RATE < 0.32  # the silence between them, not those outside
+    assert 0.5 < found[:, INSIDE].sum() * FRAME / RATE < 0.7
+
+
+def test_each_frame_has_the_statistics_of_its_clip() -> None:
+    found = frames(vowel(200))
+    mean, spread = np.split(found[0, 16 + 2 * MELS :], 2)
+    assert (found[:, 16 + 2 * MELS :] == found[0, 16 + 2 * MELS :]).all()
+    for column, (name, scale) in enumerate(SCALES.items()):
+        for value, function, (usual, deviation) in ((mean, np.mean, scale[:2]), (spread, np.std, scale[2:])):
+            expected = np.clip((function(found[:, column]) - usual) / deviation, -4, 4)
+            assert value[column] == pytest.approx(expected, abs=1e-4), name
 
 
 def test_features_of_real_speech_are_about_standardised(speech: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from fsclap.corpus.captioning.attributes import track
 from fsclap.model import functionals as f
 from fsclap.model.embedded import ProsodicFrames
 from fsclap.pitch import RATE
@@ -20,18 +21,18 @@ def test_a_clip_is_measured_once_for_all_its_frames() -> None:
 
 
 def test_functionals_hear_pitch_and_level() -> None:
-    low, high, louder = (f.functionals(wave, RATE) for wave in (vowel(120), vowel(240), vowel(120, level=0.2)))
-    octave = 1 / f._CLIP["pitch_hz"][1]
+    low, high, louder = (f.functionals(track(wave, RATE)) for wave in (vowel(120), vowel(240), vowel(120, level=0.2)))
+    octave = 1 / f.SCALES["pitch_hz"][1]
     assert high[PITCH] - low[PITCH] == pytest.approx(octave, abs=0.1)
     assert louder[LEVEL] > low[LEVEL]
     assert not low[f.DIM // 2 + PITCH]
 
 
 def test_what_cannot_be_measured_is_flagged_not_guessed() -> None:
-    silence = f.functionals(np.zeros(RATE, dtype=np.float32), RATE)
+    silence = f.functionals(track(np.zeros(RATE), RATE))
     assert (silence[: f.DIM // 2] == 0).all()
     assert silence[f.DIM // 2 :].all()
-    noise = f.functionals(np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32), RATE)
+    noise = f.functionals(track(np.random.default_rng(0).normal(0, 0.1, RATE), RATE))
     assert noise[f.DIM // 2 + PITCH]
     assert np.isfinite(noise).all()
 
