@@ -31,7 +31,7 @@ SCALES = {
 CONTEXT = {"energy": (0.0, 1.7), "relative_pitch": (0.0, 2.7), "relative_rate": (0.0, 0.43)}
 """Measures that compare a clip with its speaker's others in the recording. They are columns of their
 own, which whoever knows the other clips fills in."""
-_LARGEST = 4.0
+_LARGEST = 6.0
 DIM = 2 * len(SCALES)
 CONTEXT_DIM = 2 * len(CONTEXT)
 

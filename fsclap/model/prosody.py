@@ -44,7 +44,7 @@ SCALES = {
 the acted lines of the Debian packages (samples.sources): `python -m bench.scales`."""
 DIM = 3 * len(SCALES) + 2 * MELS
 """Columns of a row."""
-_LARGEST = 4.0
+_LARGEST = 6.0
 
 
 def prosodic_frames(track: Track) -> np.ndarray:
