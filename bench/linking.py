@@ -90,7 +90,11 @@ def cast(half: str, condition: str, recordings: Sequence[Recording], found: Sequ
         centroids = mean_embeddings((name, turn.embedding) for name, own in by_name.items() for turn in own)
         for name, own in by_name.items():
             seconds = sum(turn.duration for turn in own)
-            speakers.append(SpeakerCentroid(name, half, recording.name, centroids[name], len(own), seconds))
+            speakers.append(
+                SpeakerCentroid(
+                    name, f"{half}/{recording.name}", half, recording.name, centroids[name], len(own), seconds
+                )
+            )
             actors[name] = _actor(own, recording.turns)
     return Cast(half, condition, tuple(speakers), actors)
 
@@ -105,7 +109,7 @@ def _actor(found: Sequence[Turn], truth: Sequence[TrueTurn]) -> str:
 
 def sweep(series: Cast) -> Iterator[Row]:
     """Yield a row for each threshold, with the constraint and without."""
-    free = [replace(speaker, episode=speaker.name) for speaker in series.speakers]
+    free = [replace(speaker, source=speaker.name) for speaker in series.speakers]
     for constraint, speakers in (("episode", series.speakers), ("free", free)):
         for threshold in THRESHOLDS:
             linked = link(speakers, LinkingSettings(threshold=threshold), engine=WhisperResemblyzer.name)
@@ -139,7 +143,9 @@ def seconds_to_link(series: int, episodes: int, speakers: int, *, dim: int = 256
             for label, voice in enumerate(rng.permutation(2 * speakers)[:speakers]):
                 name = f"{number}/{episode}/S{label:02d}"
                 centroid = voices[voice] + 0.3 * rng.normal(size=dim)
-                everyone.append(SpeakerCentroid(name, str(number), str(episode), centroid, 10, 30.0))
+                everyone.append(
+                    SpeakerCentroid(name, f"{number}/{episode}", str(number), str(episode), centroid, 10, 30.0)
+                )
     start = time.perf_counter()
     link(everyone, LinkingSettings(), engine=WhisperResemblyzer.name)
     return time.perf_counter() - start

@@ -53,7 +53,7 @@ UTTERANCE = pa.schema(
         pa.field("start", pa.float64(), nullable=False),  # seconds in the episode
         pa.field("end", pa.float64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
-        pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}/S00": labels are per episode
+        pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}#{source_id}/S00"
         pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null for a speaker's only turn
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),

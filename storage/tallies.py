@@ -68,6 +68,8 @@ class Contents:
         ledger: The rows of the ledger, without timings.
         digests: Source id -> digests of its rows in the ledger.
         tallies: Table, "utterances" or "rejects" -> source id -> tally.
+        speakers: Name of a speaker -> the sources that it occurs in.
+        refusals: Source id -> reason for which the source as a whole was refused.
         lengths: Diarization engine -> length of its speaker embeddings -> the sources with such
             embeddings.
     """
@@ -76,6 +78,8 @@ class Contents:
         self.ledger: list[dict[str, Any]] = []
         self.digests: dict[str, list[str]] = defaultdict(list)
         self.tallies: dict[str, dict[str, Tally]] = {"utterances": {}, "rejects": {}}
+        self.speakers: dict[str, set[str]] = defaultdict(set)
+        self.refusals: dict[str, str] = {}
         self.lengths: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
 
     def tally(self, name: str, source_id: str) -> Tally:
@@ -101,6 +105,9 @@ class Contents:
         for source_id in rows["source_id"].unique().to_pylist():
             of_source = rows.filter(pc.equal(rows["source_id"], source_id))
             tally = self.tally(name, source_id)
+            if name == "rejects":
+                whole = of_source.filter(pc.is_null(of_source["start"]))
+                self.refusals |= dict(zip(whole["source_id"].to_pylist(), whole["reason"].to_pylist(), strict=True))
             if name == "utterances":
                 self._check_utterances(of_source, source_id, tally, audio=audio)
             tally.add(of_source)
@@ -112,6 +119,8 @@ class Contents:
             if utterance_id in tally.ids:
                 tally.faults.setdefault("utterance_duplicate", f"{utterance_id} is in the corpus more than once")
             tally.ids.add(utterance_id)
+        for speaker in rows["speaker"].unique().to_pylist():
+            self.speakers[speaker].add(source_id)
         for code, fault in _value_faults(rows):
             tally.faults.setdefault(code, fault)
         lengths = pc.list_value_length(rows["speaker_embedding"]).to_pylist()

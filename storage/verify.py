@@ -163,6 +163,8 @@ def _log_problem(corpus: Corpus, name: str, *, damaged: Mapping[int, str], last:
 def _accounts(contents: Contents) -> Iterator[Problem]:
     """Compare the ledger's counts with the rows, and find rows without an entry in the ledger."""
     yield from _repeated(contents.ledger)
+    yield from _orphaned_duplicates(contents)
+    yield from _shared_speakers(contents)
     ledger = {row["source_id"]: row for row in contents.ledger}
     kept, rejects = contents.tallies["utterances"], contents.tallies["rejects"]
     for source_id, row in ledger.items():
@@ -188,6 +190,26 @@ def _repeated(ledger: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
         if len(sources) > 1:
             text = f"the recording with SHA-256 {sha256} is in the corpus {len(sources)} times, from several addresses"
             yield Problem("recording_duplicate", text, tuple(sorted(sources)))
+
+
+def _orphaned_duplicates(contents: Contents) -> Iterator[Problem]:
+    """Find recordings that are in the corpus no more: refused as duplicates of one that changed or is gone."""
+    kept = {row["media_sha256"] for row in contents.ledger if row["status"] == "kept"}
+    for row in contents.ledger:
+        duplicate = row["status"] == "rejected" and contents.refusals.get(row["source_id"]) == "duplicate"
+        if duplicate and row["media_sha256"] not in kept:
+            text = (
+                f"source {row['source_id']} ({row['url']}) was refused as a duplicate of a recording that is not in "
+                "the corpus (any more)"
+            )
+            yield Problem("duplicate_alone", text, (row["source_id"],))
+
+
+def _shared_speakers(contents: Contents) -> Iterator[Problem]:
+    for speaker, sources in contents.speakers.items():
+        if len(sources) > 1:
+            text = f"speaker {speaker!r} occurs in {len(sources)} sources: one name for different people"
+            yield Problem("speaker_shared", text, tuple(sorted(sources)))
 
 
 def _count_problems(row: Mapping[str, Any], *, kept: int, rejected: int) -> Iterator[Problem]:

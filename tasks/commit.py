@@ -170,9 +170,10 @@ def _media_sha256(item: Item, store: WorkStore) -> str | None:
 
 
 def _speaker(item: Item, label: int) -> str:
-    """Name a speaker after its recording: labels are local to it."""
+    """Name a speaker after its recording: labels are local to it, and two recordings may have one title."""
     number = "noise" if label < 0 else f"S{label:02d}"
-    return f"{item.episode.series}/{item.episode.name}/{number}"
+    episode = item.episode
+    return f"{episode.series}/{episode.name}#{episode.source_id}/{number}"
 
 
 def _engines(plan: Plan) -> Row:

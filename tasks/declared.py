@@ -48,7 +48,7 @@ class Plan(BaseModel):
     def recipe(self, episode: Episode) -> str:
         """Digest of everything that decides what an episode's rows say, known before anything is downloaded."""
         stages = {name: stage.model_dump(mode="json") for name, stage in self.stages.items()}
-        return digest({"fingerprint": episode.fingerprint, "stages": stages})
+        return digest({"fingerprint": episode.fingerprint, "stages": stages, "rows": VERSIONS["rows"]})
 
 
 def declare(settings: BuildSettings) -> Plan:

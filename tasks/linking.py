@@ -14,7 +14,7 @@ from storage.corpus import Corpus
 
 log = logging.getLogger("fsclap.tasks")
 
-COLUMNS = ["series", "episode", "speaker", "duration", "speaker_embedding"]
+COLUMNS = ["source_id", "series", "episode", "speaker", "duration", "speaker_embedding"]
 
 
 @task(task_run_name="link speakers of {corpus}", cache_policy=NO_CACHE, retries=1, timeout_seconds=3600)

@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy  # its parts load when they are used: they take seconds, and every flow imports this module
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -67,7 +68,8 @@ class SpeakerCentroid:
     """A speaker of one episode.
 
     Attributes:
-        name: Unique; "{series}/{episode}/S00".
+        name: Unique; "{series}/{episode}#{source}/S00".
+        source: The recording's id: two may have one series and one episode name.
         centroid: (dim,) mean of the speaker's clip embeddings, of any positive norm; None when none
             has one.
         clips: How many there are.
@@ -75,6 +77,7 @@ class SpeakerCentroid:
     """
 
     name: str
+    source: str
     series: str
     episode: str
     centroid: np.ndarray | None
@@ -118,21 +121,40 @@ def speakers_of(utterances: pa.Table) -> list[SpeakerCentroid]:
     """Collect the speakers of a corpus, or of some of its series.
 
     Args:
-        utterances: `series`, `episode`, `speaker`, `duration`, `speaker_embedding` of each clip.
+        utterances: `source_id`, `series`, `episode`, `speaker`, `duration`, `speaker_embedding` of
+            each clip. A speaker that occurs in several sources, as earlier versions could name
+            them, is left out: its mean would be of several people.
     """
+    utterances = _of_one_source(utterances)
     names = utterances["speaker"].to_pylist()
     centroids = mean_embeddings(zip(names, vectors(utterances["speaker_embedding"]), strict=True))
     clips = dict.fromkeys(centroids, 0)
     seconds = dict.fromkeys(centroids, 0.0)
-    places = {}
-    columns = (utterances[column].to_pylist() for column in ("series", "episode", "duration"))
-    for name, series, episode, duration in zip(names, *columns, strict=True):
+    places: dict[str, tuple[str, str, str]] = {}
+    columns = (utterances[column].to_pylist() for column in ("source_id", "series", "episode", "duration"))
+    for name, source, series, episode, duration in zip(names, *columns, strict=True):
         clips[name] += 1
         seconds[name] += duration
-        places[name] = (series, episode)
+        places[name] = (source, series, episode)
     return [
         SpeakerCentroid(name, *places[name], vector, clips[name], seconds[name]) for name, vector in centroids.items()
     ]
+
+
+def _of_one_source(utterances: pa.Table) -> pa.Table:
+    sources: dict[str, set[str]] = {}
+    for name, source in zip(utterances["speaker"].to_pylist(), utterances["source_id"].to_pylist(), strict=True):
+        sources.setdefault(name, set()).add(source)
+    shared = [name for name, found in sources.items() if len(found) > 1]
+    if not shared:
+        return utterances
+    log.warning(
+        "linking: %d speakers occur in several sources, such as %s, and are left out. `fsclap corpus verify` names "
+        "the sources, `fsclap corpus repair` takes them out, and the next build makes them again.",
+        len(shared),
+        shared[0],
+    )
+    return utterances.filter(pc.invert(pc.is_in(utterances["speaker"], pa.array(shared))))
 
 
 def link(speakers: Sequence[SpeakerCentroid], settings: LinkingSettings, *, engine: str) -> list[LinkedSpeaker]:
@@ -201,7 +223,7 @@ def _link_series(speakers: list[SpeakerCentroid], threshold: float) -> list[Link
     found: dict[str, tuple[str, float | None]] = {}
     if embedded:
         directions = normalized(np.stack([centroid for _, centroid in embedded]).astype(np.float64))
-        for members in _persons(directions, [s.episode for s, _ in embedded], threshold):
+        for members in _persons(directions, [s.source for s, _ in embedded], threshold):
             first = embedded[members[0]][0].name
             for index, similarity in zip(members, _similarities(directions[members]), strict=True):
                 found[embedded[index][0].name] = (first, similarity)
@@ -212,7 +234,7 @@ def _link_series(speakers: list[SpeakerCentroid], threshold: float) -> list[Link
     return rows
 
 
-def _persons(directions: np.ndarray, episodes: Sequence[str], threshold: float) -> list[list[int]]:
+def _persons(directions: np.ndarray, sources: Sequence[str], threshold: float) -> list[list[int]]:
     """Indexes of the speakers of each person, ascending.
 
     Average link with constraints is plain average link when the distance of two speakers who must
@@ -221,14 +243,14 @@ def _persons(directions: np.ndarray, episodes: Sequence[str], threshold: float) 
     count = len(directions)
     if count == 1:
         return [[0]]
-    _, episode = np.unique(np.array(episodes), return_inverse=True)
+    _, source = np.unique(np.array(sources), return_inverse=True)
     distances = np.empty(count * (count - 1) // 2)
     apart = float(count * count)  # a mean is over less than count^2 / 2 pairs, so it is above 2, the largest distance
     at = 0
     for index in range(count - 1):
         row = slice(at, at := at + count - 1 - index)
         cosine = directions[index + 1 :] @ directions[index]
-        distances[row] = np.where(episode[index + 1 :] == episode[index], apart, np.maximum(1 - cosine, 0))
+        distances[row] = np.where(source[index + 1 :] == source[index], apart, np.maximum(1 - cosine, 0))
     hierarchy = scipy.cluster.hierarchy
     tree = hierarchy.linkage(distances, method="average")
     labels = in_order(hierarchy.fcluster(tree, 1 - threshold, criterion="distance"))

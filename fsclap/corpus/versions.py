@@ -9,5 +9,7 @@ VERSIONS = {
     "tagging": 1,
     "quality": 1,
     "captioning": 1,
+    "rows": 2,
 }
-"""Raise a stage's number when the same input and settings would give another output."""
+"""Raise a stage's number when the same input and settings would give another output; that of "rows" when
+the commit would write other rows of the same outputs."""

@@ -8,6 +8,7 @@ from storage.corpus import SCHEMAS, Corpus
 from storage.rows import CorpusError
 from storage.schema import UTTERANCE
 from storage.verify import verify
+from tests.storage.conftest import source_id
 
 
 def codes(corpus, **options):
@@ -146,6 +147,31 @@ def test_the_same_recording_under_two_addresses_is_found(corpus, make_rows):
     (problem,) = verify(corpus).problems
     assert problem.code == "recording_duplicate"
     assert len(problem.sources) == 2
+
+
+def test_a_speaker_belongs_to_one_source(corpus, make_rows):
+    """Every file of the feed is called media.mp3, and speakers were named after it."""
+    for name in ("e1", "e2", "e3"):
+        rows = make_rows(name)
+        for row in rows["utterances"]:
+            row["speaker"] = row["speaker"].replace("e2", "e1")
+        corpus.commit_source(**rows)
+    (problem,) = verify(corpus).problems
+    assert problem.code == "speaker_shared"
+    assert problem.sources == tuple(sorted(source_id(name) for name in ("e1", "e2")))
+
+
+def test_a_duplicate_has_a_twin(corpus, make_rows):
+    kept, duplicate = make_rows("e1"), make_rows("e2", kept=0, rejected=0, status="rejected")
+    duplicate["source"]["media_sha256"] = kept["source"]["media_sha256"]
+    duplicate["rejects"][0] |= {"stage": "download", "reason": "duplicate"}
+    for rows in (kept, duplicate):
+        corpus.commit_source(**rows)
+    assert codes(corpus) == []
+    kept["source"]["media_sha256"] = "ab" * 32  # its file was replaced
+    corpus.commit_source(**kept)
+    (problem,) = verify(corpus).problems
+    assert (problem.code, problem.sources) == ("duplicate_alone", (source_id("e2"),))
 
 
 def test_an_engine_gives_embeddings_of_one_length(corpus, make_rows):

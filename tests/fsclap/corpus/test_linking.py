@@ -27,7 +27,8 @@ def voice(number: int, *, noise: float = 0.0, seed: int = 0) -> np.ndarray:
 
 
 def speaker(episode: str, label: int, centroid: np.ndarray | None, series: str = "A") -> SpeakerCentroid:
-    return SpeakerCentroid(f"{series}/{episode}/S{label:02d}", series, episode, centroid, clips=3, seconds=9.5)
+    source = f"{series}/{episode}"
+    return SpeakerCentroid(f"{source}/S{label:02d}", source, series, episode, centroid, clips=3, seconds=9.5)
 
 
 def show(episodes: int = 6, cast: int = 4) -> tuple[list[SpeakerCentroid], dict[str, int]]:
@@ -192,10 +193,26 @@ def test_mean_embeddings_are_directions_of_what_is_finite() -> None:
 
 
 def test_speakers_of_a_corpus() -> None:
-    row = {"series": "A", "episode": "e1", "speaker": "A/e1/S00", "duration": 1.5, "speaker_embedding": [1.0, 0.0]}
+    row = {"source_id": "1", "series": "A", "episode": "e1", "speaker": "A/e1/S00", "duration": 1.5}
+    row["speaker_embedding"] = [1.0, 0.0]
     rows = [row, row | {"duration": 2.0, "speaker_embedding": [0.0, 1.0]}]
     rows += [row | {"speaker": "A/e1/S01", "speaker_embedding": []}]
     first, second = speakers_of(pa.Table.from_pylist(rows))
     np.testing.assert_allclose(first.centroid, [0.5**0.5] * 2)
     assert (first.name, first.series, first.episode, first.clips, first.seconds) == ("A/e1/S00", "A", "e1", 2, 3.5)
     assert (second.name, second.centroid, second.clips) == ("A/e1/S01", None, 1)
+
+
+def test_recordings_of_one_title_are_two_recordings() -> None:
+    """Every episode of the feed is called media.mp3: one voice in two of them is one person."""
+    one = SpeakerCentroid("A/media#1/S00", "1", "A", "media", voice(0), clips=3, seconds=9.5)
+    two = SpeakerCentroid("A/media#2/S00", "2", "A", "media", voice(0, noise=0.1), clips=3, seconds=9.5)
+    assert persons(link([one, two], SETTINGS, engine="x")) == {frozenset({one.name, two.name})}
+
+
+def test_a_speaker_of_two_sources_is_left_out() -> None:
+    """Rows of an earlier version, which named speakers after the title alone."""
+    row = {"source_id": "1", "series": "A", "episode": "media", "speaker": "A/media/S00", "duration": 1.5}
+    row["speaker_embedding"] = [1.0, 0.0]
+    rows = [row, row | {"source_id": "2"}, row | {"speaker": "A/media/S01"}]
+    assert [speaker.name for speaker in speakers_of(pa.Table.from_pylist(rows))] == ["A/media/S01"]
