@@ -23,8 +23,9 @@ def add_commands(commands: Any) -> None:
     corpus = commands.add_parser("corpus", help="check, repair and export a corpus").add_subparsers(required=True)
     _add_verify(corpus)
     _add(corpus, "repair", _repair, help="remove what verify finds damaged; the next build makes it again")
-    forget = _add(corpus, "forget", _forget, help="remove sources; the next build makes them again")
+    forget = _add(corpus, "forget", _forget, help="remove sources; the next build fetches and makes them again")
     forget.add_argument("source", nargs="+", help="source id, as in the ledger and in the output of verify")
+    _add_retry(corpus)
     _add(corpus, "history", _history, help="list the versions of the utterances and what each of them changed")
     restore = _add(corpus, "restore", _restore, help="go back to an earlier version; the ones in between are kept")
     restore.add_argument("version", type=int, help="number of the version, as in the output of history")
@@ -37,6 +38,22 @@ def _add_verify(commands: Any) -> None:
     verify = _add(commands, "verify", _verify, help=help_)
     verify.add_argument("--no-audio", dest="audio", action="store_false", help="do not decode the clips: faster")
     verify.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+
+
+def _add_retry(commands: Any) -> None:
+    retry = _add(
+        commands,
+        "retry",
+        _retry,
+        help="take refusals back: the next build decides them again",
+        description="Ask the next build, or refresh-corpus, to decide sources again that were refused or failed. What "
+        "the corpus keeps stays until then.",
+    )
+    retry.add_argument("source", nargs="*", help="source id; default: every source that was refused or failed")
+    retry.add_argument("--reason", action="append", help="only sources refused for this reason; may be repeated")
+    retry.add_argument(
+        "--fetch-again", action="store_true", help="download them again, too; also sources that are kept"
+    )
 
 
 def _add_vacuum(commands: Any) -> None:
@@ -117,15 +134,39 @@ def _repair(options: argparse.Namespace) -> int:
 def _forget(options: argparse.Namespace) -> int:
     from storage.corpus import Corpus
     from storage.maintenance import forget
+    from storage.requests import add_requests
 
     corpus = Corpus.open(options.corpus)
     with corpus.lock():
         removed = forget(corpus, options.source)
+        add_requests(corpus, removed, fetch=True)
     unknown = sorted(set(options.source) - set(removed))
-    print(f"{len(removed)} sources removed; the next build, or refresh-corpus, makes them again.")
+    print(f"{len(removed)} sources removed; the next build, or refresh-corpus, fetches and makes them again.")
     if unknown:
         print(f"not in {options.corpus}: {', '.join(unknown)}", file=sys.stderr)
     return 0
+
+
+def _retry(options: argparse.Namespace) -> int:
+    from storage.corpus import Corpus
+    from storage.requests import add_requests
+
+    corpus = Corpus.open(options.corpus)
+    with corpus.lock():
+        ledger, refusals = corpus.ledger(), corpus.refusals()
+        known = options.source or [source_id for source_id, row in ledger.items() if row["status"] != "kept"]
+        chosen = [
+            source_id
+            for source_id in known
+            if source_id in ledger
+            and (not options.reason or refusals.get(source_id, ("", "", ""))[1] in options.reason)
+        ]
+        add_requests(corpus, chosen, fetch=options.fetch_again)
+    print(f"{len(chosen)} sources: the next build of their addresses, or refresh-corpus, decides them again.")
+    unknown = sorted(set(options.source) - ledger.keys())
+    if unknown:
+        print(f"not in {options.corpus}: {', '.join(unknown)}", file=sys.stderr)
+    return 1 if unknown else 0
 
 
 def _history(options: argparse.Namespace) -> int:

@@ -39,6 +39,17 @@ def _add_build(commands: Any) -> None:
     build = commands.add_parser("build", help="run the deployment build-dataset/build-dataset and watch it")
     build.add_argument("source", nargs="*", help="address, file or folder; default: the deployment's sources")
     build.add_argument("--corpus", help="folder of the corpus; default: the deployment's corpus")
+    build.add_argument(
+        "--fetch-again",
+        action="store_true",
+        help="download every recording again, also those that the corpus has: they may have been replaced",
+    )
+    build.add_argument(
+        "--singletons",
+        choices=("drop", "keep"),
+        help="what becomes of a speaker's only turn in a recording, which can't be compared with others; keep it for "
+        "recordings of one sentence each; default: drop",
+    )
     build.set_defaults(run=_build)
 
 
@@ -49,6 +60,10 @@ def _build(options: argparse.Namespace) -> int:
         command += ["--param", f"sources={json.dumps(options.source)}"]
     if options.corpus:
         command += ["--param", f"corpus={json.dumps(options.corpus)}"]
+    if options.fetch_again:
+        command += ["--param", "fetch_again=true"]
+    if options.singletons:
+        command += ["--param", f"settings={json.dumps({'consistency': {'singletons': options.singletons}})}"]
     return subprocess.call(command)
 
 

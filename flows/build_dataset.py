@@ -8,6 +8,7 @@ Start it with `prefect deployment run build-dataset/build-dataset`, or from the 
 from typing import Annotated
 
 from prefect import flow, get_run_logger
+from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
@@ -24,9 +25,10 @@ from tasks.limits import compute_slot
 from tasks.linking import link_speakers
 from tasks.measure import measure
 from tasks.outcomes import Committed, Published
-from tasks.plan import plan_build
+from tasks.plan import plan_build, plan_orphans
 from tasks.publish import Progress, announce, publish, remember_build
 from tasks.separation import separate
+from tasks.verdict import nothing_kept
 
 Sources = Annotated[list[str], Field(min_length=1)]
 
@@ -42,11 +44,12 @@ def build_dataset(
     corpus: Folder = "data/corpus",
     work: Folder = "data/work",
     settings: BuildSettings = BuildSettings(),  # noqa: B008 (frozen)
-) -> Published:
+    fetch_again: bool = False,
+) -> Published | State[None]:
     """Turn recordings into a corpus of single-speaker utterances that are described in words.
 
     What the corpus already holds is left alone; what another setting changes is made again from the first
-    stage that it touches.
+    stage that it touches. A build of whose sources the corpus keeps nothing ends as Failed, with the reason.
 
     Args:
         sources: Where the recordings are: addresses of videos, playlists, series pages or RSS feeds; or files
@@ -54,14 +57,28 @@ def build_dataset(
         corpus: Folder of the corpus; made if there is none.
         work: Folder of the stages' outputs, which later runs reuse.
         settings: Settings of the stages, in their order.
+        fetch_again: Download every recording again, also those that the corpus has: they may have been
+            replaced under their addresses.
     """
-    log = get_run_logger()
     plan = declare(settings)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
-    batches = plan_build(listed, corpus, plan)
+    done = process(plan_build(listed, corpus, work, plan, fetch_again=fetch_again), corpus, work, plan)
+    done += process(plan_orphans(listed, corpus, plan), corpus, work, plan)
+    link_speakers(corpus, plan.settings)
+    remember_build(corpus, sources, work, plan.settings)
+    published = publish(corpus, done, plan)
+    announce(published)
+    why = nothing_kept(listed, corpus)
+    return Failed(message=why) if why else published
+
+
+def process(batches: list[Batch], corpus: str, work: str, plan: Plan) -> list[Committed]:
+    """Take batches from their downloads to the corpus, one after the other."""
+    if not batches:
+        return []
+    log = get_run_logger()
     progress = Progress(total=sum(len(batch.items) for batch in batches))
     done: list[Committed] = []
-
     downloads = [download.submit(batch, work, plan) for batch in batches[:1]]
     for number, batch in enumerate(batches, start=1):
         log.info("Batch %d of %d: %s (%d episodes)", number, len(batches), batch.name, len(batch.items))
@@ -72,12 +89,7 @@ def build_dataset(
             described = describe(media, work, plan)
             done += commit(described, corpus, work, plan)
         progress.update(len(done))
-
-    link_speakers(corpus, plan.settings)
-    remember_build(corpus, sources, work, plan.settings)
-    published = publish(corpus, done, plan)
-    announce(published)
-    return published
+    return done
 
 
 def describe(media: Batch, work: str, plan: Plan) -> Batch:

@@ -1,6 +1,9 @@
 """Keep a corpus up to date: repeat its build over the same sources, which adds what is new there."""
 
+from typing import Any
+
 from prefect import flow, get_run_logger
+from prefect.states import Failed, State
 
 from flows.build_dataset import build_dataset
 from flows.parameters import Folder
@@ -11,7 +14,7 @@ from tasks.outcomes import Published
 
 
 @flow(name="refresh-corpus", flow_run_name="refresh {corpus}", persist_result=True)
-def refresh_corpus(corpus: Folder = "data/corpus") -> Published:
+def refresh_corpus(corpus: Folder = "data/corpus") -> Published | State[None]:
     """Process the episodes that appeared since the last build, with the settings of that build.
 
     Args:
@@ -21,4 +24,9 @@ def refresh_corpus(corpus: Folder = "data/corpus") -> Published:
     if build is None:
         raise ValueError(f"{corpus}: never built by build-dataset, so there are no sources to refresh; build it first")
     get_run_logger().info("Refreshing %s from %d sources", corpus, len(build["sources"]))
-    return build_dataset(build["sources"], corpus, build["work"], BuildSettings(**build["settings"]))
+    settings = BuildSettings(**build["settings"])
+    state: State[Any] = build_dataset(build["sources"], corpus, build["work"], settings, return_state=True)
+    if state.is_failed() and state.data is None:  # nothing was kept: a result, not an exception
+        return Failed(message=state.message)
+    published: Published = state.result()
+    return published

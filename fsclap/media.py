@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -130,6 +131,20 @@ def ffmpeg_binary() -> str:
         RuntimeError: There is neither.
     """
     return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@lru_cache
+def ffmpeg_version() -> str:
+    """Read which ffmpeg decodes: "4.2.2-static". What one version refuses another may decode.
+
+    Raises:
+        RuntimeError: It does not run.
+    """
+    try:
+        shown = subprocess.run([ffmpeg_binary(), "-version"], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RuntimeError(f"{ffmpeg_binary()} does not run ({error}); install ffmpeg, or repair it") from error
+    return (shown.stdout.split() + [""] * 3)[2]
 
 
 def decode(media: Path, destination: Path, *, sample_rate: Hertz, settings: DecodeSettings) -> np.ndarray:

@@ -19,7 +19,7 @@ def read_build(corpus: Corpus) -> dict[str, Any] | None:
         CorpusError: The file is damaged.
     """
     path = corpus.folder / BUILD
-    build = _read(path)
+    build = read_record(path)
     if build is None:
         return None
     kinds = {"sources": list, "work": str, "settings": dict}
@@ -39,7 +39,7 @@ def read_announced(corpus: Corpus) -> int | None:
         CorpusError: The file is damaged.
     """
     path = corpus.folder / ANNOUNCED
-    announced = _read(path)
+    announced = read_record(path)
     if announced is None:
         return None
     version = announced.get("version")
@@ -54,15 +54,20 @@ def write_announced(corpus: Corpus, version: int) -> None:
     _write(corpus.folder / ANNOUNCED, {"version": version})
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path, *, remedy: str = "Delete it and build the corpus again") -> dict[str, Any] | None:
+    """Read a JSON object; None when there is no such file.
+
+    Raises:
+        CorpusError: The file is damaged.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} is damaged ({error}). Delete it and build the corpus again") from error
+        raise CorpusError(f"{path} is damaged ({error}). {remedy}") from error
     if not isinstance(content, dict):
-        raise CorpusError(f"{path} is damaged: it is not a JSON object. Delete it and build the corpus again")
+        raise CorpusError(f"{path} is damaged: it is not a JSON object. {remedy}")
     return content
 
 

@@ -189,6 +189,12 @@ class Corpus:
         """Return source id -> row of the ledger; only committed sources are in it."""
         return {row["source_id"]: row for row in self.sources().to_pylist(maps_as_pydicts="strict")}
 
+    def refusals(self) -> dict[str, tuple[str, str, str]]:
+        """Return source id -> stage, reason and detail, of the sources that were refused as a whole."""
+        columns = ["source_id", "stage", "reason", "detail", "start"]
+        rows = self._rows("rejects", columns=columns).filter(pc.is_null(pc.field("start"))).to_pylist()
+        return {row["source_id"]: (row["stage"], row["reason"], row["detail"]) for row in rows}
+
     def speakers(self) -> pa.Table:
         """Return the table of speakers of the last build; empty before the first.
 

@@ -125,6 +125,14 @@ class WorkStore:
             _seal(folder, step)
             self._publish(folder, step)
 
+    def discard(self, step: Step) -> bool:
+        """Remove a step's output, to be computed again; return whether there was one."""
+        folder = self._place(step)
+        if not os.path.lexists(folder):
+            return False
+        self._remove(folder)
+        return True
+
     def manifest(self, step: Step) -> dict[str, Any] | None:
         """Return the step and the size and SHA-256 of each output file; None without an output."""
         folder = self.folder(step)

@@ -38,6 +38,8 @@ class Item(BaseModel):
     steps: dict[str, Step] = {}
     """Stage -> the step whose folder in the work store holds its output."""
     refusal: Refusal | None = None
+    again: bool = False
+    """An earlier refusal of the work store is taken back: every stage decides again."""
 
     @property
     def alive(self) -> bool:
@@ -66,11 +68,11 @@ class Batch(BaseModel):
         return self.model_copy(update={"items": tuple(change(item) for item in self.items)})
 
 
-def make_batches(episodes: list[Episode], size: int) -> list[Batch]:
+def make_batches(items: list[Item], size: int) -> list[Batch]:
     """Batch neighbours of one series, at most `size` together; a batch is named after its episodes."""
-    by_series: dict[str, list[Episode]] = {}
-    for episode in episodes:
-        by_series.setdefault(episode.series, []).append(episode)
+    by_series: dict[str, list[Item]] = {}
+    for item in items:
+        by_series.setdefault(item.episode.series, []).append(item)
     return [
         _batch(series, group[start : start + size])
         for series, group in by_series.items()
@@ -78,7 +80,7 @@ def make_batches(episodes: list[Episode], size: int) -> list[Batch]:
     ]
 
 
-def _batch(series: str, episodes: list[Episode]) -> Batch:
-    first, last = episodes[0].name, episodes[-1].name
-    span = first if len(episodes) == 1 else f"{first} to {last}"
-    return Batch(name=f"{series} {span}", items=tuple(Item(episode=episode) for episode in episodes))
+def _batch(series: str, items: list[Item]) -> Batch:
+    first, last = items[0].episode.name, items[-1].episode.name
+    span = first if len(items) == 1 else f"{first} to {last}"
+    return Batch(name=f"{series} {span}", items=tuple(items))

@@ -1,6 +1,7 @@
 """Parquet shards: one idempotent transaction per source, rows and refusals alike."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -9,14 +10,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from fsclap.audio import encode_flac, read_wave
+from fsclap.corpus.download import REASONS_OF_ADDRESSES
 from fsclap.corpus.filtering import selection
 from storage.corpus import Corpus
+from storage.requests import clear_requests
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
 from tasks.outcomes import Committed
 from tasks.outputs import (
     DOWNLOAD,
+    DUPLICATE,
     SEPARATION,
     VOCALS,
     read_attributes,
@@ -33,6 +37,9 @@ log = logging.getLogger("fsclap.tasks")
 
 Row = dict[str, Any]
 
+FINAL_DOWNLOADS = REASONS_OF_ADDRESSES | {DUPLICATE}
+"""Reasons for which a download is refused whatever its server does."""
+
 
 @task(
     task_run_name="commit {batch.name}",
@@ -47,19 +54,37 @@ def commit(batch: Batch, corpus: str, work: str, plan: Plan) -> list[Committed]:
     table = Corpus.open(corpus)
     # Under the lock, so that two runs see each other when they commit one recording under two addresses.
     with table.lock():
-        kept_media = {row["media_sha256"]: row for row in table.ledger().values() if row["status"] == "kept"}
-        return [_commit_item(item, table, kept_media, store, plan) for item in batch.items]
+        kept = _Kept(table.ledger().values())
+        done = [_commit_item(item, table, kept, store, plan) for item in batch.items]
+        clear_requests(table, [row.source_id for row in done if row.status != "failed"])
+        return done
 
 
-def _commit_item(item: Item, corpus: Corpus, kept_media: dict[str, Row], store: WorkStore, plan: Plan) -> Committed:
-    item = _without_duplicate(item, kept_media, store)
+class _Kept:
+    """The sources that the corpus keeps at the moment, by id and by the bytes of their recording."""
+
+    def __init__(self, ledger: Iterable[Row]) -> None:
+        self.by_id = {row["source_id"]: row for row in ledger if row["status"] == "kept"}
+        self.by_media = {row["media_sha256"]: row for row in self.by_id.values()}
+
+    def note(self, source: Row) -> None:
+        """Note a commit: what the source was before counts no more."""
+        before = self.by_id.pop(source["source_id"], None)
+        if before is not None and self.by_media.get(before["media_sha256"]) is before:
+            del self.by_media[before["media_sha256"]]
+        if source["status"] == "kept":
+            self.by_id[source["source_id"]] = self.by_media[source["media_sha256"]] = source
+
+
+def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan: Plan) -> Committed:
+    item = _spared(_without_duplicate(item, kept, store), kept)
     utterances, rejects = _rows(item, store, plan) if item.alive else ([], [])
     source = _source_row(item, store, plan, kept=len(utterances), rejected=len(rejects))
     if item.refusal is not None:
         rejects = [_reject(_identity(item, plan), item.refusal.stage, item.refusal.reason, item.refusal.detail)]
-    corpus.commit_source(source, utterances=utterances, rejects=rejects)
-    if source["status"] == "kept":
-        kept_media[source["media_sha256"]] = source
+    outcome = corpus.commit_source(source, utterances=utterances, rejects=rejects)
+    if outcome != "kept_earlier":
+        kept.note(source)
     log.info("commit: %s %s: %d kept, %d rejected", source["series"], source["episode"], len(utterances), len(rejects))
     return Committed(
         source_id=source["source_id"],
@@ -71,16 +96,29 @@ def _commit_item(item: Item, corpus: Corpus, kept_media: dict[str, Row], store: 
         kept=source["turns_kept"],
         rejected=source["turns_rejected"],
         why=item.refusal.detail if item.refusal else "",
+        changed=outcome == "committed" and source["status"] != "failed",
     )
 
 
-def _without_duplicate(item: Item, kept_media: dict[str, Row], store: WorkStore) -> Item:
+def _spared(item: Item, kept: _Kept) -> Item:
+    """Let a download that was refused fail instead where an earlier run kept the recording.
+
+    The server may have a bad hour, or the recording be gone: what was kept stays.
+    """
+    refusal = item.refusal
+    outside = refusal is not None and refusal.stage == DOWNLOAD and refusal.reason not in FINAL_DOWNLOADS
+    if refusal is None or not outside or item.episode.source_id not in kept.by_id:
+        return item
+    return item.refused(refusal.model_copy(update={"transient": True}))
+
+
+def _without_duplicate(item: Item, kept: _Kept, store: WorkStore) -> Item:
     """Refuse bytes that another address has already committed: they are the same recording."""
-    twin = kept_media.get(_media_sha256(item, store) or "")
+    twin = kept.by_media.get(_media_sha256(item, store) or "")
     if not item.alive or twin is None or twin["source_id"] == item.episode.source_id:
         return item
     detail = f"{item.episode.locator}: the same bytes as {twin['url']}, which is in the corpus"
-    return item.refused(Refusal(stage=DOWNLOAD, reason="duplicate", detail=detail))
+    return item.refused(Refusal(stage=DOWNLOAD, reason=DUPLICATE, detail=detail))
 
 
 def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row]]:
@@ -137,8 +175,15 @@ def _identity(item: Item, plan: Plan) -> Row:
         "series": episode.series,
         "episode": episode.name,
         "url": episode.locator,
-        "recipe": plan.recipe(episode),
+        "recipe": _recipe(item, plan),
     }
+
+
+def _recipe(item: Item, plan: Plan) -> str:
+    refusal = item.refusal
+    if refusal is None or refusal.transient or refusal.reason == DUPLICATE:
+        return plan.recipe(item.episode)
+    return plan.refusal_recipe(item.episode, refusal.stage)
 
 
 def _reject(identity: Row, stage: str, reason: str, detail: str) -> Row:

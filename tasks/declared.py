@@ -4,6 +4,7 @@ Cache keys, the recipe of a source and the engines named in its rows all read th
 switched off has none.
 """
 
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,10 +15,15 @@ from fsclap.corpus.download import Episode
 from fsclap.corpus.filtering.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.versions import VERSIONS
+from fsclap.media import ffmpeg_version
 from fsclap.settings import digest, shaping
 
 CORPUS_RATE = 24_000
 """Sample rate, in hertz, of everything the corpus stores (the paper's figure)."""
+
+
+STAGE_OF = {"decode": "separation"}
+"""Part of a stage that refusals name -> the stage."""
 
 
 class Declared(BaseModel):
@@ -30,6 +36,9 @@ class Declared(BaseModel):
     parameters: dict[str, Any]
     version: int
     """Version of the stage's code (`fsclap.corpus.versions`)."""
+    decided_by: dict[str, Any] = {}
+    """What a refusal depends on besides: versions of programs, limits. Another one gives what was kept unaltered, but
+    may keep what was refused."""
 
 
 class Plan(BaseModel):
@@ -47,8 +56,15 @@ class Plan(BaseModel):
 
     def recipe(self, episode: Episode) -> str:
         """Digest of everything that decides what an episode's rows say, known before anything is downloaded."""
-        stages = {name: stage.model_dump(mode="json") for name, stage in self.stages.items()}
+        stages = {name: stage.model_dump(mode="json", exclude={"decided_by"}) for name, stage in self.stages.items()}
         return digest({"fingerprint": episode.fingerprint, "stages": stages, "rows": VERSIONS["rows"]})
+
+    def refusal_recipe(self, episode: Episode, stage: str) -> str:
+        """Digest of everything that decides that a stage refuses an episode."""
+        declared = self.stages.get(STAGE_OF.get(stage, stage))
+        if declared is None or not declared.decided_by:
+            return self.recipe(episode)
+        return digest({"recipe": self.recipe(episode), "decided_by": declared.decided_by})
 
 
 def declare(settings: BuildSettings) -> Plan:
@@ -91,8 +107,19 @@ def declare(settings: BuildSettings) -> Plan:
         stages["tagging"] = (f"{tagger.name}@{tagger.revision}", shaping(settings.captioning.sensevoice))
     if scorer is not None:
         stages["quality"] = (f"{scorer.name}@{scorer.revision}", shaping(settings.quality))
+    limits = settings.download.limits
+    decided_by: dict[str, dict[str, Any]] = {
+        "download": {
+            "yt-dlp": version("yt-dlp"),
+            "private_addresses": settings.download.private_addresses,
+            "max_megabytes": limits.max_megabytes,
+        },
+        "separation": {"ffmpeg": ffmpeg_version(), "timeout": settings.decode.timeout},
+    }
     declared = {
-        name: Declared(engine=engine, parameters=parameters, version=VERSIONS[name])
+        name: Declared(
+            engine=engine, parameters=parameters, version=VERSIONS[name], decided_by=decided_by.get(name, {})
+        )
         for name, (engine, parameters) in stages.items()
     }
     return Plan(settings=settings, stages=declared)

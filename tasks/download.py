@@ -100,6 +100,7 @@ def download_stage(store: WorkStore, plan: Plan) -> Stage:
         declared=plan.stages[DOWNLOAD],
         inputs=lambda item: [item.episode.source_id, item.episode.fingerprint],
         produce=lambda items: _fetch_all(items, store, plan.settings.download),
+        keeps_refusals=False,
     )
 
 
@@ -125,6 +126,7 @@ def _fetch(item: Item, scratch: Path, settings: DownloadSettings) -> Product | R
             "megabytes": round(media.path.stat().st_size / 1e6, 2),
             "sha256": media.sha256,
             "title": media.title,
+            "served": media.served,
         },
     )
 

@@ -36,7 +36,7 @@ def build_summary(done: Sequence[Committed]) -> str:
 
 def episodes_table(done: Sequence[Committed]) -> list[dict[str, Any]]:
     """List the episodes of a build, those that were not kept first."""
-    rows = [row.model_dump(exclude={"source_id"}) for row in done]
+    rows = [row.model_dump(exclude={"source_id", "changed"}) for row in done]
     return sorted(rows, key=lambda row: row["status"] == "kept")[:TABLE_ROWS]
 
 

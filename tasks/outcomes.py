@@ -17,6 +17,8 @@ class Committed(BaseModel):
     kept: int
     rejected: int
     why: str = ""
+    changed: bool = False
+    """Whether the corpus has other rows of it than before."""
 
 
 class Published(BaseModel):

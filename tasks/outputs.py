@@ -19,6 +19,8 @@ from tasks.batches import Item
 from tasks.stages import folder, outcome
 
 DOWNLOAD = "download"
+DUPLICATE = "duplicate"
+"""Reason of a refusal: the same bytes as another source of the corpus."""
 DECODE = "decode"
 SEPARATION = "separation"
 DIARIZATION = "diarization"

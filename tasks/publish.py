@@ -69,7 +69,7 @@ def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
         version=version,
         utterances=totals.turns_kept,
         hours=totals.hours_out,
-        changed_sources=sum(row.status != "failed" for row in done),
+        changed_sources=sum(row.changed for row in done),
         new=version != read_announced(table) and totals.turns_kept > 0,
         card=str(card.page),
     )

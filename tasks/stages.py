@@ -62,9 +62,19 @@ class Stage:
     declared: Declared
     inputs: Callable[[Item], Sequence[str]]
     produce: Callable[[list[Item]], Iterator["Product | Refusal"]]
+    keeps_refusals: bool = True
+    """Whether a refusal is an output of the store. A download's is not: the next run asks again."""
 
     def step(self, item: Item) -> Step:
         return Step(self.name, self.declared.version, self.declared.engine, self.declared.parameters, self.inputs(item))
+
+    def refusal_step(self, item: Item) -> Step:
+        """Return the step under which a refusal lies: its key holds what decided it, too."""
+        declared = self.declared
+        decided_by = {"decided_by": declared.decided_by} if declared.decided_by else {}
+        return Step(
+            self.name, declared.version, declared.engine, {**declared.parameters, **decided_by}, self.inputs(item)
+        )
 
 
 def run_stage(stage: Stage, batch: Batch, store: WorkStore) -> Batch:
@@ -73,15 +83,17 @@ def run_stage(stage: Stage, batch: Batch, store: WorkStore) -> Batch:
     A refused episode is recorded in the store like any other outcome. An unforeseen failure marks its episode, is
     logged with its traceback, and does not stop the others.
     """
-    steps = {item.episode.source_id: stage.step(item) for item in batch.alive}
-    missing = [item for item in batch.alive if store.folder(steps[item.episode.source_id]) is None]
-    log.info("%s: %d episodes, %d of them already done", stage.name, len(steps), len(steps) - len(missing))
+    steps = {item.episode.source_id: step for item in batch.alive if (step := _found(stage, store, item)) is not None}
+    missing = [item for item in batch.alive if item.episode.source_id not in steps]
+    log.info("%s: %d episodes, %d of them already done", stage.name, len(batch.alive), len(steps))
     failures: dict[str, Refusal] = {}
     for item, product in _products(stage, missing):
-        if isinstance(product, Refusal) and product.transient:
+        if isinstance(product, Refusal) and (product.transient or not stage.keeps_refusals):
             failures[item.episode.source_id] = product
         else:
-            _record(stage, store, steps[item.episode.source_id], product)
+            step = stage.refusal_step(item) if isinstance(product, Refusal) else stage.step(item)
+            _record(stage, store, step, product)
+            steps[item.episode.source_id] = step
         _log_outcome(stage, item, product)
 
     def settle(item: Item) -> Item:
@@ -93,6 +105,19 @@ def run_stage(stage: Stage, batch: Batch, store: WorkStore) -> Batch:
         return item.done(steps[source], outcome(store, steps[source]).refusal)
 
     return batch.map(settle)
+
+
+def _found(stage: Stage, store: WorkStore, item: Item) -> Step | None:
+    """Find the step whose output for an item is in the store and counts; forget a refusal that doesn't."""
+    refusal_step = stage.refusal_step(item)
+    for step in (stage.step(item), refusal_step):
+        if store.folder(step) is None:
+            continue
+        counts = step.key == refusal_step.key and stage.keeps_refusals and not item.again
+        if counts or outcome(store, step).refusal is None:
+            return step
+        store.discard(step)
+    return None
 
 
 def outcome(store: WorkStore, step: Step) -> Outcome:
@@ -114,8 +139,8 @@ def folder(store: WorkStore, step: Step) -> Path:
 def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[TaskRunContext, dict[str, Any]], str]:
     """Make a Prefect `cache_key_fn` for a task with the arguments `batch`, `work` and `plan`.
 
-    The key stands for content, engine and parameters, not for path strings. A result that Prefect recorded but whose
-    files have been deleted since is not a hit.
+    The key stands for content, engine and parameters, not for path strings. A result that Prefect recorded is no hit
+    when its files have been deleted since, or what decided a refusal in it has changed.
 
     Args:
         make_stages: Each makes a stage that the task takes its batch through, or None for one that is off.
@@ -125,15 +150,29 @@ def stage_cache_key(*make_stages: Callable[..., Stage | None]) -> Callable[[Task
         batch: Batch = arguments["batch"]
         store = WorkStore(arguments["work"])
         stages = [stage for make in make_stages if (stage := make(store, arguments["plan"])) is not None]
-        steps = [stage.step(item) for stage in stages for item in batch.alive]
-        material = json.dumps([[step.key for step in steps], batch.model_dump(mode="json")], sort_keys=True)
+        keys = [stage.step(item).key for stage in stages for item in batch.alive]
+        material = json.dumps([keys, batch.model_dump(mode="json")], sort_keys=True)
         cache_key = f"fsclap-{stages[0].name}-{hashlib.sha256(material.encode()).hexdigest()[:32]}"
-        complete = all(store.folder(step) for step in steps)
-        if not complete and context.result_store.exists(cache_key):
+        results = context.result_store
+        if results.exists(cache_key) and not _still_true(results.read(cache_key).result, stages, batch, store):
             return f"{cache_key}-{context.task_run.id}"
         return cache_key
 
     return key
+
+
+def _still_true(recorded: Batch, stages: Sequence[Stage], batch: Batch, store: WorkStore) -> bool:
+    """Whether every output that a recorded result names is there, and every refusal in it still counts."""
+    alive = {item.episode.source_id: item for item in batch.alive}
+    for done in recorded.items:
+        before = alive.get(done.episode.source_id)
+        for stage in stages if before is not None else ():
+            step = done.steps.get(stage.name)
+            if step is None or before is None or before.again or _found(stage, store, before) != step:
+                return False
+            if outcome(store, step).refusal is not None:
+                break
+    return True
 
 
 def pieces(recordings: Iterable[T], seconds: Callable[[T], Seconds]) -> Iterator[list[T]]:

@@ -45,6 +45,12 @@ noticed."""
 REASONS_OF_SETTINGS = {"private_address", "too_many_episodes", "cookies_unreadable"}
 """Reasons of `Unavailable` that no other try mends before a setting, or the file that it names, has
 changed."""
+REASONS_OF_ADDRESSES = {
+    "unsupported_scheme", "credentials_in_address", "bad_address", "unsafe_extension", "unsupported_protocol",
+    "several_files", "too_large",
+}  # fmt: skip
+"""Reasons of `Refused` that the address, the settings or the version of yt-dlp decide. Any other
+refusal of a download may be a server's bad hour: a later run asks again."""
 JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indic scripts and emoji cannot be written without."""
 
@@ -118,11 +124,18 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """A downloaded file, its SHA-256 and what its page says of it."""
+    """A downloaded file.
+
+    Attributes:
+        sha256: Of its bytes.
+        title: As its page names it.
+        served: As `served` gives it; empty for a local file.
+    """
 
     path: Path
     sha256: str
     title: str
+    served: str = ""
 
 
 def is_url(locator: str) -> bool:
@@ -171,10 +184,30 @@ def fetch(episode: Episode, folder: Path, settings: DownloadSettings) -> Media:
         Refused: It does not exist, is not media, is live, too large, or takes too long.
         Unavailable: The network or the server failed; another try may succeed.
     """
-    path, title = _copy(episode, folder) if episode.is_local else _download(episode, folder, settings)
+    path, title, seen = _copy(episode, folder) if episode.is_local else _download(episode, folder, settings)
     if path.stat().st_size == 0:
         raise Refused("empty_file", f"{episode.locator}: the file has no bytes")
-    return Media(path, sha256_file(path), clean_text(title))
+    return Media(path, sha256_file(path), clean_text(title), seen)
+
+
+def served(episode: Episode, settings: DownloadSettings) -> str:
+    """Ask the server which version of a remote episode's file it has, without fetching the file.
+
+    Returns:
+        Its ETag, time of last change and length, as far as the server gives them; the same for the
+        same version. Empty if it gives none.
+
+    Raises:
+        Refused, Unavailable: As `fetch`.
+    """
+    url = episode.address or episode.locator
+    require_fetchable(url)
+    with closing(_ask({"action": "look", "url": url, "shown": episode.locator}, settings=settings)) as answers:
+        return _served(list(answers)[-1])
+
+
+def _served(answer: dict[str, Any]) -> str:
+    return "; ".join(f"{name} {clean_text(value)}" for name, value in sorted(answer["served"].items()))
 
 
 def clean_text(text: object, *, longest: int = 200) -> str:
@@ -232,7 +265,7 @@ def _local_episode(path: Path) -> Episode:
     )
 
 
-def _copy(episode: Episode, folder: Path) -> tuple[Path, str]:
+def _copy(episode: Episode, folder: Path) -> tuple[Path, str, str]:
     source = Path(os.fsdecode(unquote_to_bytes(urlsplit(episode.locator).path)))
     if not source.is_file():
         raise Refused("no_such_file", f"{episode.locator}: not a file (any more)")
@@ -241,7 +274,7 @@ def _copy(episode: Episode, folder: Path) -> tuple[Path, str]:
         shutil.copyfile(source, target)
     except PermissionError as error:
         raise Refused("not_readable", f"{episode.locator}: {error.strerror}; check the file's permissions") from error
-    return target, episode.title
+    return target, episode.title, ""
 
 
 # Remote media -----------------------------------------------------------------------------------------
@@ -285,13 +318,13 @@ def _parts(url: str) -> SplitResult:
         return SplitResult("", "", "", "", "")
 
 
-def _download(episode: Episode, folder: Path, settings: DownloadSettings) -> tuple[Path, str]:
+def _download(episode: Episode, folder: Path, settings: DownloadSettings) -> tuple[Path, str, str]:
     url = episode.address or episode.locator
     require_fetchable(url)
     request = {"action": "fetch", "url": url, "shown": episode.locator, "folder": str(folder.resolve())}
     with closing(_ask(request, settings=settings)) as answers:
         media = list(answers)[-1]
-    return folder / media["media"], redact(media["title"]) or episode.title
+    return folder / media["media"], redact(media["title"]) or episode.title, _served(media)
 
 
 def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[dict[str, Any], None, None]:

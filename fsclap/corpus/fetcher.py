@@ -101,9 +101,18 @@ class _Downloader(yt_dlp.YoutubeDL):
 
     hops = 0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: dict[str, dict[str, str]] = {}
+        """Address -> what its server said of the version of the file there."""
+
     def urlopen(self, req: Request | str) -> Any:
-        require_fetchable(req if isinstance(req, str) else req.url)
-        return super().urlopen(req)
+        asked = req if isinstance(req, str) else req.url
+        require_fetchable(asked)
+        response = super().urlopen(req)
+        for address in (asked, response.url):
+            self.seen.setdefault(address, _version(response.headers))
+        return response
 
     def extract_info(self, *args: Any, **kwargs: Any) -> Info | None:
         self.hops += 1
@@ -113,6 +122,14 @@ class _Downloader(yt_dlp.YoutubeDL):
             return super().extract_info(*args, **kwargs)
         finally:
             self.hops -= 1
+
+
+def _version(headers: Any) -> dict[str, str]:
+    """Read what a response says of the version of its file."""
+    version = {name: str(headers[name])[:200] for name in ("ETag", "Last-Modified") if headers.get(name)}
+    whole = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range") or "")
+    length = whole[1] if whole else headers.get("Content-Length")
+    return version | ({"Length": str(length)[:20]} if length else {})
 
 
 class _Log:
@@ -143,7 +160,7 @@ def main() -> None:
     sys.addaudithook(guard)
     try:
         with _Downloader(_options(request, say)) as downloader:
-            for answer in {"list": _list, "fetch": _fetch}[request["action"]](downloader, request):
+            for answer in {"list": _list, "fetch": _fetch, "look": _look}[request["action"]](downloader, request):
                 say(**answer)
     except Exception as error:  # whatever a page makes an extractor do
         refused = _explain(request["shown"], error, guard.refused)
@@ -176,10 +193,10 @@ def _options(request: Info, say: Callable[..., None]) -> Info:
         "hls_prefer_native": True,
         "fixup": "never",
     }
+    if request["action"] in ("look", "fetch"):
+        options |= {"format": request["format"], "noplaylist": True}
     if request["action"] == "fetch":
         options |= {
-            "format": request["format"],
-            "noplaylist": True,
             # Neither the title nor the address becomes part of a path: they may hold anything.
             "outtmpl": {"default": str(Path(request["folder"]).resolve() / "media").replace("%", "%%")},
             "max_filesize": request["max_bytes"],
@@ -265,7 +282,22 @@ def _plain(info: Info, fields: tuple[str, ...]) -> Info:
 # Fetching ---------------------------------------------------------------------------------------------
 
 
-def _fetch(downloader: _Downloader, request: Info) -> Iterator[Info]:
+def _look(downloader: _Downloader, request: Info) -> Iterator[Info]:
+    """Say which version of a file there is."""
+    info = _video(downloader, request)
+    chosen = (info.get("requested_formats") or [info])[0]
+    address = str(chosen.get("url") or request["url"])
+    if address not in downloader.seen:
+        downloader.urlopen(Request(address, headers=chosen.get("http_headers") or {})).close()
+    yield {"served": downloader.seen[address]}
+
+
+def _video(downloader: _Downloader, request: Info) -> Info:
+    """Read the page of one recording.
+
+    Raises:
+        Refused: There is none, or it can't be fetched.
+    """
     info = downloader.extract_info(request["url"], download=False)
     shown = request["shown"]
     if info is None:
@@ -275,7 +307,12 @@ def _fetch(downloader: _Downloader, request: Info) -> Iterator[Info]:
     if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming"):
         raise Refused("live_stream", f"{shown}: a live stream has no end; name its recording instead")
     _require_fetchable(info, shown)
-    info = downloader.process_ie_result(info, download=True)
+    return info
+
+
+def _fetch(downloader: _Downloader, request: Info) -> Iterator[Info]:
+    shown = request["shown"]
+    info = downloader.process_ie_result(_video(downloader, request), download=True)
     files = [path for path in Path(request["folder"]).iterdir() if path.suffix not in (".part", ".ytdl")]
     if not files:
         raise _too_large(request)
@@ -284,7 +321,9 @@ def _fetch(downloader: _Downloader, request: Info) -> Iterator[Info]:
             "several_files",
             f"{shown}: download.format={request['format']} chose {len(files)} files, which are not merged; choose one",
         )
-    yield {"media": files[0].name, "title": str(info.get("title") or "")[:LONGEST_TEXT]}
+    chosen = (info.get("requested_formats") or [info])[0]
+    seen = downloader.seen.get(str(chosen.get("url")), {})
+    yield {"media": files[0].name, "title": str(info.get("title") or "")[:LONGEST_TEXT], "served": seen}
 
 
 def _require_fetchable(info: Info, shown: str) -> None:

@@ -152,7 +152,7 @@ def test_a_time_limit_ends_the_whole_task(batch: Batch, store: WorkStore) -> Non
 
 def test_batches_hold_neighbours_of_one_series() -> None:
     episodes = [episode(number, series) for series in ("one", "two") for number in range(5)]
-    batches = make_batches(episodes, 2)
+    batches = make_batches([Item(episode=episode) for episode in episodes], 2)
     assert [batch.name for batch in batches] == [
         "one e00 to e01", "one e02 to e03", "one e04",
         "two e00 to e01", "two e02 to e03", "two e04",

@@ -1,0 +1,250 @@
+"""What a build does again: every recording that is on the server is in the corpus once, whatever came before."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from fsclap.corpus.download import Episode, source_id
+from storage.maintenance import forget
+from storage.verify import verify
+from tasks.batches import Item
+from tasks.commit import _speaker
+from tasks.verdict import nothing_kept
+from tests.properties import fewer, fuzzed
+from tests.tasks.world import World, ask, world
+
+
+@pytest.fixture
+def show(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def sha256(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+# Duplicates
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_duplicate_takes_the_place_of_its_twin(show: World, local: bool) -> None:
+    """current.mp3 is each week's newest file, and week-N.mp3 the archive."""
+    names = ("current", "week-1", "week-2")
+    show.local |= set(names if local else ())
+    show.put("current", "good one")
+    show.put("week-1", "good one")
+    show.build()
+    assert (show.kept(), show.refused()) == ({"current": sha256("good one")}, {"week-1": "duplicate"})
+    assert show.build() == []
+    show.put("current", "good two")
+    show.put("week-2", "good two")
+    if not local:  # what is replaced under its address is seen when it is asked for
+        ask(show, "current", fetch=True)
+    show.build()
+    assert show.kept() == {"current": sha256("good two"), "week-1": sha256("good one")}
+    assert show.refused() == {"week-2": "duplicate"}
+    assert show.build() == []
+    assert verify(show.corpus).problems == []
+
+
+def test_two_recordings_may_change_places(show: World) -> None:
+    show.local = {"a", "b"}
+    show.put("a", "good one")
+    show.put("b", "good two")
+    show.build()
+    show.put("a", "good two")
+    show.put("b", "good one")
+    show.build()
+    assert show.kept() == {"a": sha256("good two"), "b": sha256("good one")}
+
+
+def test_a_duplicate_stays_when_its_twin_is_forgotten_and_gone(show: World) -> None:
+    for name in ("a", "b"):
+        show.put(name, "good one")
+    show.build()
+    forget(show.corpus, [show.id("a")])
+    del show.files["a"]
+    assert [problem.code for problem in verify(show.corpus).problems] == ["duplicate_alone"]
+    show.build()
+    assert (show.kept(), verify(show.corpus).problems) == ({"b": sha256("good one")}, [])
+
+
+# Refusals
+
+
+def test_half_an_upload_is_fetched_again_once_it_is_whole(show: World) -> None:
+    show.put("a", "half of it")
+    show.build()
+    assert show.refused() == {"a": "truncated"}
+    assert show.build() == [], "the same file would be refused again"
+    assert show.fetched == ["a"]
+    show.put("a", "good one")
+    assert show.build() == ["a"]
+    assert show.kept() == {"a": sha256("good one")}
+
+
+def test_a_server_that_is_down_takes_nothing_away(show: World) -> None:
+    show.put("a", "half of it")
+    show.put("b", "good one")
+    show.build()
+    show.down = True
+    assert show.build(fetch_again=True) == ["a", "b"]
+    assert show.kept() == {"b": sha256("good one")}
+    show.down = False
+    show.put("a", "good two")
+    assert show.build() == ["a", "b"], "they were asked for, and not done"
+    assert set(show.kept()) == {"a", "b"}
+    assert show.build() == []
+
+
+def test_a_file_that_was_missing_is_asked_for_again_and_one_that_is_gone_stays(show: World) -> None:
+    show.put("a", "good one")
+    show.put("b", "good two")
+    show.gone = {"b"}
+    show.build()
+    assert show.refused() == {"b": "http_404"}
+    show.gone = set()
+    assert show.build() == ["b"]
+    show.gone = {"a"}
+    show.build(fetch_again=True)
+    assert set(show.kept()) == {"a", "b"}
+
+
+def test_another_decoder_decides_again(show: World) -> None:
+    """An old ffmpeg refused everything; a newer one takes what it can, and makes nothing again that was kept."""
+    show.ffmpeg = "4"
+    show.put("a", "new format")
+    show.put("b", "good one")
+    show.put("c", "broken")
+    show.build()
+    assert show.refused() == {"a": "truncated", "c": "truncated"}
+    show.ffmpeg = "6"
+    assert show.build() == ["a", "c"]
+    assert set(show.kept()) == {"a", "b"}
+    assert show.fetched == ["a", "b", "c"], "nothing was downloaded again"
+    assert show.build() == []
+
+
+def test_what_is_retried_is_decided_again(show: World) -> None:
+    show.put("a", "broken")
+    show.build()
+    version = show.corpus.delta("sources").version()
+    ask(show, "a", fetch=False)
+    assert show.build() == ["a"]
+    assert (show.fetched, show.build()) == (["a"], [])
+    ask(show, "a", fetch=True)
+    assert (show.build(), show.fetched) == (["a"], ["a", "a"])
+    assert show.corpus.delta("sources").version() == version, "the same refusal is no new version"
+
+
+def test_a_request_for_a_source_that_is_not_listed_waits(show: World) -> None:
+    show.put("a", "good one")
+    show.put("b", "good two")
+    show.build()
+    ask(show, "b", fetch=True)
+    gone = show.files.pop("b")
+    assert show.build() == []
+    show.put("b", gone)
+    assert show.build() == ["b"]
+
+
+def test_a_build_of_which_nothing_is_kept_says_why(show: World) -> None:
+    listed = [Item(episode=show.episode(name)) for name in ("a", "b")]
+    show.put("a", "broken")
+    show.put("b", "half")
+    show.build()
+    why = nothing_kept(listed, show.corpus.location)
+    assert why == "Nothing was kept of 2 sources: 2 truncated. it ends early"
+    show.put("b", "good one")
+    show.build()
+    assert nothing_kept(listed, show.corpus.location) == ""
+    assert nothing_kept(listed[:1], show.corpus.location).startswith("Nothing was kept of 1 sources")
+
+
+# Any sequence
+
+contents = st.sampled_from(["good one", "good two", "half"])
+names = st.sampled_from(["a", "b", "c"])
+
+
+class Server(RuleBasedStateMachine):
+    """Files of a folder and of a server come, change, go and are the same; sources are forgotten and retried."""
+
+    @initialize(local=st.sets(names))
+    def a_server(self, local: set[str]) -> None:
+        self.root = Path(tempfile.mkdtemp())
+        self.stack = ExitStack()
+        self.show = self.stack.enter_context(world(self.root))
+        self.show.local = set(local)
+
+    def teardown(self) -> None:
+        if hasattr(self, "root"):
+            self.refresh()
+            self.stack.close()
+            shutil.rmtree(self.root)
+
+    @rule(name=names, content=contents)
+    def add_or_replace(self, name: str, content: str) -> None:
+        kept = name in self.show.kept()
+        self.show.put(name, content)
+        if kept and name not in self.show.local:
+            ask(self.show, name, fetch=True)
+
+    @rule(name=names)
+    def remove(self, name: str) -> None:
+        self.show.files.pop(name, None)
+
+    @rule(name=names)
+    def forget(self, name: str) -> None:
+        removed = forget(self.show.corpus, [self.show.id(name)])
+        for _ in removed:
+            ask(self.show, name, fetch=True)
+
+    @rule()
+    def hour_without_a_server(self) -> None:
+        self.show.down = True
+        self.show.build()
+        self.show.down = False
+
+    @rule()
+    def refresh(self) -> None:
+        self.show.build()
+        kept = list(self.show.kept().values())
+        assert len(kept) == len(set(kept)), "a recording is in the corpus twice"
+        there = {sha256(content) for content in self.show.files.values() if content.startswith("good")}
+        assert there <= set(kept), "a recording of the server is not in the corpus"
+        assert verify(self.show.corpus, audio=False).problems == []
+        assert self.show.build() == [], "a second build has nothing to do"
+
+
+TestServer = Server.TestCase
+TestServer.settings = fewer(5, fuzzed, stateful_step_count=8)
+
+
+# Names
+
+texts = st.text("ab/#S0\u0661", max_size=6)
+
+
+@fewer(1)
+@given(texts, texts, texts, texts, st.text(max_size=5), st.text(max_size=5), st.integers(-1, 3), st.integers(-1, 3))
+def test_two_sources_never_share_a_speaker(
+    series: str, name: str, other_series: str, other_name: str, address: str, other: str, label: int, other_label: int
+) -> None:
+    assume(address != other)
+    one = Item(episode=Episode(source_id(address), "", series, name, ""))
+    two = Item(episode=Episode(source_id(other), "", other_series, other_name, ""))
+    assert _speaker(one, label) != _speaker(two, other_label)
+    assert _speaker(one, label) != _speaker(
+        two.model_copy(update={"episode": replace(two.episode, series=series)}), label
+    )
