@@ -25,7 +25,7 @@ from tasks.limits import compute_slot
 from tasks.linking import link_speakers
 from tasks.measure import measure
 from tasks.outcomes import Committed, Published
-from tasks.plan import plan_build, plan_orphans
+from tasks.plan import plan_build, plan_orphans, recognised
 from tasks.publish import Progress, announce, publish, remember_build
 from tasks.separation import separate
 from tasks.verdict import nothing_kept
@@ -62,6 +62,7 @@ def build_dataset(
     """
     plan = declare(settings)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
+    listed = recognised(listed, corpus)
     done = process(plan_build(listed, corpus, work, plan, fetch_again=fetch_again), corpus, work, plan)
     done += process(plan_orphans(listed, corpus, plan), corpus, work, plan)
     link_speakers(corpus, plan.settings)

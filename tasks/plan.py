@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import task
@@ -33,14 +33,30 @@ class _Known:
     requests: Requests
 
 
+def recognised(listed: list[Item], corpus: str) -> list[Item]:
+    """Give episodes that the corpus knows by the id of an earlier version that id; create the corpus if there is none.
+
+    Otherwise every episode of a feed would be built a second time.
+    """
+    ledger = Corpus.open(corpus, create=True).ledger()
+
+    def named(item: Item) -> Item:
+        episode = item.episode
+        if episode.source_id in ledger or episode.earlier_id not in ledger:
+            return item
+        return item.model_copy(update={"episode": replace(episode, source_id=episode.earlier_id)})
+
+    return [named(item) for item in listed]
+
+
 @task(task_run_name="plan build of {corpus}", cache_policy=NO_CACHE)
 def plan_build(listed: list[Item], corpus: str, work: str, plan: Plan, *, fetch_again: bool = False) -> list[Batch]:
-    """Batch the episodes to be done; create the corpus if there is none.
+    """Batch the episodes to be done.
 
     Done is what the corpus keeps by this recipe, and what it refused by it, as long as what decided that is the same:
     programs and limits, and for a remote recording the file that its server has.
     """
-    table, store = Corpus.open(corpus, create=True), WorkStore(work)
+    table, store = Corpus.open(corpus), WorkStore(work)
     unique = _unique(listed)
     with table.lock():
         if fetch_again:

@@ -19,6 +19,11 @@ SECRETS = (
     r"|key-pair-id|expires|api_?key|client_?secret|secret|password|passwd|pwd|credentials?|session_?id|phpsessid"
     r"|hdne[at]|hdnts|awsaccesskeyid|googleaccessid|x-(?:amz|goog)-[a-z0-9-]+"
 )
+# Parameters that say where a visitor came from, or when a file was touched. Of a recording they say
+# nothing.
+_TRACKING = re.compile(
+    r"(?i)utm_\w+|fbclid|gclid|dclid|gbraid|wbraid|msclkid|yclid|igshid|mc_[ce]id|_ga|_gl|dest-id|updated|modified"
+)
 HIDDEN = "REDACTED"
 _IN_QUERY = re.compile(rf"(?i)((?:[?&;]|&amp;)(?:{SECRETS})=)[^&;#\s\"'<>]*")
 _USERINFO = re.compile(r"(?i)([a-z][a-z0-9+.-]*://)[^/?#\s\"'<>]*@")
@@ -43,6 +48,13 @@ def is_public(address: str) -> bool:
 def redact(text: str) -> str:
     """Remove user names, passwords and secret parameters from the URLs in a text."""
     return _IN_QUERY.sub(rf"\1{HIDDEN}", _USERINFO.sub(r"\1", text))
+
+
+def without_tracking(url: str) -> str:
+    """Remove the parameters of a URL that change while the recording does not."""
+    address, question, query = url.partition("?")
+    kept = [part for part in query.split("&") if not _TRACKING.fullmatch(part.partition("=")[0])]
+    return address + (question + "&".join(kept) if any(kept) else "")
 
 
 def has_credentials(text: str) -> bool:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from urllib.parse import SplitResult, unquote_to_bytes, urldefrag, urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Seconds, sandbox
-from fsclap.corpus.addresses import redact, require_fetchable
+from fsclap.corpus.addresses import redact, require_fetchable, without_tracking
 from fsclap.files import sha256_file
 from fsclap.refusal import Refused, Unavailable
 from fsclap.settings import Folded, execution
@@ -97,8 +98,8 @@ class Episode:
     """One recording to be processed.
 
     Attributes:
-        source_id: 16 hexadecimal digits that name the recording in the corpus, made from its
-            address: the same address is the same source, in every run.
+        source_id: 16 hexadecimal digits that name the recording in the corpus, made from the feed's
+            address and its guid there, or else from its own address: the same in every run.
         locator: URL without passwords and tokens; of a local file its file: URI, which holds any
             file name in plain characters. This is what is stored and shown.
         series, title: As the page, feed or folder names them; any text.
@@ -106,6 +107,7 @@ class Episode:
         fingerprint: Size and modification time of a local file, empty for a URL: a changed file is
             seen.
         address: The URL to ask for where it has parts that `locator` leaves out; else empty.
+        earlier_id: The id that earlier versions gave it; empty if it is the same.
     """
 
     source_id: str
@@ -115,6 +117,7 @@ class Episode:
     title: str
     fingerprint: str = ""
     address: str = field(default="", repr=False)
+    earlier_id: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -163,15 +166,21 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
     shown = redact(locator)
     with closing(_ask({"action": "list", "url": locator, "shown": shown}, settings=settings)) as answers:
         page = next(answers)
+        entries: list[tuple[dict[str, str], bool]] = []
         for answer in answers:
-            episode = _episode(answer["entry"], {} if "alone" in answer else page["page"], page["url"])
-            episodes.setdefault(episode.source_id, episode)
-            if len(episodes) > settings.limits.max_episodes:
+            entries.append((answer["entry"], "alone" in answer))
+            if len(entries) > settings.limits.max_episodes:
                 raise Unavailable(  # with another setting it is to be tried again
                     "too_many_episodes",
                     f"{shown}: lists more than download.limits.max_episodes={settings.limits.max_episodes}; raise the "
                     "setting, or name parts of it",
                 )
+    guids = Counter(guid for guid, _ in {(entry.get("guid"), entry.get("url")) for entry, _ in entries})
+    for entry, alone in entries:
+        if guids[entry.get("guid")] > 1:  # it does not tell episodes apart
+            entry.pop("guid", None)
+        episode = _episode(entry, {} if alone else page["page"], page["url"])
+        episodes.setdefault(episode.source_id, episode)
     if not episodes:
         raise Refused("empty_playlist", f"{shown}: the page lists no video")
     return list(episodes.values())
@@ -287,10 +296,15 @@ def _episode(entry: dict[str, str], page: dict[str, str], locator: str) -> Episo
     key = entry.get("ie_key") or entry.get("extractor_key") or "Generic"
     generic = key in ("Generic", "HTML5MediaEmbed") or not entry.get("id")
     # A page that names another thing than a web address must not pass for that thing.
-    identity = shown if parts.scheme in ("http", "https") else f"listed:{shown}"
+    web = parts.scheme in ("http", "https")
+    earlier = shown if web else f"listed:{shown}"
+    identity = without_tracking(shown) if web else earlier
+    if web and entry.get("guid"):
+        identity = f"guid:{without_tracking(redact(locator))}\n{entry['guid']}"
     name = Path(parts.path).stem if generic else entry["id"]
     return Episode(
         source_id=source_id(identity if generic else f"{key}:{entry['id']}"),
+        earlier_id=source_id(earlier) if generic and earlier != identity else "",
         locator=shown,
         series=clean_text(entry.get("series") or page.get("title") or entry.get("channel") or parts.hostname),
         name=clean_text(name) or source_id(url),

@@ -28,7 +28,7 @@ from yt_dlp.cookies import YoutubeDLCookieJar
 from yt_dlp.globals import plugin_dirs
 from yt_dlp.networking.common import Request
 from yt_dlp.networking.exceptions import CertificateVerifyError, HTTPError, TransportError
-from yt_dlp.utils import ContentTooShortError, GeoRestrictedError, UnsupportedError
+from yt_dlp.utils import ContentTooShortError, GeoRestrictedError, UnsupportedError, unsmuggle_url
 
 from fsclap.corpus.addresses import is_public, require_fetchable
 from fsclap.refusal import Refused, Unavailable
@@ -48,7 +48,7 @@ STARTS_A_PROCESS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"
 LONGEST_TEXT = 10_000
 PAGE_FIELDS = ("title", "series", "channel")
 ENTRY_FIELDS = (
-    "id", "url", "webpage_url", "ie_key", "extractor_key", "title", "series", "channel",
+    "id", "url", "webpage_url", "ie_key", "extractor_key", "title", "series", "channel", "guid",
 )  # fmt: skip
 
 Info = dict[str, Any]
@@ -244,7 +244,9 @@ def _list(downloader: _Downloader, request: Info) -> Iterator[Info]:
     yield {"page": _plain(info, PAGE_FIELDS), "url": url}
     if info.get("_type") in ("playlist", "multi_video"):
         for entry in _flatten(info):
-            yield {"entry": _plain(entry, ENTRY_FIELDS)}
+            # In a feed, the guid of an episode comes with its address.
+            guid = str(unsmuggle_url(str(entry.get("url") or ""), {})[1].get("force_videoid") or "")
+            yield {"entry": _plain({**entry, "guid": guid}, ENTRY_FIELDS)}
     else:
         yield {"entry": _plain(info, ENTRY_FIELDS), "alone": True}
 

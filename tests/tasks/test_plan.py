@@ -18,6 +18,7 @@ from storage.maintenance import forget
 from storage.verify import verify
 from tasks.batches import Item
 from tasks.commit import _speaker
+from tasks.plan import recognised
 from tasks.verdict import nothing_kept
 from tests.properties import fewer, fuzzed
 from tests.tasks.world import World, ask, world
@@ -77,6 +78,21 @@ def test_a_duplicate_stays_when_its_twin_is_forgotten_and_gone(show: World) -> N
     assert [problem.code for problem in verify(show.corpus).problems] == ["duplicate_alone"]
     show.build()
     assert (show.kept(), verify(show.corpus).problems) == ({"b": sha256("good one")}, [])
+
+
+def test_an_episode_keeps_the_id_of_an_earlier_version(show: World) -> None:
+    """Known by its address, an episode of a feed would be built a second time now that its guid counts."""
+    show.put("a", "good one")
+    show.build()
+    by_address = show.episode("a")
+    by_guid = Item(episode=replace(by_address, source_id="ab" * 8, earlier_id=by_address.source_id))
+    other = Item(episode=replace(by_address, source_id="cd" * 8, earlier_id="ef" * 8))
+    assert recognised([by_guid, other], show.corpus.location) == [
+        Item(episode=by_guid.episode).model_copy(
+            update={"episode": replace(by_guid.episode, source_id=by_address.source_id)}
+        ),
+        other,
+    ]
 
 
 # Refusals

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from fsclap.corpus.addresses import redact
-from fsclap.corpus.download import DownloadLimits, DownloadSettings, Episode, clean_text, fetch, list_episodes
+from fsclap.corpus.download import (
+    DownloadLimits,
+    DownloadSettings,
+    Episode,
+    _episode,
+    clean_text,
+    fetch,
+    list_episodes,
+    served,
+    source_id,
+)
 from fsclap.refusal import Refused, Unavailable
 from tests.flows.pages import (
     ENTRIES,
@@ -57,12 +67,53 @@ def test_a_feed_lists_its_episodes_in_order_with_titles_and_series(media: Path) 
     assert all("#" not in one.locator for one in found)
 
 
+FEED = '<rss version="2.0"><channel><title>The Show</title>{}</channel></rss>'
+EPISODE = '<item><title>{0}</title><guid>{1}</guid><enclosure url="{2}/media.mp3?{3}" type="audio/mpeg"/></item>'
+
+
+def test_an_episode_of_a_feed_is_known_by_its_guid(tmp_path: Path) -> None:
+    """Its host touches ?updated= at each change, and puts another advertisement into it."""
+    file = tmp_path / "feed.xml"
+    with serve({"feed.xml": file}) as (server, _):
+        ids = []
+        for query in ("id=1&amp;updated=1", "id=1&amp;updated=2", "key=7"):
+            file.write_text(FEED.format(EPISODE.format("A", "guid-a", server, query)))
+            (episode,) = list_episodes(f"{server}/feed.xml", SETTINGS)
+            ids.append(episode.source_id)
+        assert len(set(ids)) == 1
+        assert episode.earlier_id == source_id(f"{server}/media.mp3?key=7"), "as it was known before guids counted"
+        items = [EPISODE.format("A", "same", server, "id=1"), EPISODE.format("B", "same", server, "id=2")]
+        file.write_text(FEED.format("".join([*items, items[0]])))
+        assert len(list_episodes(f"{server}/feed.xml", SETTINGS)) == 2, "a guid that is given twice tells nothing apart"
+
+
+def test_parameters_that_say_nothing_of_a_recording_do_not_count() -> None:
+    def identity(query: str) -> str:
+        return _episode({"url": f"https://example.org/a.mp3{query}"}, {}, "").source_id
+
+    assert identity("?id=1&utm_source=x&updated=17") == identity("?id=1&fbclid=3") == identity("?id=1")
+    assert identity("?utm_source=x") == identity("") == source_id("https://example.org/a.mp3")
+    assert identity("?id=2") != identity("?id=1")
+
+
 def test_fetching_brings_the_very_bytes(media: Path, tmp_path: Path) -> None:
     with serve({"a.mp4": media}) as (address, _):
         fetched = fetch(episode(f"{address}/a.mp4"), tmp_path, SETTINGS)
     assert fetched.path.read_bytes() == media.read_bytes()
     assert fetched.path.parent == tmp_path
     assert len(fetched.sha256) == 64
+
+
+def test_a_server_says_which_version_of_a_file_it_has(media: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(media.read_bytes()[:50_000])
+    with serve({"a.mp4": file}) as (server, requests):
+        one = episode(f"{server}/a.mp4")
+        (tmp_path / "fetched").mkdir()
+        assert fetch(one, tmp_path / "fetched", SETTINGS).served == served(one, SETTINGS) == "Length 50000"
+        assert requests == ["a.mp4"] * 3
+        file.write_bytes(media.read_bytes()[:60_000])
+        assert served(one, SETTINGS) == "Length 60000"
 
 
 @pytest.mark.parametrize(
