@@ -28,6 +28,7 @@ from tasks.outcomes import Committed, Published
 from tasks.plan import plan_build, plan_orphans, recognised
 from tasks.publish import Progress, announce, publish, remember_build
 from tasks.separation import separate
+from tasks.trial import try_out
 from tasks.verdict import nothing_kept
 
 Sources = Annotated[list[str], Field(min_length=1)]
@@ -61,6 +62,7 @@ def build_dataset(
             replaced under their addresses.
     """
     plan = declare(settings)
+    try_out(plan)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
     listed = recognised(listed, corpus)
     done = process(plan_build(listed, corpus, work, plan, fetch_again=fetch_again), corpus, work, plan)
