@@ -1,8 +1,7 @@
 """Keep a corpus up to date: repeat its build over the same sources, which adds what is new there."""
 
-from typing import Any
-
 from prefect import flow, get_run_logger
+from prefect.exceptions import FailedRun
 from prefect.states import Failed, State
 
 from flows.build_dataset import build_dataset
@@ -25,8 +24,7 @@ def refresh_corpus(corpus: Folder = "data/corpus") -> Published | State[None]:
         raise ValueError(f"{corpus}: never built by build-dataset, so there are no sources to refresh; build it first")
     get_run_logger().info("Refreshing %s from %d sources", corpus, len(build["sources"]))
     settings = BuildSettings(**build["settings"])
-    state: State[Any] = build_dataset(build["sources"], corpus, build["work"], settings, return_state=True)
-    if state.is_failed() and state.data is None:  # nothing was kept: a result, not an exception
-        return Failed(message=state.message)
-    published: Published = state.result()
-    return published
+    try:
+        return build_dataset(build["sources"], corpus, build["work"], settings)
+    except FailedRun as error:  # nothing was kept
+        return Failed(message=str(error))

@@ -80,8 +80,9 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
     item = _spared(_without_duplicate(item, kept, store), kept)
     utterances, rejects = _rows(item, store, plan) if item.alive else ([], [])
     source = _source_row(item, store, plan, kept=len(utterances), rejected=len(rejects))
+    why = _detail(item, store)
     if item.refusal is not None:
-        rejects = [_reject(_identity(item, plan), item.refusal.stage, item.refusal.reason, item.refusal.detail)]
+        rejects = [_reject(_identity(item, plan), item.refusal.stage, item.refusal.reason, why)]
     outcome = corpus.commit_source(source, utterances=utterances, rejects=rejects)
     if outcome != "kept_earlier":
         kept.note(source)
@@ -95,9 +96,18 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
         found=source["turns_found"],
         kept=source["turns_kept"],
         rejected=source["turns_rejected"],
-        why=item.refusal.detail if item.refusal else "",
+        why=why,
         changed=outcome == "committed" and source["status"] != "failed",
     )
+
+
+def _detail(item: Item, store: WorkStore) -> str:
+    """Say why an item was refused. The file has another name in the work store than its user knows."""
+    if item.refusal is None:
+        return ""
+    detail, step = item.refusal.detail, item.steps.get(DOWNLOAD)
+    file = "" if step is None else outcome(store, step).facts["file"]
+    return f"{item.episode.locator}{detail[len(file) :]}" if file and detail.startswith(file) else detail
 
 
 def _spared(item: Item, kept: _Kept) -> Item:

@@ -51,7 +51,7 @@ def made_up_speech() -> np.ndarray:
     return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _tried(settings: BuildSettings) -> None:
     speech = made_up_speech()
 

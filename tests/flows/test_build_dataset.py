@@ -1,5 +1,6 @@
 """build-dataset and refresh-corpus on short real episodes from a server on localhost."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,19 @@ def test_a_deleted_output_is_computed_again_and_no_other(built: Built) -> None:
     assert after["diarization"][kept] == before["diarization"][kept]
     assert {stage: set(keys) for stage, keys in after.items()} == {stage: set(keys) for stage, keys in before.items()}
     assert after["separation"] == before["separation"]
+
+
+def test_a_build_that_keeps_nothing_fails_and_says_why(prefect_server: None, quick_plots: None, tmp_path: Path) -> None:
+    (tmp_path / "talks").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "talks" / name).write_text("This is not a video.\n" * 100)
+    corpus = str(tmp_path / "corpus")
+    state = build_dataset([str(tmp_path / "talks")], corpus, str(tmp_path / "work"), return_state=True)
+    assert state.is_failed()
+    assert re.match(r"Nothing was kept of 2 sources: 2 not_media\. file://\S+/[ab]\.mp4 has no", state.message)
+    assert verify(Corpus.open(corpus)).problems == []
+    again = refresh_corpus(corpus, return_state=True)
+    assert (again.is_failed(), again.message) == (True, state.message)
 
 
 def test_settings_are_validated_before_anything_runs() -> None:
