@@ -20,6 +20,7 @@ from storage.judgements import Judgements
 from storage.rows import CorpusError, token_of
 from storage.schema import schema_problem
 from storage.shards import DamagedShardError, live_shards, read_shard
+from storage.sounds import read_sounds
 from storage.tallies import Contents, Tally
 from storage.validation import NOTHING
 
@@ -91,6 +92,7 @@ def verify(corpus: Corpus, *, audio: bool = True) -> Report:
     if corpus.is_local:  # an object store has neither of these files
         _check_speakers(corpus, report)
         _check_judgements(corpus, report)
+        _note_twins(corpus, contents, report)
     _note_leftovers(corpus, report)
     return report
 
@@ -286,6 +288,17 @@ def _check_judgements(corpus: Corpus, report: Report) -> None:
         Judgements(corpus.folder).table()
     except CorpusError as error:
         report.problems.append(Problem("judgements_damaged", str(error)))
+
+
+def _note_twins(corpus: Corpus, contents: Contents, report: Report) -> None:
+    kept = {row["source_id"]: row["url"] for row in contents.ledger if row["status"] == "kept"}
+    for record in read_sounds(corpus):
+        source_id, twin = record["source_id"].decode(), record["twin"].decode()
+        if source_id in kept and twin in kept:
+            report.notes.append(
+                f"sources {source_id} ({kept[source_id]}) and {twin} ({kept[twin]}) sound alike: the same recording "
+                f"twice? `fsclap corpus forget {corpus.location} {source_id}` takes one out"
+            )
 
 
 def _note_leftovers(corpus: Corpus, report: Report) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
@@ -12,8 +13,10 @@ from prefect.tasks import exponential_backoff
 from fsclap.audio import encode_flac, read_wave
 from fsclap.corpus.download import REASONS_OF_ADDRESSES
 from fsclap.corpus.filtering import selection
+from fsclap.corpus.fingerprint import SLACK, from_text, same_sound
 from storage.corpus import Corpus
 from storage.requests import clear_requests
+from storage.sounds import add_sound, read_sounds
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
@@ -83,9 +86,11 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
     why = _detail(item, store)
     if item.refusal is not None:
         rejects = [_reject(_identity(item, plan), item.refusal.stage, item.refusal.reason, why)]
-    outcome = corpus.commit_source(source, utterances=utterances, rejects=rejects)
-    if outcome != "kept_earlier":
+    done = corpus.commit_source(source, utterances=utterances, rejects=rejects)
+    if done != "kept_earlier":
         kept.note(source)
+    if source["status"] == "kept":
+        why = _note_sound(item, corpus, kept, store)
     log.info("commit: %s %s: %d kept, %d rejected", source["series"], source["episode"], len(utterances), len(rejects))
     return Committed(
         source_id=source["source_id"],
@@ -97,8 +102,32 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
         kept=source["turns_kept"],
         rejected=source["turns_rejected"],
         why=why,
-        changed=outcome == "committed" and source["status"] != "failed",
+        changed=done == "committed" and source["status"] != "failed",
     )
+
+
+def _note_sound(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore) -> str:
+    """Note how a recording sounds; tell when another source has the same sound in other bytes."""
+    facts = outcome(store, item.steps[SEPARATION]).facts
+    if "sound" not in facts:
+        return ""
+    bits, source_id = from_text(facts["sound"]), item.episode.source_id
+    known = read_sounds(corpus)
+    ids = [value.decode() for value in known["source_id"].tolist()]
+    alike = np.abs(known["duration"] - facts["duration"]) <= 2 * SLACK
+    others = np.flatnonzero(alike & np.array([other in kept.by_id and other != source_id for other in ids], bool))
+    twins = others[same_sound(bits, known["bits"][others])]
+    twin = ids[twins[0]] if len(twins) else ""
+    if source_id not in ids or not np.array_equal(known["bits"][ids.index(source_id)], bits):
+        add_sound(corpus, source_id, twin=twin, duration=facts["duration"], bits=bits)
+    if not twin:
+        return ""
+    why = (
+        f"{item.episode.locator} sounds like {kept.by_id[twin]['url']}, which is in the corpus: the same recording "
+        f"twice? `fsclap corpus forget` takes one out ({source_id} or {twin})"
+    )
+    log.warning("commit: %s", why)
+    return why
 
 
 def _detail(item: Item, store: WorkStore) -> str:

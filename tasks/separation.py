@@ -9,6 +9,7 @@ from prefect import task
 
 from fsclap import Hertz, Seconds
 from fsclap.audio import new_map, write_flac
+from fsclap.corpus.fingerprint import fingerprint, to_text
 from fsclap.corpus.separation import load_separator, loudness
 from fsclap.corpus.separation.base import Separator
 from fsclap.corpus.separation.base import separate as separate_vocals
@@ -81,7 +82,8 @@ def _separate(
         with Stopwatch() as watch:
             voice = next(vocals)
             gain = _gain(voice, separator.sample_rate, settings.loudness)
-        yield _product(voice, separator.sample_rate, gain, decode_seconds, watch.seconds)
+        sound = to_text(fingerprint(wave, separator.sample_rate))
+        yield _product(voice, separator.sample_rate, gain, sound, decode_seconds, watch.seconds)
 
 
 def _decode(item: Item, destination: Path, store: WorkStore, settings: BuildSettings, sample_rate: Hertz) -> Decoded:
@@ -98,11 +100,17 @@ def _gain(voice: np.ndarray, sample_rate: Hertz, settings: LoudnessSettings) -> 
     return 1.0 if settings.target_lufs is None else loudness.gain(loudness.measure(voice, sample_rate), settings)
 
 
-def _product(voice: np.ndarray, sample_rate: Hertz, gain: float, decode_seconds: Seconds, seconds: Seconds) -> Product:
+def _product(
+    voice: np.ndarray, sample_rate: Hertz, gain: float, sound: str, decode_seconds: Seconds, seconds: Seconds
+) -> Product:
     return Product(
         write=lambda target: write_flac(
             target / VOCALS, voice, sample_rate=sample_rate, to_rate=CORPUS_RATE, gain=gain
         ),
         seconds={DECODE: decode_seconds, SEPARATION: seconds},
-        facts={"duration": round(len(voice) / sample_rate, 3), "gain_db": round(20 * math.log10(gain), 2)},
+        facts={
+            "duration": round(len(voice) / sample_rate, 3),
+            "gain_db": round(20 * math.log10(gain), 2),
+            "sound": sound,
+        },
     )

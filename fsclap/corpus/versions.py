@@ -2,7 +2,7 @@
 
 VERSIONS = {
     "download": 1,
-    "separation": 1,
+    "separation": 2,
     "diarization": 1,
     "consistency": 1,
     "attributes": 1,

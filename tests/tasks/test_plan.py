@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from fsclap.corpus.download import Episode, source_id
 from storage.maintenance import forget
+from storage.sounds import SOUNDS, read_sounds
 from storage.verify import verify
 from tasks.batches import Item
 from tasks.commit import _speaker
@@ -78,6 +79,33 @@ def test_a_duplicate_stays_when_its_twin_is_forgotten_and_gone(show: World) -> N
     assert [problem.code for problem in verify(show.corpus).problems] == ["duplicate_alone"]
     show.build()
     assert (show.kept(), verify(show.corpus).problems) == ({"b": sha256("good one")}, [])
+
+
+def test_a_talk_as_video_and_as_sound_is_told(show: World) -> None:
+    show.put("talk.m4a", "good talk|sound")
+    show.put("talk.mp4", "good talk|video")
+    show.put("other.mp4", "good other talk")
+    show.build()
+    assert len(show.kept()) == 3
+    report = verify(show.corpus)
+    (note,) = report.notes
+    assert report.problems == []
+    assert "talk.mp4) and" in note
+    assert "talk.m4a) sound alike" in note
+    forget(show.corpus, [show.id("talk.mp4")])
+    assert verify(show.corpus).notes == []
+
+
+def test_a_record_that_was_cut_off_is_left_out(show: World) -> None:
+    show.put("a", "good one")
+    show.build()
+    file = show.corpus.folder / SOUNDS
+    with file.open("ab") as stream:
+        stream.write(b"half a record")
+    assert len(read_sounds(show.corpus)) == 1
+    show.put("b", "good two")
+    show.build()
+    assert sorted(record["source_id"].decode() for record in read_sounds(show.corpus)) == sorted(map(show.id, "ab"))
 
 
 def test_an_episode_keeps_the_id_of_an_earlier_version(show: World) -> None:
