@@ -29,6 +29,15 @@ def add_commands(commands: Any) -> None:
     _add(corpus, "history", _history, help="list the versions of the utterances and what each of them changed")
     restore = _add(corpus, "restore", _restore, help="go back to an earlier version; the ones in between are kept")
     restore.add_argument("version", type=int, help="number of the version, as in the output of history")
+    _add(
+        corpus,
+        "compact",
+        _compact,
+        help="write the small shards of many sources together; no row changes",
+        description="Write the shards of a corpus together, which makes it faster to read, and shorten its logs. What "
+        "was replaced moves aside to _superseded/ of each table, for earlier versions; vacuum deletes it. Run it "
+        "while nothing builds or reads the corpus. After an interruption, run it again.",
+    )
     _add_vacuum(corpus)
     _add_export(corpus)
 
@@ -201,6 +210,18 @@ def _restore(options: argparse.Namespace) -> int:
     print(f"Version {corpus.version()} has the content of version {options.version}.")
     if removed:
         print(f"Removed, because half committed then or damaged since: {', '.join(removed)}")
+    return 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from storage.compaction import compact
+    from storage.corpus import Corpus
+
+    corpus = Corpus.open(options.corpus)
+    with corpus.lock():
+        tables = compact(corpus)
+    for table in tables:
+        print(f"{table.table}: {table.before} shards are {table.after}; {table.aside} files moved to _superseded/")
     return 0
 
 

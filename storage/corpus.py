@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from storage.checkpoints import EVERY, thin_checkpoints
 from storage.files import locked, written_aside
 from storage.rows import CorpusError, build_table
 from storage.schema import REJECT, SOURCE, SPEAKER, UTTERANCE, schema_problem
@@ -43,6 +44,8 @@ SCHEMAS = {"rejects": REJECT, "utterances": UTTERANCE, "sources": SOURCE}
 
 SPEAKERS = "speakers.parquet"
 LOCK = ".lock"
+SUPERSEDED = "_superseded"
+"""Folder in a table for the shards of earlier versions (`storage.compaction`)."""
 WITHOUT_AUDIO = tuple(name for name in UTTERANCE.names if name != "audio")
 """All columns of an utterance but the expensive one."""
 
@@ -54,14 +57,14 @@ _CONFIGURATION: dict[str, str | None] = {
     "delta.dataSkippingStatsColumns": "source_id",
     # Opening a table replays the entries after the last checkpoint, and every commit opens three
     # tables.
-    "delta.checkpointInterval": "20",
+    "delta.checkpointInterval": str(EVERY),
 }
 # Room for the log entries of a commit and a checkpoint.
 _SPARE_BYTES = 4_000_000
 
 # FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. A row
 # group has about 30 MB of audio, which readers of other columns skip.
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=256)
+SHARD_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,18 @@ class Corpus:
         Raises:
             CorpusError: The table has no such version.
         """
-        return self.delta(table, version=version).to_pyarrow_dataset(schema=SCHEMAS[table])
+        delta = self.delta(table, version=version)
+        if version is not None and self.is_local:
+            paths = [self.shard_path(table, name) for name in shard_names(delta)]
+            if any(path.parent.name == SUPERSEDED for path in paths):
+                return pyarrow.dataset.dataset(paths, schema=SCHEMAS[table])
+        return delta.to_pyarrow_dataset(schema=SCHEMAS[table])
+
+    def shard_path(self, table: str, name: str) -> Path:
+        """Where a shard of a local corpus lies: in the table, or aside when a compaction replaced it."""
+        path = self.folder / table / name
+        aside = path.parent / SUPERSEDED / name
+        return aside if aside.exists() and not path.exists() else path
 
     def utterances(self, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Utterances in memory, in the order of their ids.
@@ -215,14 +229,13 @@ class Corpus:
         with written_aside(self.folder / SPEAKERS) as part:
             pq.write_table(table, part, compression="zstd")
 
-    def shards(self, *, version: int | None = None) -> list[str]:
-        """File names in utterances/ that make up a version, sorted.
+    def shards(self, *, version: int | None = None, table: str = "utterances") -> list[str]:
+        """File names that make up a version of a table, sorted.
 
         The folder may contain others: replaced shards, or shards that a killed writer never
         committed.
         """
-        uris = self.delta("utterances", version=version).file_uris()
-        return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in uris)
+        return shard_names(self.delta(table, version=version))
 
     def totals(self) -> Totals:
         """Compute the size of the corpus; reads no audio."""
@@ -313,7 +326,7 @@ class Corpus:
         how: dict[str, Any] = {"mode": "append"} if first else replacing([source_id])
         try:
             write_deltalake(
-                table, rows, writer_properties=_WRITER, commit_properties=carrying({source_id: token}), **how
+                table, rows, writer_properties=SHARD_WRITER, commit_properties=carrying({source_id: token}), **how
             )
         except CommitFailedError:
             raise
@@ -322,6 +335,8 @@ class Corpus:
                 f"source {source_id}: cannot write to {self.uri(name)}: {plain(error)}. Readers are not "
                 "affected; check the disk and the permissions of the folder, then run again"
             ) from error
+        if self.is_local and self.delta(name).version() % EVERY == 0:
+            thin_checkpoints(self.folder / name)
 
     def _rows(self, name: str, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         try:
@@ -369,6 +384,11 @@ class Corpus:
             if not DeltaTable.is_deltatable(self.uri(name)):
                 raise CorpusError(f"cannot create the table {self.uri(name)}: {plain(error)}") from error
             log.info("another worker created %s: %s", self.uri(name), error)
+
+
+def shard_names(table: DeltaTable) -> list[str]:
+    """File names of the shards of a table's version, sorted."""
+    return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in table.file_uris())
 
 
 def carrying(tokens: Mapping[str, int], **metadata: str) -> CommitProperties:

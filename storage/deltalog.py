@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pyarrow.fs
 from deltalake.fs import DeltaStorageHandler
 
-from storage.corpus import SCHEMAS, Corpus, missing_message
+from storage.corpus import SCHEMAS, SUPERSEDED, Corpus, missing_message
 from storage.rows import CorpusError
 
 FOLDER = "_delta_log"
@@ -169,4 +169,6 @@ def leftovers(corpus: Corpus, table: str) -> list[pyarrow.fs.FileInfo]:
     named = {shard.name for version in versions(corpus, table) for shard in version.added}
     found = filesystem(corpus, table).get_file_info(pyarrow.fs.FileSelector("", recursive=True))
     files = (info for info in found if info.is_file and not info.path.startswith(f"{FOLDER}/"))
-    return sorted((info for info in files if info.path not in named), key=lambda info: info.path)
+    return sorted(
+        (info for info in files if info.path.removeprefix(f"{SUPERSEDED}/") not in named), key=lambda info: info.path
+    )

@@ -15,7 +15,7 @@ import pyarrow.fs
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
-from storage.corpus import SCHEMAS, SPEAKERS, Corpus, carrying, plain, replacing
+from storage.corpus import SCHEMAS, SPEAKERS, SUPERSEDED, Corpus, carrying, plain, replacing
 from storage.deltalog import (
     FOLDER,
     STEP_OF,
@@ -186,7 +186,8 @@ def history(corpus: Corpus) -> list[Change]:
         CorpusError: An entry of the log is missing or damaged.
     """
     files = filesystem(corpus, "utterances")
-    existing = {info.path for info in files.get_file_info(pyarrow.fs.FileSelector("", recursive=True))}
+    found = files.get_file_info(pyarrow.fs.FileSelector("", recursive=True))
+    existing = {info.path.removeprefix(f"{SUPERSEDED}/") for info in found}
     live: dict[str, Shard] = {}
     changes = []
     for version in versions(corpus, "utterances"):
@@ -270,8 +271,10 @@ def _same_step(first: Version, second: Version) -> bool:
 
 def _check_readable(corpus: Corpus, name: str, version: int, *, restoring: int) -> None:
     files = filesystem(corpus, name)
-    paths = [uri.rsplit("/", 1)[-1] for uri in corpus.delta(name, version=version).file_uris()]
-    gone = [info.path for info in files.get_file_info(paths) if not info.is_file]
+    names = corpus.shards(version=version, table=name)
+    aside = [f"{SUPERSEDED}/{shard}" for shard in names]
+    found = zip(names, files.get_file_info(names), files.get_file_info(aside), strict=True)
+    gone = [shard for shard, info, other in found if not (info.is_file or other.is_file)]
     if gone:
         raise CorpusError(
             f"version {restoring} cannot be restored: {len(gone)} of its shards in {corpus.uri(name)} are gone, such "
@@ -288,12 +291,23 @@ def _restore_table(corpus: Corpus, name: str, version: int, *, operation: str) -
     sources = set().union(*(_sources(corpus, each) for each in SCHEMAS), _sources(corpus, name, version=version))
     tokens = {source_id: _token(past, name, source_id) for source_id in sources}
     stale = {source_id: token for source_id, token in tokens.items() if token != _token(table, name, source_id)}
+    _take_back(corpus, name, version)
     try:
         table.restore(version, commit_properties=carrying(stale, **{STEP_OF: operation}))
     except (DeltaError, OSError) as error:
         raise CorpusError(
             f"cannot restore {corpus.uri(name)}: {plain(error)}; check the disk and the permissions, then run it again"
         ) from error
+
+
+def _take_back(corpus: Corpus, name: str, version: int) -> None:
+    """Move the shards of a version back to where Delta looks for them, after a compaction."""
+    if not corpus.is_local:
+        return
+    for shard in corpus.shards(version=version, table=name):
+        path = corpus.shard_path(name, shard)
+        if path.parent.name == SUPERSEDED:
+            path.rename(corpus.folder / name / shard)
 
 
 def _token(table: DeltaTable, name: str, source_id: str) -> int:
@@ -337,7 +351,10 @@ def _unused(corpus: Corpus, name: str, *, until: datetime) -> Iterator[Path]:
         replaced |= version.removed
         for shard in version.added:
             replaced.pop(shard.name, None)
-    yield from (folder / path for path, time in sorted(replaced.items()) if time <= until and (folder / path).is_file())
+    for name_of_shard, time in sorted(replaced.items()):
+        path = corpus.shard_path(name, name_of_shard)
+        if time <= until and path.is_file():
+            yield path
     yield from (folder / info.path for info in leftovers(corpus, name) if info.mtime <= until)
 
 
