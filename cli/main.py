@@ -60,10 +60,13 @@ def _build(options: argparse.Namespace) -> int:
         command += ["--param", f"sources={json.dumps(options.source)}"]
     if options.corpus:
         command += ["--param", f"corpus={json.dumps(options.corpus)}"]
+    settings: dict[str, Any] = {}
     if options.fetch_again:
-        command += ["--param", "fetch_again=true"]
+        settings["download"] = {"limits": {"fetch_again": True}}
     if options.singletons:
-        command += ["--param", f"settings={json.dumps({'consistency': {'singletons': options.singletons}})}"]
+        settings["consistency"] = {"singletons": options.singletons}
+    if settings:
+        command += ["--param", f"settings={json.dumps(settings)}"]
     return subprocess.call(command)
 
 

@@ -45,7 +45,6 @@ def build_dataset(
     corpus: Folder = "data/corpus",
     work: Folder = "data/work",
     settings: BuildSettings = BuildSettings(),  # noqa: B008 (frozen)
-    fetch_again: bool = False,
 ) -> Published | State[None]:
     """Turn recordings into a corpus of single-speaker utterances that are described in words.
 
@@ -58,14 +57,12 @@ def build_dataset(
         corpus: Folder of the corpus; made if there is none.
         work: Folder of the stages' outputs, which later runs reuse.
         settings: Settings of the stages, in their order.
-        fetch_again: Download every recording again, also those that the corpus has: they may have been
-            replaced under their addresses.
     """
     plan = declare(settings)
     try_out(plan)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
     listed = recognised(listed, corpus)
-    done = process(plan_build(listed, corpus, work, plan, fetch_again=fetch_again), corpus, work, plan)
+    done = process(plan_build(listed, corpus, work, plan), corpus, work, plan)
     done += process(plan_orphans(listed, corpus, plan), corpus, work, plan)
     link_speakers(corpus, plan.settings)
     remember_build(corpus, sources, work, plan.settings)

@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 from prefect.exceptions import FailedRun
-from prefect.states import Failed, State
+from prefect.states import Completed, Failed, State
 
 from flows.build_dataset import build_dataset
 from flows.parameters import Folder
@@ -10,6 +10,7 @@ from fsclap.corpus.settings import BuildSettings
 from storage.build_record import read_build
 from storage.corpus import Corpus
 from tasks.outcomes import Published
+from tasks.waiting import outdated
 
 
 @flow(name="refresh-corpus", flow_run_name="refresh {corpus}", persist_result=True)
@@ -19,6 +20,8 @@ def refresh_corpus(corpus: Folder = "data/corpus") -> Published | State[None]:
     Args:
         corpus: Folder of a corpus that build-dataset has built.
     """
+    if outdated(lambda waiting: waiting.get("corpus") == corpus):
+        return Completed(name="Outdated", message=f"Another refresh of {corpus} is waiting")
     build = read_build(Corpus.open(corpus))
     if build is None:
         raise ValueError(f"{corpus}: never built by build-dataset, so there are no sources to refresh; build it first")

@@ -4,6 +4,7 @@ clips to local disk -> split by voice and text -> features -> epochs -> event, w
 """
 
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.parameters import Folder
@@ -11,6 +12,7 @@ from fsclap.training.settings import TrainSettings
 from tasks.limits import model_slot
 from tasks.outcomes import TooFewClips, TrainedModel
 from tasks.training import announce_trained, show_too_small, show_training, train_model
+from tasks.waiting import later_version, outdated
 
 
 @flow(name="train-fsclap", flow_run_name="train on {corpus} version {version}", persist_result=True)
@@ -25,7 +27,7 @@ def train_fsclap(
 
     The same version with the same settings is trained once: started again, an interrupted run goes on where it was,
     and a finished one is only announced if it was never evaluated. A corpus that is too small ends the run as
-    "Too small", without a model.
+    "Too small", without a model; one for which a training on a later version waits, as "Outdated".
 
     Args:
         corpus: Folder of the corpus.
@@ -35,6 +37,9 @@ def train_fsclap(
         work: Folder of the clips and features that are made on the way, which later runs reuse.
         settings: Settings of the split, the model, the loss and the training.
     """
+    given = flow_run.parameters
+    if outdated(lambda waiting: later_version(given, waiting)):
+        return Completed(name="Outdated", message=f"A training on a later version of {corpus} is waiting")
     with model_slot(settings.accelerator):
         trained = train_model(corpus, version, models, work, settings)
     if isinstance(trained, TooFewClips):

@@ -53,6 +53,15 @@ None stands for the defaults, in JSON both ways; in Python the group is always t
 """
 
 
+OfPreset = Annotated[T, _Nullable()]
+"""A value that a preset gives where none is named: null in a form, never in Python."""
+
+
+def of_preset(**options: Any) -> Any:
+    """Make a pydantic field of type `OfPreset`; a validator of its model fills it in."""
+    return Field(default=None, **options)
+
+
 def complete(settings: BaseModel) -> dict[str, Any]:
     """Return settings as JSON values, every default spelled out."""
     values: dict[str, Any] = to_jsonable_python(settings.model_dump())

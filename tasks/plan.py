@@ -50,7 +50,7 @@ def recognised(listed: list[Item], corpus: str) -> list[Item]:
 
 
 @task(task_run_name="plan build of {corpus}", cache_policy=NO_CACHE)
-def plan_build(listed: list[Item], corpus: str, work: str, plan: Plan, *, fetch_again: bool = False) -> list[Batch]:
+def plan_build(listed: list[Item], corpus: str, work: str, plan: Plan) -> list[Batch]:
     """Batch the episodes to be done.
 
     Done is what the corpus keeps by this recipe, and what it refused by it, as long as what decided that is the same:
@@ -59,7 +59,7 @@ def plan_build(listed: list[Item], corpus: str, work: str, plan: Plan, *, fetch_
     table, store = Corpus.open(corpus), WorkStore(work)
     unique = _unique(listed)
     with table.lock():
-        if fetch_again:
+        if plan.settings.download.limits.fetch_again:
             add_requests(table, [item.episode.source_id for item in unique if item.alive], fetch=True)
         known = _Known(table.ledger(), table.refusals(), read_requests(table))
     doubtful = [item for item in unique if item.alive and _may_have_changed(item, known, plan)]

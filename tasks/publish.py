@@ -90,6 +90,12 @@ def announce(published: Published) -> None:
     write_announced(Corpus.open(published.corpus), published.version)
 
 
+def _repeatable(settings: BuildSettings) -> BuildSettings:
+    """Leave out what was asked of one build alone."""
+    limits = settings.download.limits.model_copy(update={"fetch_again": False})
+    return settings.model_copy(update={"download": settings.download.model_copy(update={"limits": limits})})
+
+
 def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSettings) -> None:
     """Record the sources and settings in the corpus, so that a refresh can repeat the build.
 
@@ -104,6 +110,6 @@ def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSe
             {
                 "sources": list(dict.fromkeys([*known["sources"], *sources])),
                 "work": work,
-                "settings": complete(settings),
+                "settings": complete(_repeatable(settings)),
             },
         )

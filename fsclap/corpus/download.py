@@ -69,6 +69,10 @@ class DownloadLimits(BaseModel):
     timeout: Seconds = execution(1800, gt=0, description="Seconds that one page or one file may take in total.")
     socket_timeout: Seconds = execution(20, gt=0, description="Seconds without data before an attempt is given up.")
     connection_retries: int = execution(2, ge=0, description="Retries within one download.")
+    fetch_again: bool = execution(
+        False,
+        description="In this build, download every recording again: it may have been replaced under its address.",
+    )
 
 
 class DownloadSettings(BaseModel):
@@ -90,7 +94,9 @@ class DownloadSettings(BaseModel):
         description="Cookie file in Netscape format on the worker, for private media. Read at each download, never "
         "changed, never logged.",
     )
-    limits: Folded[DownloadLimits] = Field(default_factory=DownloadLimits, description="Sizes and timeouts.")
+    limits: Folded[DownloadLimits] = Field(
+        default_factory=DownloadLimits, description="Sizes and timeouts; fetching again."
+    )
 
 
 @dataclass(frozen=True, slots=True)

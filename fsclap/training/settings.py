@@ -1,13 +1,24 @@
 """How a model is trained. The fields are the form of the flow, with meaning and unit."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap.data.splits import SplitSettings
 from fsclap.model.settings import LossSettings, ModelSettings
-from fsclap.settings import Folded, execution, shaping
+from fsclap.settings import Folded, OfPreset, execution, of_preset, shaping
+
+PRESETS: Mapping[str, Mapping[str, int | float]] = MappingProxyType(
+    {
+        # A small model on a CPU, from the starter, on some hundred to some ten thousand clips.
+        "embedded": {"epochs": 60, "batch": 96, "accumulate": 1, "head_lr": 3e-4},
+        # Section 4.1 of the paper: a larger model, fine-tuned on a thousand times as many clips.
+        "clap": {"epochs": 10, "batch": 96, "accumulate": 2, "head_lr": 1e-4},
+    }
+)
+"""`model.encoders` -> the values of settings that are not named."""
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -83,12 +94,21 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(10, ge=1, description="Passes over the training part")
-    batch: int = Field(
-        96, ge=2, description="Pairs that are contrasted with each other, over all devices; a multiple of devices"
+    epochs: OfPreset[int] = of_preset(
+        ge=1, description="Passes over the training part. None: 60; with encoders=clap 10, as in the paper"
     )
-    accumulate: int = Field(2, ge=1, description="Batches per optimiser step")
-    head_lr: float = Field(1e-4, gt=0, description="Peak learning rate of fusion, separation, pooling and projection")
+    batch: OfPreset[int] = of_preset(
+        ge=2,
+        description="Pairs that are contrasted with each other, over all devices; a multiple of devices. None: 96",
+    )
+    accumulate: OfPreset[int] = of_preset(
+        ge=1, description="Batches per optimiser step. None: 1; with encoders=clap 2, as in the paper"
+    )
+    head_lr: OfPreset[float] = of_preset(
+        gt=0,
+        description="Peak learning rate of fusion, separation, pooling and projection. None: 3e-4; with encoders=clap "
+        "1e-4, as in the paper",
+    )
     encoder_lr: float = Field(4e-5, ge=0, description="Peak learning rate of encoders that are trained too (clap)")
     init: str = Field(
         "auto",
@@ -126,6 +146,16 @@ class TrainSettings(BaseModel):
     compute: Folded[ComputeSettings] = Field(
         default_factory=ComputeSettings, description="Devices, precision, loading of clips, checkpoints"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        model = given.get("model") or {}
+        encoders = model.get("encoders", "embedded") if isinstance(model, Mapping) else model.encoders
+        preset = PRESETS.get(encoders, PRESETS["embedded"])  # the model's own check refuses others
+        return {**given, **{name: value for name, value in preset.items() if given.get(name) is None}}
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSettings":

@@ -47,6 +47,16 @@ def test_parameters_fit_the_flow(name: str) -> None:
     assert flow.validate_parameters(given)
 
 
+def test_a_deployment_has_no_settings_of_its_own() -> None:
+    """A run's settings replace the deployment's as a whole: whoever sets a seed must not lose the rest."""
+    settings = DEPLOYMENTS["train-fsclap"]["parameters"]["settings"]
+    flow = flow_of(DEPLOYMENTS["train-fsclap"])
+    assert flow.validate_parameters({"settings": settings}) == flow.validate_parameters({"settings": {}})
+    assert not any(
+        "settings" in deployment["parameters"] for name, deployment in DEPLOYMENTS.items() if name != "train-fsclap"
+    )
+
+
 def test_the_triggers_expect_the_events_that_the_tasks_emit() -> None:
     from tasks.indexing import EVALUATED
     from tasks.outcomes import EvaluatedModel, Published, TrainedModel

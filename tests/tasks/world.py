@@ -66,8 +66,8 @@ class World:
     def build(self, *, fetch_again: bool = False) -> list[str]:
         """Build everything on the server; the names that were done, in order."""
         listed = [Item(episode=self.episode(name)) for name in sorted(self.files)]
-        location, plan = self.corpus.location, self.plan()
-        done = self._process(plan_build.fn(listed, location, self.work, plan, fetch_again=fetch_again))
+        location, plan = self.corpus.location, self.plan(fetch_again=fetch_again)
+        done = self._process(plan_build.fn(listed, location, self.work, plan))
         return done + self._process(plan_orphans.fn(listed, location, plan))
 
     def _process(self, batches: list[Batch]) -> list[str]:
@@ -94,11 +94,12 @@ class World:
         fingerprint = str(self.versions.get(name)) if name in self.local else ""
         return Episode(downloads.source_id(address), address, "The Show", name, "media", fingerprint)
 
-    def plan(self) -> Plan:
+    def plan(self, *, fetch_again: bool = False) -> Plan:
         by = {DOWNLOAD: {"yt-dlp": "1"}, SEPARATION: {"ffmpeg": self.ffmpeg}}
         engines = (DOWNLOAD, SEPARATION, "diarization", "captioning")
         stages = {name: Declared(engine="x", parameters={}, version=1, decided_by=by.get(name, {})) for name in engines}
-        return Plan(settings=BuildSettings(), stages=stages)
+        settings = BuildSettings.model_validate({"download": {"limits": {"fetch_again": fetch_again}}})
+        return Plan(settings=settings, stages=stages)
 
     def separation(self, store: WorkStore) -> Stage:
         def produce(items: list[Item]) -> Iterator[Product | Refusal]:

@@ -22,6 +22,7 @@ EXECUTION: dict[str, Any] = {
     "download.limits.timeout": 1,
     "download.limits.socket_timeout": 1,
     "download.limits.connection_retries": 1,
+    "download.limits.fetch_again": True,
     "decode.timeout": 1,
     "separation.batch": 16,
     "separation.demucs.weights": MINE,

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from fsclap.settings import is_execution, shaping
-from fsclap.training.settings import ComputeSettings, OptimizerSettings, TrainSettings, flat
+from fsclap.training.settings import PRESETS, ComputeSettings, OptimizerSettings, TrainSettings, flat
 
 
 def marked(model: type[BaseModel]) -> set[str]:
@@ -43,3 +43,21 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
         TrainSettings(batch=9, compute=ComputeSettings(devices=2))
     with pytest.raises(ValidationError, match="needs a GPU"):
         TrainSettings(accelerator="cpu", compute=ComputeSettings(precision="16-mixed"))
+
+
+def test_settings_given_in_part_change_a_part() -> None:
+    """Prefect replaces the deployment's settings as a whole by those of a run."""
+    usual, seeded = TrainSettings(), TrainSettings(seed=1)
+    assert seeded.differences(usual) == ["seed: 1 != 0"]
+    assert (usual.epochs, usual.batch, usual.accumulate, usual.head_lr) == (60, 96, 1, 3e-4)
+    paper = TrainSettings.model_validate({"head_lr": None, "model": {"encoders": "clap"}})
+    assert (paper.epochs, paper.batch, paper.accumulate, paper.head_lr) == (10, 96, 2, 1e-4)
+    assert TrainSettings(model=paper.model, epochs=3).differences(paper) == ["epochs: 3 != 10"]
+    assert TrainSettings.model_validate_json(paper.model_dump_json()) == paper
+    with pytest.raises(ValidationError, match=r"model\.encoders"):
+        TrainSettings.model_validate({"model": {"encoders": "claps"}})
+
+
+def test_a_form_that_is_filled_in_from_the_defaults_leaves_the_preset_its_say() -> None:
+    properties = TrainSettings.model_json_schema()["properties"]
+    assert {name: properties[name]["default"] for name in PRESETS["clap"]} == dict.fromkeys(PRESETS["clap"])
