@@ -106,8 +106,8 @@ def measuring(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[[
 
 
 def embedding(episodes: list[np.ndarray], settings: BuildSettings) -> Callable[[], Seconds]:
-    from fsclap.model.fsclap import FSCLAP
     from fsclap.model.settings import PAPER
+    from fsclap.model.systems.fs_clap import FSCLAP
 
     model = FSCLAP(PAPER).eval().to(settings.device)
     rate = model.audio_encoder.sample_rate

@@ -178,7 +178,7 @@ def size(path: Path) -> int:
 
 def whole(count: int, queries: int, folder: Path) -> dict[str, Any]:
     """Time whole searches of `count` clips, from text to rows, with the embedded encoders."""
-    from fsclap.model.fsclap import FSCLAP
+    from fsclap.model.systems.fs_clap import FSCLAP
     from fsclap.retrieval.index import Index, Record
     from fsclap.retrieval.search import Searcher
 

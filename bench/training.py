@@ -30,9 +30,9 @@ from fsclap.data.batches import Batch, Pairs, batches_of, epoch_batches, load_pa
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import SplitSettings, make_split
 from fsclap.model.clap import BYTES, SPECIAL
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss
 from fsclap.model.settings import PAPER, LossSettings, ModelSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.loop import train
 from fsclap.training.settings import TrainSettings
 from storage.corpus import Corpus

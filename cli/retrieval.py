@@ -136,7 +136,7 @@ def _add_options(parser: argparse.ArgumentParser, *, model: bool = True, json: b
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    from fsclap.model.fsclap import ModelError
+    from fsclap.model.systems.base import ModelError
     from fsclap.retrieval.index import SearchError
     from fsclap.weights import WeightsError
     from storage.models import ModelStoreError

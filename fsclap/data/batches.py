@@ -4,7 +4,7 @@ import functools
 import logging
 import multiprocessing.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from fsclap.data.captions import caption_groups, numbered
 from fsclap.data.clips import ClipStore, CorruptClip
 from fsclap.data.features import CachedFeatures, Features, audio_features, text_features
+from fsclap.data.levels import style_levels
 from fsclap.data.measured import speaker_context
 from fsclap.model.encoders import Encoders
-from fsclap.model.fsclap import FSCLAP, Embeddings
 from fsclap.model.functionals import with_context
-from fsclap.model.losses import Meets
+from fsclap.model.losses import Embeddings, Meets, PairLabels, rowwise
+from fsclap.model.systems.base import System
 from fsclap.model.tokens import Tokens, pad
 from fsclap.queries.bank import Bank
 from fsclap.queries.conditions import clip_words, surely_met
@@ -49,28 +50,41 @@ class Batch:
         groups: (B,) int64, equal where two pairs are not negatives of each other.
         positions: (B,) int64, position of each pair in `Pairs`.
         meets: Which texts are true of clips that are not their own; None if there are only captions.
+        levels: (B, L) float32, what the style of each clip says, as numbers.
     """
 
-    __slots__ = ("audio", "groups", "meets", "positions", "text")
+    __slots__ = ("audio", "groups", "levels", "meets", "positions", "text")
 
     def __init__(
-        self, audio: Tokens, text: Tokens, groups: Tensor, positions: Tensor, meets: Meets | None = None
+        self,
+        audio: Tokens,
+        text: Tokens,
+        groups: Tensor,
+        positions: Tensor,
+        meets: Meets | None = None,
+        levels: Tensor | None = None,
     ) -> None:
-        self.audio, self.text, self.groups, self.positions, self.meets = audio, text, groups, positions, meets
+        self.audio, self.text, self.groups, self.positions = audio, text, groups, positions
+        self.meets, self.levels = meets, levels
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def to(self, device: torch.device) -> "Batch":
-        groups, positions = (x.to(device, non_blocking=True) for x in (self.groups, self.positions))
-        meets = self.meets and Meets(*(x.to(device, non_blocking=True) for x in self.meets))
-        return Batch(self.audio.to(device), self.text.to(device), groups, positions, meets)
+        return self._each(lambda x: x.to(device, non_blocking=True), self.audio.to(device), self.text.to(device))
 
     def pin_memory(self) -> "Batch":
         """Pin the memory; a DataLoader that pins its batches calls this."""
-        meets = self.meets and Meets(*(x.pin_memory() for x in self.meets))
-        groups, positions = self.groups.pin_memory(), self.positions.pin_memory()
-        return Batch(self.audio.pin_memory(), self.text.pin_memory(), groups, positions, meets)
+        return self._each(Tensor.pin_memory, self.audio.pin_memory(), self.text.pin_memory())
+
+    def _each(self, function: Callable[[Tensor], Tensor], audio: Tokens, text: Tokens) -> "Batch":
+        rest = (self.groups, self.positions, self.meets, self.levels)
+        return Batch(audio, text, *(rowwise(function, [one]) for one in rest))
+
+    @property
+    def labels(self) -> PairLabels:
+        """What a loss knows of the pairs."""
+        return PairLabels(self.groups, self.meets, self.levels)
 
 
 class Item(NamedTuple):
@@ -81,6 +95,7 @@ class Item(NamedTuple):
         text: (tokens[, columns]) features of its caption, or of a query that is true of it.
         group: Number of its caption or style.
         position: Its position in `Pairs`.
+        levels: (L,) float32, what the clip's style says, as numbers.
         asked: (attributes,) int64 bit sets: what a query is true of, zeros for a caption; None in
             evaluation.
         words: (attributes,) int64 bit sets: the words of the clip; None in evaluation.
@@ -90,6 +105,7 @@ class Item(NamedTuple):
     text: np.ndarray
     group: int
     position: int
+    levels: np.ndarray
     asked: np.ndarray | None = None
     words: np.ndarray | None = None
 
@@ -135,6 +151,7 @@ class Pairs(Dataset[Item]):
         max_frames: Most frames of audio; a longer clip is cropped.
         seed: Seed of crops, queries and left-out contexts.
         rejected: Requested clips that cannot be used.
+        levels: (pairs, L) float32, what each style says, as numbers (fsclap.data.levels).
         context: (pairs, measures) how each clip compares with its speaker's others; None: the encoder
             takes no such measures.
         queries: Queries to train on beside the captions; None: captions alone.
@@ -148,6 +165,7 @@ class Pairs(Dataset[Item]):
     max_frames: int
     seed: int
     rejected: Sequence[CorruptClip]
+    levels: np.ndarray
     context: np.ndarray | None = None
     queries: Queries | None = None
 
@@ -166,13 +184,13 @@ class Pairs(Dataset[Item]):
         frames = self._cropped(self.audio[position], rng)
         if self.context is not None and (rng is None or rng.random() >= CONTEXT_LEFT_OUT):
             frames = with_context(frames, self.context[position])
-        group = int(self.groups[position])
+        own = int(self.groups[position]), position, self.levels[position]
         if rng is None or self.queries is None:
-            return Item(frames, self.text[position], group, position)
+            return Item(frames, self.text[position], *own)
         query, words = self.queries.drawn(position, rng), self.queries.words[position]
         if query is None:
-            return Item(frames, self.text[position], group, position, np.zeros_like(words), words)
-        return Item(frames, self.queries.features[query], group, position, self.queries.asked[query], words)
+            return Item(frames, self.text[position], *own, np.zeros_like(words), words)
+        return Item(frames, self.queries.features[query], *own, self.queries.asked[query], words)
 
     def _cropped(self, frames: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         spare = len(frames) - self.max_frames
@@ -238,6 +256,7 @@ def load_pairs(
         max_frames=audio_encoder.max_frames,
         seed=seed,
         rejected=rejected,
+        levels=style_levels(store.column("style_key", usable)),
         context=None if context is None else context[[store.rows[id_] for id_ in usable]],
         queries=queries,
     )
@@ -310,7 +329,7 @@ def _leave_at_once(_: int) -> None:
 
 
 @torch.no_grad()
-def embed(model: FSCLAP, pairs: Pairs, *, batch: int = 256, workers: int | None = None) -> Embeddings:
+def embed(model: System, pairs: Pairs, *, batch: int = 256, workers: int | None = None) -> Embeddings:
     """Embed every pair, cropped to the middle.
 
     A model with fusion="paired" fuses each clip with its own caption here, so its embeddings say
@@ -333,6 +352,7 @@ def embed(model: FSCLAP, pairs: Pairs, *, batch: int = 256, workers: int | None 
 
 
 def _collate(items: list[Item]) -> Batch:
-    audio, text, groups, positions, asked, words = zip(*items, strict=True)
+    audio, text, groups, positions, levels, asked, words = zip(*items, strict=True)
     meets = None if asked[0] is None else Meets(*(torch.from_numpy(np.stack(rows)) for rows in (asked, words)))
-    return Batch(pad(audio), pad(text), torch.tensor(groups), torch.tensor(positions), meets)
+    known = torch.from_numpy(np.stack(levels))
+    return Batch(pad(audio), pad(text), torch.tensor(groups), torch.tensor(positions), meets, known)

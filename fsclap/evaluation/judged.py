@@ -18,7 +18,7 @@ from sklearn.metrics import ndcg_score
 from fsclap.evaluation.protocol import RESAMPLES, difference, interval
 from fsclap.evaluation.results import Judged
 from fsclap.evaluation.run import EvaluationRun
-from fsclap.model.fsclap import load_model
+from fsclap.model.systems import load_system
 
 K = 10
 
@@ -60,7 +60,7 @@ def judge_model(
     """
     if not graded or run.evaluation.leak.leaks:
         return None
-    model = load_model(folder, device)
+    model = load_system(folder, device)
 
     def embed(queries: Sequence[str]) -> np.ndarray:
         return np.concatenate([model.embed_text([query]).cpu().numpy() for query in queries])

@@ -16,7 +16,7 @@ from fsclap.evaluation.results import Interval
 from fsclap.evaluation.run import usable_pairs
 from fsclap.evaluation.words import interval as written
 from fsclap.evaluation.words import points
-from fsclap.model.fsclap import load_model
+from fsclap.model.systems import load_system
 from fsclap.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _against_chance(figures: dict[str, float], *, seed: int) -> PromotionDecisio
 
 def _clip_figures(folder: Path, store: ClipStore, ids: list[str], cache: Path, device: str) -> dict[str, float]:
     """Utterance id -> AP@10, mean of both directions."""
-    model = load_model(folder, device)
+    model = load_system(folder, device)
     pairs = usable_pairs(model, store, ids, cache)
     audio, text = (rows.numpy() for rows in embed(model, pairs))
     text = one_vector_a_caption(text, pairs.captions)

@@ -25,7 +25,7 @@ from fsclap.evaluation.report import Clip
 from fsclap.evaluation.results import Evaluation, Example, LeakProbe, Natural
 from fsclap.machine import processor
 from fsclap.model.embedded import SentenceTokens
-from fsclap.model.fsclap import FSCLAP, load_model
+from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import Tokens, pad
 from fsclap.queries.reading import Encode
 from fsclap.weights import WeightsError
@@ -75,7 +75,7 @@ def evaluate_model(
     people type them, collapse figures and examples.
 
     Args:
-        folder: Folder of the model, as `FSCLAP.from_pretrained` takes it.
+        folder: Folder of the model, as `load_system` takes it.
         store: Clips of the corpus version.
         split: The model's split (its split.json).
         part: Which clips; those missing from the store or unusable are left out.
@@ -92,7 +92,7 @@ def evaluate_model(
         ValueError: Fewer than 2 clips of the part are usable.
         WeightsError: The installed encoders are not those the model was trained on.
     """
-    model = load_model(folder, device)
+    model = load_system(folder, device)
     pairs = usable_pairs(model, store, split.ids(part), cache)
     if len(pairs) < 2:
         raise ValueError(
@@ -143,14 +143,14 @@ def report_clips(store: ClipStore, ids: Iterable[str]) -> dict[str, Clip]:
     return clips
 
 
-def usable_pairs(model: FSCLAP, store: ClipStore, ids: Iterable[str], cache: Path) -> Pairs:
+def usable_pairs(model: System, store: ClipStore, ids: Iterable[str], cache: Path) -> Pairs:
     """Load the pairs of these utterances that are in the store and can be used."""
     stored = [id_ for id_ in ids if id_ in store.rows]
     return load_pairs(store, stored, (model.audio_encoder, model.text_encoder), folder=cache, progress=False)
 
 
 def _describe(
-    model: FSCLAP,
+    model: System,
     store: ClipStore,
     pairs: Pairs,
     audio: np.ndarray,
@@ -189,7 +189,7 @@ def _describe(
 
 
 def _retrieval(
-    model: FSCLAP, store: ClipStore, pairs: Pairs, audio: np.ndarray, text: np.ndarray, seed: int
+    model: System, store: ClipStore, pairs: Pairs, audio: np.ndarray, text: np.ndarray, seed: int
 ) -> dict[str, object]:
     styles = store.column("style_key", pairs.ids)
     best, worst = examples(pairs.ids, pairs.captions, audio, text, seed=seed)
@@ -202,7 +202,7 @@ def _retrieval(
     }
 
 
-def _natural(model: FSCLAP, store: ClipStore, pairs: Pairs, audio: np.ndarray, seed: int) -> Natural | None:
+def _natural(model: System, store: ClipStore, pairs: Pairs, audio: np.ndarray, seed: int) -> Natural | None:
     if model.settings.fusion == "paired":
         return None  # such a model embeds no query
     clips = Searched.of(store.table, np.array([store.rows[id_] for id_ in pairs.ids]), audio)
@@ -218,14 +218,14 @@ def _sentences() -> Encode | None:
         return None
 
 
-def _some_tokens(model: FSCLAP, pairs: Pairs, seed: int) -> tuple[Tokens, Tokens]:
+def _some_tokens(model: System, pairs: Pairs, seed: int) -> tuple[Tokens, Tokens]:
     """Clips and their captions, at most _PROBED of them."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(pairs))[:_PROBED])
     items = [pairs[None, int(position)] for position in chosen]
     return pad([item[0] for item in items]).to(model.device), pad([item[1] for item in items]).to(model.device)
 
 
-def _rerank(model: FSCLAP, pairs: Pairs) -> Rerank | None:
+def _rerank(model: System, pairs: Pairs) -> Rerank | None:
     if not model.settings.rerank:
         return None
 
@@ -242,6 +242,6 @@ def _rerank(model: FSCLAP, pairs: Pairs) -> Rerank | None:
     return Rerank(score)
 
 
-def _machine(model: FSCLAP) -> dict[str, str | int]:
+def _machine(model: System) -> dict[str, str | int]:
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else "cpu"
     return {"processor": processor(), "cores": os.cpu_count() or 1, "device": device}

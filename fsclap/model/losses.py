@@ -8,14 +8,15 @@ Notation for shapes:
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fsclap.model.settings import LossSettings
+from fsclap.model.settings import LossResearch, LossSettings
 
 WHOLE = 4096
 """Up to so many rows, the matrix is whole: 64 MiB in float32 for each of ten intermediates."""
@@ -37,6 +38,39 @@ class Meets(NamedTuple):
 
     asked: Tensor
     words: Tensor
+
+
+class Embeddings(NamedTuple):
+    """(B, E) rows of unit norm each; row i of one belongs to row i of the other."""
+
+    audio: Tensor
+    text: Tensor
+
+
+class PairLabels(NamedTuple):
+    """What a loss knows of the pairs of a batch beside their embeddings; row by row, all constants.
+
+    Attributes:
+        groups: (B,) integers, the same for pairs that are not negatives of each other.
+        meets: Texts that are true of other clips than their own.
+        levels: (B, L) float32, 0 to 1: what the styles say, as numbers (fsclap.data.levels).
+        teacher: Embeddings of the same pairs by a teacher.
+    """
+
+    groups: Tensor
+    meets: Meets | None = None
+    levels: Tensor | None = None
+    teacher: Embeddings | None = None
+
+
+def rowwise(function: Callable[..., Tensor], parts: Sequence[Any]) -> Any:
+    """Apply a function to each tensor of some labels: those of several batches, or of one."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return function(*parts)
+    return type(first)(*(rowwise(function, column) for column in zip(*parts, strict=True)))
 
 
 class HardNegatives(NamedTuple):
@@ -110,6 +144,13 @@ def contrastive_loss(
             if research.reduction == "mean":
                 loss = loss / (2 * len(audio))
         return loss + research.regularization_weight * (_spread(audio, settings) + _spread(text, settings))
+
+
+def plain_loss(embedded: Embeddings, scale: Tensor, labels: PairLabels, settings: LossSettings) -> Tensor:
+    """Compute the loss of CLIP and CLAP: InfoNCE in both directions, mean. Of the settings, the mask alone counts."""
+    masked = LossResearch(mask_same_caption=settings.research.mask_same_caption)
+    info_nce = LossSettings(gamma=0.0, research=masked)
+    return contrastive_loss(*embedded, scale, settings=info_nce, groups=labels.groups, meets=labels.meets)
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> Tensor:

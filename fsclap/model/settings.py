@@ -10,6 +10,55 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fsclap.settings import Folded
 
 Functionals = Literal["speaker", "clip", "none"]
+SystemName = Literal["fs_clap", "clap_laion", "clap_microsoft", "audioclip", "mga_clap", "ra_clap", "emotion_rank_clap"]
+
+
+class CodebookSettings(BaseModel):
+    """The codebook of MGA-CLAP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    codes: int = Field(4096, ge=2, description="Codes that clips and captions are mixtures of")
+    temperature: float = Field(
+        1000.0,
+        gt=0,
+        description="What the likeness to a code is divided by: the larger, the more codes have a share. With the "
+        "released 1000, three thousand of 4096 have one at the start, and all clips are nearly alike",
+    )
+    zero_padding: bool = Field(
+        False, description="Count padding as likeness 0, as the released code does: embeddings depend on the batch"
+    )
+
+
+class DistilSettings(BaseModel):
+    """The two stages of RA-CLAP."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage_one: float = Field(0.5, gt=0, le=1, description="Share of the epochs before the model becomes its teacher")
+    share: float = Field(0.5, ge=0, le=1, description="Share of the distillation in the loss of stage 2")
+
+
+class RankSettings(BaseModel):
+    """The labels that EmotionRankCLAP ranks by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    axes: Literal["style", "emotion"] = Field(
+        "style",
+        description="emotion: valence and arousal, as published. style: also the levels of the style (pitch, energy, "
+        "rate ...), for clips that no engine has tagged with an emotion",
+    )
+
+
+class SystemsSettings(BaseModel):
+    """What only one of the systems has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mga: Folded[CodebookSettings] = Field(default_factory=CodebookSettings, description="For system=mga_clap")
+    ra: Folded[DistilSettings] = Field(default_factory=DistilSettings, description="For system=ra_clap")
+    emotion_rank: Folded[RankSettings] = Field(default_factory=RankSettings, description="For system=emotion_rank_clap")
 
 
 class ModelSettings(BaseModel):
@@ -17,6 +66,11 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    system: SystemName = Field(
+        "fs_clap",
+        description="Which model of the paper's tables: fs_clap, or one that it is compared with. All are trained in "
+        "the same way on the same encoders (docs/systems.md)",
+    )
     encoders: Literal["embedded", "clap"] = Field(
         "embedded",
         description="embedded: prosodic frames and frozen MiniLM, from pip packages. "
@@ -56,10 +110,21 @@ class ModelSettings(BaseModel):
     embedding: int = Field(256, ge=2, description="Width of the joint space; 512 for encoders=clap")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout of fusion, separation and projection")
 
+    systems: Folded[SystemsSettings] = Field(
+        default_factory=SystemsSettings, description="What only one of the systems has"
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSettings":
         if self.width % self.heads:
             raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
+        only_fs_clap = [
+            name
+            for name in ("fusion", "separation", "pooling", "rerank")
+            if self.system != "fs_clap" and getattr(self, name) != type(self).model_fields[name].default
+        ]
+        if only_fs_clap:
+            raise ValueError(f"{', '.join(only_fs_clap)}: only system=fs_clap has these, not {self.system}")
         if self.clap_weights is not None and self.encoders != "clap":
             raise ValueError("clap_weights is only for encoders=clap")
         if self.speech_tokens and self.encoders != "embedded":
@@ -118,7 +183,10 @@ class LossSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gamma: float = Field(
-        0.15, ge=0, description="How much more a hard negative weighs than an easy one, Eq. 2. 0: InfoNCE, exactly"
+        0.15,
+        ge=0,
+        description="How much more a hard negative weighs than an easy one, Eq. 2. 0: InfoNCE, exactly. For "
+        "system=fs_clap and mga_clap",
     )
     research: Folded[LossResearch] = Field(
         default_factory=LossResearch, description="What the equations leave open, for studies"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from fsclap.data.clips import decode_clip
 from fsclap.data.measured import speaker_context
 from fsclap.files import locked, written_aside
-from fsclap.model.fsclap import FSCLAP, load_model
+from fsclap.model.systems import System, load_system
 from fsclap.retrieval import approximate
 from fsclap.retrieval.index import (
     APPROXIMATE,
@@ -93,7 +93,7 @@ def build_index(
 
     Args:
         folder: Folder of the index; created if absent.
-        model_folder: Folder of the model, for `FSCLAP.from_pretrained`.
+        model_folder: Folder of the model, for `load_system`.
         version: The corpus version to embed.
         status: How far the model can be trusted, kept in the record; None: as an earlier index of
             the same model says.
@@ -146,8 +146,8 @@ def _with_status(folder: Path, index: Index, status: ModelStatus | None) -> Inde
     return Index.open(folder)
 
 
-def _load(folder: Path, device: str) -> FSCLAP:
-    model = load_model(folder, device)
+def _load(folder: Path, device: str) -> System:
+    model = load_system(folder, device)
     if model.settings.fusion == "paired":
         raise SearchError(
             f"{folder}: a model with fusion=paired can't be used for search; train one with fusion=shared"
@@ -165,7 +165,7 @@ class _Embedded:
     left_out: dict[str, str]
 
 
-def _embed_version(place: Path, model: FSCLAP, version: Version, earlier: Index | None, *, progress: bool) -> _Embedded:
+def _embed_version(place: Path, model: System, version: Version, earlier: Index | None, *, progress: bool) -> _Embedded:
     """Write the vectors of a version's clips and captions, with their rows."""
     rows = version.rows()
     captions = rows["caption"].unique().to_pylist()
@@ -212,7 +212,7 @@ def _prune(folder: Path, *, keep: str) -> None:
 
 
 def _embed_clips(
-    filling: "_Filling", model: FSCLAP, version: Version, rows: pa.Table, earlier: Index | None, *, progress: bool
+    filling: "_Filling", model: System, version: Version, rows: pa.Table, earlier: Index | None, *, progress: bool
 ) -> dict[str, str]:
     """Fill in the vectors of the clips; return utterance id -> reason for those that have none."""
     if earlier is not None:
@@ -241,7 +241,7 @@ def _embed_clips(
     return left_out
 
 
-def _features(model: FSCLAP, flac: bytes, context: np.ndarray | None) -> np.ndarray | str:
+def _features(model: System, flac: bytes, context: np.ndarray | None) -> np.ndarray | str:
     """Compute the features of a clip, or say why it has none."""
     try:
         return model.audio_features(decode_clip(flac, model.audio_encoder.sample_rate), context)
@@ -250,7 +250,7 @@ def _features(model: FSCLAP, flac: bytes, context: np.ndarray | None) -> np.ndar
 
 
 def _embed_captions(
-    filling: "_Filling", model: FSCLAP, captions: Sequence[str], earlier: Index | None, *, progress: bool
+    filling: "_Filling", model: System, captions: Sequence[str], earlier: Index | None, *, progress: bool
 ) -> None:
     if earlier is not None:
         known = _numbers(earlier.captions.to_pylist())

@@ -15,7 +15,7 @@ from fsclap.audio import resample
 from fsclap.data.clips import MIN_CLIP, decode_clip
 from fsclap.data.measured import speaker_context
 from fsclap.media import DecodeSettings, decode
-from fsclap.model.fsclap import FSCLAP, load_model
+from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import pad
 from fsclap.queries.reading import combined
 from fsclap.refusal import Refused
@@ -90,7 +90,7 @@ class Searcher:
         sound: Reads the clips of the corpus; needed only for re-ranking.
     """
 
-    def __init__(self, index: Index, model: FSCLAP, sound: Sound | None = None) -> None:
+    def __init__(self, index: Index, model: System, sound: Sound | None = None) -> None:
         self.index, self.model, self._sound = index, model, sound
 
     @classmethod
@@ -115,7 +115,7 @@ class Searcher:
                 f"{place} is not the model that {folder} was built with; build the index again, "
                 "or name the folder of its model with --model"
             )
-        return cls(index, load_model(place, device), sound)
+        return cls(index, load_system(place, device), sound)
 
     @property
     def default(self) -> By:

@@ -8,8 +8,8 @@ from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fsclap.model.fsclap import FSCLAP, REVISIONS_FILE, ModelError
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.base import REVISIONS_FILE, ModelError, System
 from fsclap.training.settings import TrainSettings
 
 STARTER = Path(__file__).parents[1] / "starter"
@@ -50,7 +50,7 @@ def start_of(settings: TrainSettings) -> str | None:
     return None if folder is None else hashlib.sha256((folder / SAFETENSORS_SINGLE_FILE).read_bytes()).hexdigest()
 
 
-def load_initial(model: FSCLAP, folder: Path) -> None:
+def load_initial(model: System, folder: Path) -> None:
     """Load the weights of another model of the same architecture.
 
     Raises:
@@ -73,7 +73,8 @@ def _fits(folder: Path, settings: ModelSettings) -> bool:
 
 
 def _differences(folder: Path, settings: ModelSettings) -> str:
-    theirs = json.loads((folder / CONFIG_NAME).read_text())["settings"]
+    # A setting that a model was saved without is newer than the model, which has the default.
+    theirs = ModelSettings().model_dump(mode="json") | json.loads((folder / CONFIG_NAME).read_text())["settings"]
     ours = settings.model_dump(mode="json")
     names = sorted(name for name in ours if name not in _FREE and theirs.get(name) != ours[name])
     return ", ".join(f"{name} is {theirs.get(name)!r} there, {ours[name]!r} here" for name in names)

@@ -6,7 +6,7 @@
     {folder}/tensorboard/            the same as curves
     {folder}/rejected.jsonl          clips that could not be used
     {folder}/split.json              which clips train, validate and test
-    {folder}/config.json, *.safetensors    the model, kept epoch: FSCLAP.from_pretrained(folder)
+    {folder}/config.json, *.safetensors    the model, kept epoch: load_system(folder)
     {folder}/training.json           `Trained`; written last
 
 A file appears whole or not at all (metrics.jsonl and the curves grow), so a killed run can be
@@ -34,7 +34,7 @@ from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10, one_vector_a_caption
 from fsclap.files import locked
 from fsclap.model.encoders import Encoders
-from fsclap.model.fsclap import FSCLAP
+from fsclap.model.systems import System, build_system
 from fsclap.queries.bank import draw_bank
 from fsclap.training.checkpoint import (
     Epoch,
@@ -136,7 +136,7 @@ def _fabric(settings: TrainSettings) -> Fabric:
 def _train(fabric: Fabric, job: Job) -> None:
     settings = job.run.settings
     torch.manual_seed(settings.seed)
-    model = FSCLAP(settings.model, encoders=job.encoders)
+    model = build_system(settings.model, encoders=job.encoders)
     training, validation = (_pairs(job, model, part) for part in ("train", "validation"))
     if fabric.is_global_zero:
         record_rejected(job.folder, [*training.rejected, *validation.rejected])
@@ -168,7 +168,7 @@ def _train(fabric: Fabric, job: Job) -> None:
 @dataclass
 class _Loop:
     fabric: Fabric
-    model: FSCLAP
+    model: System
     optimizer: torch.optim.Optimizer
     stepper: Stepper
     training: Pairs
@@ -192,6 +192,8 @@ class _Loop:
         """Take the remaining steps of an epoch, and validate."""
         started = time.monotonic() - position.seconds
         steps = self.steps(position.epoch)
+        if not position.in_epoch:
+            self.model.begin_epoch(position.epoch, self.settings.epochs)
         self.model.train()
         with self._bar(position, len(steps)) as bar:
             for planned, batches, waited in self._loaded(steps[position.in_epoch :], position.epoch):
@@ -338,7 +340,7 @@ class _Loop:
         )
 
 
-def _pairs(job: Job, model: FSCLAP, part: Any) -> Pairs:
+def _pairs(job: Job, model: System, part: Any) -> Pairs:
     settings = job.run.settings
     pairs = load_pairs(
         job.store,
@@ -387,7 +389,7 @@ def _kept(position: Position, settings: TrainSettings) -> Epoch:
     return first if first.epoch == 0 and first.validation > candidate.validation else candidate
 
 
-def _finish(fabric: Fabric, job: Job, model: FSCLAP, position: Position, training: Pairs, validation: Pairs) -> None:
+def _finish(fabric: Fabric, job: Job, model: System, position: Position, training: Pairs, validation: Pairs) -> None:
     model.save_pretrained(job.folder)
     # The hub's mixin leaves a page without content; `write_model_card` writes the real one.
     (job.folder / "README.md").unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from fsclap.data.batches import Batch
-from fsclap.model.fsclap import FSCLAP
-from fsclap.model.losses import Meets, contrastive_loss, hard_negatives, matching_loss
+from fsclap.model.losses import Embeddings, PairLabels, hard_negatives, matching_loss, rowwise
+from fsclap.model.systems.base import System
 from fsclap.training.settings import TrainSettings
 
 WARMUP = 0.05
@@ -28,19 +28,21 @@ class Outputs(NamedTuple):
         audio: (B, E) unit rows.
         text: (B, E) unit rows.
         scale: 1 / tau.
-        matching: Matching loss; 0 without a matching head.
+        matching: Matching loss and the system's penalty; 0 without either.
+        teacher: Embeddings of the same pairs by the system's teacher; None: it has none.
     """
 
     audio: Tensor
     text: Tensor
     scale: Tensor
     matching: Tensor
+    teacher: Embeddings | None = None
 
 
 class Objective(nn.Module):
     """All that the loss needs from one batch, in a single forward pass: DDP tracks nothing else."""
 
-    def __init__(self, model: FSCLAP, settings: TrainSettings) -> None:
+    def __init__(self, model: System, settings: TrainSettings) -> None:
         super().__init__()
         self.model = model
         self.gamma = settings.loss.gamma
@@ -49,7 +51,9 @@ class Objective(nn.Module):
         audio, text = self.model(batch.audio, batch.text)
         scale = self.model.logit_scale()
         matching = audio.new_zeros(()) if self.model.matcher is None else self._matching(batch, audio, text, scale)
-        return Outputs(audio, text, scale, matching)
+        penalty = self.model.penalty()
+        matching = matching if penalty is None else matching + penalty
+        return Outputs(audio, text, scale, matching, self.model.teach(batch.audio, batch.text))
 
     def _matching(self, batch: Batch, audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
         """Compute the matching loss on pairs, and on hard negatives of clips and captions."""
@@ -63,7 +67,7 @@ class Objective(nn.Module):
         return matching_loss(logits, labels[exists])
 
 
-def make_optimizer(model: FSCLAP, settings: TrainSettings, *, fused: bool) -> torch.optim.AdamW:
+def make_optimizer(model: System, settings: TrainSettings, *, fused: bool) -> torch.optim.AdamW:
     """Create AdamW with the groups of the model; each remembers its peak learning rate."""
     groups = model.parameter_groups(encoder_lr=settings.encoder_lr, head_lr=settings.head_lr, weight_decay=WEIGHT_DECAY)
     for group in groups:
@@ -116,6 +120,7 @@ class Stepper:
     def __init__(self, fabric: Fabric, objective: Any, optimizer: Any, settings: TrainSettings) -> None:
         self.fabric = fabric
         self.objective = objective
+        self.system: System = objective.module.model
         self.optimizer = optimizer
         self.settings = settings
         self.norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -173,7 +178,7 @@ class Stepper:
         for at, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.objective, enabled=at < len(batches) - 1):
                 out = self.objective(batch)
-                loss = self._loss(out.audio, out.text, out.scale, batch.groups, batch.meets)
+                loss = self._loss(out.audio, out.text, out.scale, batch.labels._replace(teacher=out.teacher))
                 self.fabric.backward((loss + out.matching) / len(batches))
             losses.append(torch.stack([loss.detach(), out.matching.detach()]))
         return torch.stack(losses).mean(dim=0)
@@ -192,8 +197,8 @@ class Stepper:
                 embedded.append(self.objective(batch))
         audio, text = (torch.cat(rows).requires_grad_() for rows in list(zip(*embedded, strict=True))[:2])
         scale = embedded[-1].scale.detach().requires_grad_()
-        groups = torch.cat([batch.groups for batch in batches])
-        loss = self._loss(audio, text, scale, groups, _joined([batch.meets for batch in batches]))
+        known = [batch.labels._replace(teacher=out.teacher) for batch, out in zip(batches, embedded, strict=True)]
+        loss = self._loss(audio, text, scale, rowwise(lambda *rows: torch.cat(rows), known))
         by_audio, by_text, by_scale = torch.autograd.grad(loss, [audio, text, scale])
         after, matching = self._random_state(), []
         sizes = [len(batch) for batch in batches]
@@ -211,16 +216,15 @@ class Stepper:
         self._set_random_state(after)
         return torch.stack([loss.detach(), torch.stack(matching).mean()])
 
-    def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, groups: Tensor, meets: Meets | None) -> Tensor:
+    def _loss(self, audio: Tensor, text: Tensor, scale: Tensor, labels: PairLabels) -> Tensor:
         """Compute the loss over the pairs of all devices.
 
         DDP averages the gradients of the devices; the gather's backward pass sums them, which
         cancels out.
         """
         if self.fabric.world_size > 1:
-            audio, text, groups = (self._gathered(x) for x in (audio, text, groups))
-            meets = None if meets is None else Meets(*map(self._gathered, meets))
-        return contrastive_loss(audio, text, scale, settings=self.settings.loss, groups=groups, meets=meets)
+            audio, text, labels = self._gathered(audio), self._gathered(text), rowwise(self._gathered, [labels])
+        return self.system.loss(Embeddings(audio, text), scale, labels, self.settings.loss)
 
     def _gathered(self, x: Tensor) -> Tensor:
         """(batch, ...) of each device -> (devices x batch, ...)."""
@@ -236,8 +240,3 @@ class Stepper:
         torch.set_rng_state(state[0])
         if state[1] is not None:
             torch.cuda.set_rng_state(state[1], self.fabric.device)
-
-
-def _joined(parts: Sequence[Meets | None]) -> Meets | None:
-    known = [part for part in parts if part is not None]
-    return Meets(*(torch.cat(rows) for rows in zip(*known, strict=True))) if known else None

@@ -24,9 +24,10 @@ from fsclap.corpus.funasr_weights import FunasrModel, load_model
 from fsclap.corpus.separation.demucs_weights import Bag, load_bag
 from fsclap.model.clap import byte_tokenizer, read_encoders
 from fsclap.model.encoders import EncoderError
-from fsclap.model.fsclap import FSCLAP, ModelError
 from fsclap.model.laion import ConversionError, read_state
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.base import ModelError
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.checkpoint import LAST, load_checkpoint
 from fsclap.weights import WeightsError, WeightsSettings
 from harness.models.demucs import package_of, write_demucs

@@ -10,7 +10,7 @@ import torch
 from fsclap.data.batches import Batch, Item, Pairs, batches_of, embed, epoch_batches, load_pairs
 from fsclap.data.clips import ClipStore
 from fsclap.model.embedded import ProsodicFrames
-from fsclap.model.fsclap import FSCLAP
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.queries.bank import draw_bank
 from fsclap.queries.conditions import clip_words, surely_met
 from tests.fsclap.training.conftest import TINY

@@ -15,8 +15,8 @@ from fsclap.evaluation.protocol import interval
 from fsclap.evaluation.results import Evaluation, Interval, Judged
 from fsclap.evaluation.run import EvaluationRun
 from fsclap.evaluation.words import judged_meaning
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from storage.corpus import Corpus
 from storage.judgements import Judgements
 from tasks.evaluation import judgements_of

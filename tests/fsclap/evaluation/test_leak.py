@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from fsclap.evaluation.leak import LeakError, probe, require_no_leak
 from fsclap.evaluation.metrics import paper_metrics
 from fsclap.evaluation.results import LeakProbe
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss
 from fsclap.model.settings import LossSettings, ModelSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import Tokens
 
 STYLES, WIDTH = 64, 32

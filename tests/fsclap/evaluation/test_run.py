@@ -12,7 +12,7 @@ from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split
 from fsclap.evaluation.promotion import PromotionDecision, against_current, decide_promotion
 from fsclap.evaluation.run import EvaluationRun, evaluate_model, examples, report_clips
-from fsclap.model.fsclap import FSCLAP
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.record import Trained, history_of
 from tests.fsclap.evaluation import examples as written
 from tests.fsclap.training.conftest import TINY, one_thread

@@ -8,8 +8,9 @@ from transformers import ClapAudioConfig, ClapConfig, ClapFeatureExtractor, Clap
 
 from fsclap.model.clap import byte_tokenizer, read_encoders
 from fsclap.model.encoders import EncoderError
-from fsclap.model.fsclap import FSCLAP, build_encoders
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.base import build_encoders
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import pad
 from fsclap.weights import write_manifest
 

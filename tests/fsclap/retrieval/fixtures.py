@@ -14,8 +14,8 @@ import torch
 from fsclap.audio import encode_flac
 from fsclap.data.splits import Split, SplitSettings
 from fsclap.media import DecodeSettings, decode
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.retrieval.build import build_index
 from fsclap.retrieval.search import Searcher
 from storage.corpus import Corpus

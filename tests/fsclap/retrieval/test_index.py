@@ -55,10 +55,10 @@ def own_index(small_index: Path, tmp_path: Path) -> Path:
 
 
 def test_a_row_of_the_index_is_the_embedding_of_its_clip(index_folder: Path, version: CorpusVersion) -> None:
-    from fsclap.model.fsclap import load_model
+    from fsclap.model.systems import load_system
 
     index = Index.open(index_folder)
-    model = load_model(Path(index.record.model), "cpu")
+    model = load_system(Path(index.record.model), "cpu")
     assert len(index.rows) == 2 * CLIPS
     assert np.allclose(np.linalg.norm(index.vectors, axis=1), 1, atol=1e-5)
     ids = index.rows["utterance_id"].to_pylist()
@@ -251,10 +251,10 @@ def test_the_status_is_that_of_the_newest_evaluation(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_index_knows_its_speakers_other_clips(version: CorpusVersion, tmp_path: Path) -> None:
-    from fsclap.model.fsclap import load_model
+    from fsclap.model.systems import load_system
 
     folder = make_model(tmp_path / "model", version, functionals="speaker")
-    index, model = build(tmp_path / "index", folder, version), load_model(folder, "cpu")
+    index, model = build(tmp_path / "index", folder, version), load_system(folder, "cpu")
     context = speaker_context(index.rows, model.audio_encoder)
     assert context is not None
     assert np.isfinite(context).any()

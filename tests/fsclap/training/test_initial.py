@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.model.fsclap import FSCLAP, ModelError
 from fsclap.model.settings import PAPER, ModelSettings
+from fsclap.model.systems.base import ModelError
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.initial import STARTER, initial_model, load_initial
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.model.test_embedded import vowel

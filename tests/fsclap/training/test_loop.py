@@ -16,7 +16,8 @@ from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10
 from fsclap.model.encoders import Encoders
-from fsclap.model.fsclap import FSCLAP, ModelError
+from fsclap.model.systems.base import ModelError
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import Tokens
 from fsclap.training.loop import Diverged, train
 from fsclap.training.record import Metrics, Trained

@@ -11,8 +11,8 @@ from markdown_it import MarkdownIt
 
 from fsclap.evaluation.results import Evaluation, Interval
 from fsclap.evaluation.words import judged_meaning, meaning
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.checkpoint import Epoch
 from fsclap.training.model_card import write_model_card
 from fsclap.training.record import Run, Trained

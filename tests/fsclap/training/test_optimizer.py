@@ -10,9 +10,9 @@ from torch import Tensor
 from fsclap.data.batches import Batch, Pairs, batches_of, load_pairs
 from fsclap.data.clips import ClipStore
 from fsclap.model.encoders import Encoders
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.losses import contrastive_loss, hard_negatives
 from fsclap.model.settings import LossResearch, LossSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.optimizer import Objective, Stepper, lr_factor, make_optimizer, step_seed
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.training.conftest import TINY, tiny

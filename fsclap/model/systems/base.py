@@ -1,19 +1,13 @@
-"""FS-CLAP: speech and its descriptions in one space.
+"""What every system offers: two encoders of one space, a loss, and a folder to be saved in.
 
-    encoder tokens -> fusion (two self-attention blocks) -> separation (one feed-forward network per
-    modality) -> attention pooling -> joint space
+A system is trained by `fsclap.training.loop` and searched by `fsclap.retrieval` through these methods
+alone: `encode_audio`, `encode_text`, `loss`, `logit_scale`. Encoders turn sound and words into tokens;
+what a system does with them is its own.
 
-With fusion="shared", the default, the same two blocks run over each modality alone. A clip's
-embedding then never depends on a caption, so it can be computed once and indexed. With
-fusion="paired", clip i is fused with its own caption, as section 3.1 of the paper reads: its
-embedding has seen the answer (fsclap.evaluation.leak). The literal fusion is used where it may see
-both: in the matching head, which scores a clip and a caption given together.
-
-Notation for shapes, as in fsclap.model.fusion_separation:
+Notation for shapes:
     B       clips, captions or pairs in a batch
-    T       tokens of the longest sequence (a for audio, t for text where both occur)
+    T       tokens of the longest sequence
     D       features of an encoder's token
-    C       features of a projected token (`width`)
     E       width of the joint space (`embedding`)
 """
 
@@ -23,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,20 +25,12 @@ from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fsclap.model.encoders import EncoderError, Encoders, is_module
 from fsclap.model.functionals import with_context
-from fsclap.model.fusion_separation import (
-    AttentionPooling,
-    Fusion,
-    Matcher,
-    MeanPooling,
-    Projection,
-    Separation,
-    tokenwise,
-)
-from fsclap.model.settings import ModelSettings
+from fsclap.model.fusion_separation import Matcher
+from fsclap.model.losses import Embeddings, PairLabels
+from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.tokens import Tokens, pad
 from fsclap.weights import WeightsError
 
@@ -60,111 +46,93 @@ class ModelError(ValueError):
     """A saved model that can't be loaded. The message names its folder and says what to do."""
 
 
-class Embeddings(NamedTuple):
-    """(B, E) rows of unit norm each; row i of one belongs to row i of the other."""
-
-    audio: Tensor
-    text: Tensor
+_CODERS: dict[Any, Any] = {
+    ModelSettings: (lambda settings: settings.model_dump(mode="json"), ModelSettings.model_validate)
+}
 
 
-class FSCLAP(
+class System(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="fsclap",
     tags=["audio-retrieval", "speech", "speaking-style"],
-    coders={ModelSettings: (lambda settings: settings.model_dump(mode="json"), ModelSettings.model_validate)},
+    coders=_CODERS,
 ):
-    """The model; load a trained one with `FSCLAP.from_pretrained(folder)`.
+    """A model of speech and descriptions; `fsclap.model.systems` has those of the paper.
 
     Args:
         settings: Architecture.
         encoders: Encoders to use instead of those the settings name, for tests and studies.
+
+    Attributes:
+        system: Name of the system in `ModelSettings.system`.
+        log_scale: Logarithm of 1 / tau, learnt; every system sets it (`learnt_scale`).
+        matcher: Head that scores a clip and a caption given together; None: the system has none.
     """
+
+    system: ClassVar[str]
+    log_scale: nn.Parameter
+    matcher: Matcher | None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(coders=_CODERS, **options)
 
     def __init__(self, settings: ModelSettings, *, encoders: Encoders | None = None) -> None:
         super().__init__()
-        self.settings = settings
+        if settings.system != self.system:
+            raise ValueError(f"these are settings of model.system={settings.system}, not of {self.system}")
+        self.settings, self.matcher = settings, None
         self.audio_encoder, self.text_encoder = build_encoders(settings) if encoders is None else encoders
-        width, dropout = settings.width, settings.dropout
-        self.project = nn.ModuleList(nn.Linear(e.dim, width) for e in (self.audio_encoder, self.text_encoder))
-        self.modality = nn.Parameter(torch.zeros(2, width))
-        fused = settings.fusion != "none" or settings.rerank
-        self.fusion = Fusion(width, heads=settings.heads, dropout=dropout) if fused else None
-        separated = settings.separation
-        self.separation = nn.ModuleList(
-            Separation(width, dropout=dropout) if separated else nn.Identity() for _ in range(2)
-        )
-        attention = settings.pooling == "attention"
-        self.pooling = nn.ModuleList(AttentionPooling(width) if attention else MeanPooling() for _ in range(2))
-        self.joint = nn.ModuleList(Projection(width, settings.embedding, dropout=dropout) for _ in range(2))
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(TEMPERATURE)))
-        self.matcher = Matcher(width, dropout=dropout) if settings.rerank else None
+
+    @staticmethod
+    def learnt_scale(temperature: float = TEMPERATURE) -> nn.Parameter:
+        """Make the parameter of the temperature that the training starts from."""
+        return nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def forward(self, audio: Tokens, text: Tokens) -> Embeddings:
         """Embed pairs: row i of the audio belongs to row i of the text."""
-        if self.settings.fusion != "paired":
-            return Embeddings(self.encode_audio(audio), self.encode_text(text))
-        pooled = self._fused_pairs(self.audio_encoder(audio), self.text_encoder(text))
-        return Embeddings(*(F.normalize(joint(x), dim=-1) for joint, x in zip(self.joint, pooled, strict=True)))
+        return Embeddings(self.encode_audio(audio), self.encode_text(text))
 
     def encode_audio(self, features: Tokens) -> Tensor:
-        """Embed clips: features (B, frames, features) -> (B, E), rows of unit norm.
-
-        Raises:
-            ValueError: The model fuses pairs, so a clip has no embedding of its own.
-        """
-        return self._alone(self.audio_encoder(features), AUDIO)
+        """Embed clips: features (B, frames, features) -> (B, E), rows of unit norm."""
+        raise NotImplementedError
 
     def encode_text(self, features: Tokens) -> Tensor:
-        """Embed captions: features (B, T[, features]) -> (B, E), rows of unit norm.
+        """Embed captions: features (B, T[, features]) -> (B, E), rows of unit norm."""
+        raise NotImplementedError
 
-        Raises:
-            ValueError: As `encode_audio`.
-        """
-        return self._alone(self.text_encoder(features), TEXT)
+    def loss(self, embedded: Embeddings, scale: Tensor, labels: PairLabels, settings: LossSettings) -> Tensor:
+        """Compute the loss of a batch, over all devices.
 
-    def match(self, audio: Tokens, text: Tokens) -> Tensor:
-        """Score pairs with the matching head.
+        Args:
+            embedded: (B, E) unit rows of both sides.
+            scale: 1 / tau.
+            labels: What is known of the pairs beside their embeddings.
+            settings: Settings of Eq. 1-3. Systems without hard negatives use the masks alone.
 
         Returns:
-            (B,) logits that row i of the text describes row i of the audio.
+            A scalar, float32 at least.
+        """
+        raise NotImplementedError
+
+    def penalty(self) -> Tensor | None:
+        """Compute a loss of the weights alone, to be added once per batch; None: there is none."""
+        return None
+
+    def teach(self, audio: Tokens, text: Tokens) -> Embeddings | None:
+        """Embed the pairs with the system's own teacher, without gradients; None: it has none."""
+        return None
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Prepare for an epoch, numbered from 0, of `epochs`; called once, before its first step."""
+
+    def match(self, audio: Tokens, text: Tokens) -> Tensor:
+        """Score pairs with the matching head: (B,) logits that row i of both belong together.
 
         Raises:
-            ValueError: The model was made without the head (`rerank`).
+            ValueError: The system has no such head.
         """
-        if self.matcher is None:
-            raise ValueError("this model has no matching head: train it with model.rerank=true")
-        pooled = self._fused_pairs(self.audio_encoder(audio), self.text_encoder(text))
-        score: Tensor = self.matcher(torch.cat(pooled, dim=-1))  # (B, 2 C) -> (B,)
-        return score
-
-    def _alone(self, tokens: Tokens, modality: int) -> Tensor:
-        """Embed one modality: tokens (B, T, D) -> (B, E)."""
-        if self.settings.fusion == "paired":
-            raise ValueError(
-                'with fusion="paired" a clip has no embedding of its own: it depends on the caption it is fused '
-                'with. Retrieval needs fusion="shared" or "none".'
-            )
-        x = self._projected(tokens, modality)  # (B, T, C)
-        if self.fusion is not None and self.settings.fusion == "shared":
-            x = self.fusion(x, tokens.mask)  # (B, T, C)
-        pooled = self.pooling[modality](tokenwise(self.separation[modality], x, tokens.mask), tokens.mask)  # (B, C)
-        return F.normalize(self.joint[modality](pooled), dim=-1)  # (B, E)
-
-    def _fused_pairs(self, audio: Tokens, text: Tokens) -> list[Tensor]:
-        """Concatenate, fuse, split, separate, pool: [(B, C) of the audio, (B, C) of the text]."""
-        assert self.fusion is not None
-        x = torch.cat([self._projected(audio, AUDIO), self._projected(text, TEXT)], dim=1)  # (B, Ta + Tt, C)
-        x = self.fusion(x, torch.cat([audio.mask, text.mask], dim=1))  # (B, Ta + Tt, C)
-        parts = x.split([audio.mask.shape[1], text.mask.shape[1]], dim=1)  # (B, Ta, C), (B, Tt, C)
-        return [
-            self.pooling[modality](self.separation[modality](part), tokens.mask)
-            for modality, part, tokens in zip((AUDIO, TEXT), parts, (audio, text), strict=True)
-        ]
-
-    def _projected(self, tokens: Tokens, modality: int) -> Tensor:
-        """(B, T, D) -> (B, T, C)."""
-        return tokenwise(self.project[modality], tokens.values, tokens.mask) + self.modality[modality]
+        raise ValueError(f"{self.system} has no matching head: it is part of model.system=fs_clap")
 
     def logit_scale(self) -> Tensor:
         """Return 1 / tau, between 1 and MAX_LOGIT_SCALE."""
@@ -244,8 +212,8 @@ class FSCLAP(
                 encoder.save_assets(save_directory)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "FSCLAP":
-        """Load a trained model, with all its weights from its files.
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load a trained model of this system, with all its weights from its files.
 
         Args:
             pretrained_model_name_or_path: A folder that `save_pretrained` wrote, or a model's name
@@ -258,7 +226,7 @@ class FSCLAP(
             FileNotFoundError: There are no weights.
         """
         try:
-            model: FSCLAP = super().from_pretrained(pretrained_model_name_or_path, **options)
+            model: Self = super().from_pretrained(pretrained_model_name_or_path, **options)
         except (ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             if isinstance(error, WeightsError):
                 raise
@@ -272,8 +240,8 @@ class FSCLAP(
     @classmethod
     def _from_pretrained(  # type: ignore[override]
         cls, *, model_id: str, settings: ModelSettings, encoders: Encoders | None = None, **options: Any
-    ) -> "FSCLAP":
-        folder = _saved_folder(model_id, options)
+    ) -> Self:
+        folder = saved_folder(model_id, options)
         # The mixin's default leaves random weights where the file has none.
         options["strict"] = True
         if encoders is None and settings.encoders == "clap":
@@ -283,7 +251,7 @@ class FSCLAP(
             # clap_weights.
             encoders = saved_encoders(folder)
         with redirect_stdout(sys.stderr):  # the mixin prints that it loads, which would break JSON output
-            model: FSCLAP = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
+            model: Self = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
         _check_revisions(model.revisions, folder)
         return model
 
@@ -306,7 +274,7 @@ def _check_revisions(revisions: dict[str, str], folder: Path) -> None:
         )
 
 
-def _saved_folder(model_id: str, options: dict[str, Any]) -> Path:
+def saved_folder(model_id: str, options: dict[str, Any]) -> Path:
     """Return the folder of a saved model; of a model of the hub, one with its JSON files alone."""
     if Path(model_id).is_dir():
         return Path(model_id)
@@ -331,11 +299,3 @@ def build_encoders(settings: ModelSettings) -> Encoders:
     from fsclap.model.clap import clap_encoders
 
     return clap_encoders(settings)
-
-
-def load_model(folder: Path, device: str = "auto") -> FSCLAP:
-    """Load a trained model, ready to embed; device "auto" is a GPU if there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: FSCLAP = FSCLAP.from_pretrained(str(folder))
-    return model.to(device).eval()

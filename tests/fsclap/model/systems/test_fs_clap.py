@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from fsclap.model.encoders import EncoderError
-from fsclap.model.fsclap import FSCLAP
 from fsclap.model.settings import ModelSettings
+from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import Tokens, pad
 
 TABLE_3: list[dict[str, Any]] = [
