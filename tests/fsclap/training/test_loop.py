@@ -16,6 +16,8 @@ from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10
 from fsclap.model.encoders import Encoders
+from fsclap.model.settings import ModelSettings
+from fsclap.model.systems import SYSTEMS, load_system
 from fsclap.model.systems.base import ModelError
 from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import Tokens
@@ -118,8 +120,16 @@ def _train_until_killed(job: dict[str, Any], last: int) -> None:
     train(**job)
 
 
-def test_a_kill_within_an_epoch_leaves_no_trace(job: dict[str, Any], tmp_path: Path) -> None:
-    settings = tiny(epochs=3, checkpoint_steps=2, batch=6, model=TINY.model_copy(update={"dropout": 0.2}), max_skips=3)
+TEACHING: dict[str, Any] = {"system": "ra_clap", "systems": {"ra": {"stage_one": 0.3}}}
+"""The second epoch of three has a teacher."""
+
+
+@pytest.mark.parametrize(
+    "changes", [{"fusion": "shared"}, pytest.param(TEACHING, marks=pytest.mark.slow)], ids=["fs_clap", "ra_clap"]
+)
+def test_a_kill_within_an_epoch_leaves_no_trace(job: dict[str, Any], tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = ModelSettings(width=16, heads=2, embedding=16, dropout=0.2, **changes)
+    settings = tiny(epochs=3, checkpoint_steps=2, batch=6, model=model, max_skips=3)
     undisturbed = train(**job | {"settings": settings, "encoders": trained(), "folder": tmp_path / "undisturbed"})
     per_epoch = undisturbed.steps // 3
     last = per_epoch + 3  # in the second epoch, one step after a checkpoint
@@ -234,6 +244,18 @@ def test_other_ways(job: dict[str, Any], changes: dict[str, Any]) -> None:
     done = train(**job | {"settings": tiny(**changes), "encoders": trained()})
     assert [epoch.skipped for epoch in done.history] == [0, 0]
     assert not done.leaks
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "fs_clap"])
+def test_every_system_is_trained_by_this_loop_and_loaded_as_itself(job: dict[str, Any], system: str) -> None:
+    mga = {"codes": 32, "temperature": 100.0}
+    model = ModelSettings(system=system, width=16, heads=2, embedding=16, systems={"mga": mga})
+    done = train(**job | {"settings": tiny(model=model, grad_cache=system == "ra_clap"), "encoders": trained()})
+    assert [epoch.skipped for epoch in done.history] == [0, 0]
+    assert done.history[1].loss is not None
+    assert done.history[0].loss is not None
+    assert done.history[1].loss < done.history[0].loss
+    assert type(load_system(done.folder, "cpu", encoders=trained())) is SYSTEMS[system]
 
 
 def test_the_literal_fusion_is_said_to_leak(job: dict[str, Any]) -> None:
