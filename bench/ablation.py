@@ -12,7 +12,7 @@ finished is not repeated.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,25 @@ def train_settings(row: str, seed: int) -> TrainSettings:
     return TrainSettings(model=ModelSettings(**model), loss=loss, seed=seed, **(BUDGET | TRAINING.get(row, {})))
 
 
-def run(style: Path, out: Path, rows: Sequence[str], seeds: int) -> dict[str, Any]:
+def run(
+    style: Path,
+    out: Path,
+    rows: Sequence[str],
+    seeds: int,
+    *,
+    settings: Callable[[str, int], TrainSettings] = train_settings,
+    against: str = "base",
+) -> dict[str, Any]:
+    """Train and evaluate rows of a table.
+
+    Args:
+        style: What bench.style_corpus wrote.
+        out: Folder of the models and of what was computed for all.
+        rows: Names of the rows.
+        seeds: Number of seeds.
+        settings: Training of a row and seed.
+        against: Row that every other is compared with, if it is among them and before.
+    """
     corpus = Corpus.open(str(style / "corpus"))
     version = corpus.version()
     clips = ClipStore.create(
@@ -99,23 +117,24 @@ def run(style: Path, out: Path, rows: Sequence[str], seeds: int) -> dict[str, An
     split = make_split(clips.table, style_settings())
     table: dict[str, Any] = {}
     for row in rows:
-        found = [_seed(row, seed, clips, split, out, version) for seed in range(seeds)]
+        found = [_seed(row, settings(row, seed), clips, split, out, version) for seed in range(seeds)]
         table[row] = _figures(found)
-        base = table.get("base")
-        if base and row != "base":
+        base = table.get(against)
+        if base and row != against:
             table[row]["against base"] = _plain(difference(table[row]["clips"], base["clips"], seed=0))
         print(_line(row, table[row]), flush=True)
     parts = {part: len(split.ids(part)) for part in ("train", "validation", "test")}
     removed = len(split.removed)
     for figures in table.values():
         del figures["clips"]
-    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "pool": POOL, "budget": BUDGET}
+    budget = settings(rows[0], 0).model_dump(include=set(BUDGET))
+    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "pool": POOL, "budget": budget}
 
 
-def _seed(row: str, seed: int, clips: ClipStore, split: Split, out: Path, version: int) -> dict[str, Any]:
-    folder = out / f"{row}-{seed}"
+def _seed(row: str, settings: TrainSettings, clips: ClipStore, split: Split, out: Path, version: int) -> dict[str, Any]:
+    folder = out / f"{row}-{settings.seed}"
     cache = out / "features"
-    trained = train(clips, split, train_settings(row, seed), folder, cache=cache, version=version, progress=False)
+    trained = train(clips, split, settings, folder, cache=cache, version=version, progress=False)
     if not (folder / "clips.npy").is_file():
         found = evaluate_model(folder, clips, split, "test", cache=cache, corpus="style", version=version)
         found.evaluation.save(folder / "evaluation.json")
@@ -126,6 +145,9 @@ def _seed(row: str, seed: int, clips: ClipStore, split: Split, out: Path, versio
         "clips": np.load(folder / "clips.npy"),
         "epoch": trained.best_epoch,
         "validation": trained.validation,
+        "parameters": trained.parameters,
+        "steps": trained.steps,
+        "seconds": sum(epoch.seconds for epoch in trained.history),
     }
 
 
@@ -169,6 +191,7 @@ def _figures(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         figures[f"everyday queries, {ranking}"] = _mean(one[ranking].percentile.value for one in natural)
         figures[f"everyday queries above 0.7, {ranking}"] = _mean(one[ranking].good for one in natural)
     figures["validation"] = [round(100 * seed["validation"], 2) for seed in seeds]
+    figures |= {cost: _mean(seed[cost] for seed in seeds) for cost in ("parameters", "steps", "seconds")}
     return figures
 
 

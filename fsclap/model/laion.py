@@ -10,7 +10,7 @@ https://github.com/LAION-AI/CLAP.
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,12 @@ def convert(checkpoint: Path, folder: Path, *, tokenizer: str) -> ClapModel:
     return model
 
 
-def read_state(checkpoint: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint, by LAION's names. Runs no code from the file.
+def read_state(checkpoint: Path, *, wrappers: Sequence[str] = ("state_dict",)) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint, by their names in it. Runs no code from the file.
 
     Args:
-        checkpoint: A checkpoint of LAION's training, or its weights alone.
+        checkpoint: A checkpoint of a training, or its weights alone.
+        wrappers: Names under which it may hold its weights.
 
     Raises:
         ConversionError: There is no such file, it is damaged, or it contains code.
@@ -104,7 +105,8 @@ def read_state(checkpoint: Path) -> dict[str, Tensor]:
             f"{checkpoint} can't be read as tensors: it is damaged, or contains Python code, which is never run. "
             f"Download it again from where LAION publishes it ({reason})"
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    state = content if isinstance(content, dict) else {}
+    state = next((state[name] for name in wrappers if isinstance(state.get(name), dict)), state)
     named = state.items() if isinstance(state, dict) else ()
     return {str(name).removeprefix("module."): value for name, value in named if isinstance(value, Tensor)}
 

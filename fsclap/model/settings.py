@@ -3,7 +3,7 @@
 No torch here: flows show these fields as a form and must import fast.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -56,6 +56,17 @@ class SystemsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    weights: str | None = Field(
+        None,
+        description="For encoders=own: what to start from. The published checkpoint of clap_microsoft, audioclip or "
+        "mga_clap; the folder of a speech encoder of transformers (WavLM, HuBERT, wav2vec 2.0) for ra_clap and "
+        "emotion_rank_clap. none: random weights",
+    )
+    text_weights: str | None = Field(
+        None,
+        description="For encoders=own: folder with the tokenizer that these weights need; for ra_clap and "
+        "emotion_rank_clap the text encoder's weights, too (BERT, RoBERTa)",
+    )
     mga: Folded[CodebookSettings] = Field(default_factory=CodebookSettings, description="For system=mga_clap")
     ra: Folded[DistilSettings] = Field(default_factory=DistilSettings, description="For system=ra_clap")
     emotion_rank: Folded[RankSettings] = Field(default_factory=RankSettings, description="For system=emotion_rank_clap")
@@ -71,10 +82,11 @@ class ModelSettings(BaseModel):
         description="Which model of the paper's tables: fs_clap, or one that it is compared with. All are trained in "
         "the same way on the same encoders (docs/systems.md)",
     )
-    encoders: Literal["embedded", "clap"] = Field(
+    encoders: Literal["embedded", "clap", "own"] = Field(
         "embedded",
         description="embedded: prosodic frames and frozen MiniLM, from pip packages. "
-        "clap: HTSAT and RoBERTa of transformers.ClapModel, trained along.",
+        "clap: HTSAT and RoBERTa of transformers.ClapModel, trained along. own: those that the system was published "
+        "with, at full size (docs/systems.md); fs_clap's and clap_laion's are clap",
     )
     clap_weights: str | None = Field(
         None,
@@ -125,11 +137,30 @@ class ModelSettings(BaseModel):
         ]
         if only_fs_clap:
             raise ValueError(f"{', '.join(only_fs_clap)}: only system=fs_clap has these, not {self.system}")
+        if self.encoders == "own" and self.system in ("fs_clap", "clap_laion"):
+            raise ValueError(f"encoders=own: the encoders of {self.system} are encoders=clap")
+        if self.encoders != "own" and (self.systems.weights or self.systems.text_weights):
+            raise ValueError("systems.weights and systems.text_weights are only for encoders=own")
         if self.clap_weights is not None and self.encoders != "clap":
             raise ValueError("clap_weights is only for encoders=clap")
         if self.speech_tokens and self.encoders != "embedded":
             raise ValueError("speech_tokens is only for encoders=embedded")
         return self
+
+
+def paper_preset(system: SystemName, **systems: Any) -> ModelSettings:
+    """Return the settings of a system with its own encoders at full size.
+
+    Args:
+        system: Name of the system.
+        systems: Fields of `SystemsSettings`, such as the weights to start from.
+    """
+    if system == "fs_clap":
+        return PAPER
+    if system == "clap_laion":
+        return ModelSettings(system=system, encoders="clap", width=512, embedding=512)
+    width = 512 if system in ("ra_clap", "emotion_rank_clap") else 1024
+    return ModelSettings(system=system, encoders="own", width=512, embedding=width, systems=SystemsSettings(**systems))
 
 
 PAPER = ModelSettings(encoders="clap", fusion="shared", width=512, heads=8, embedding=512, dropout=0.1)

@@ -36,7 +36,7 @@ SYSTEMS: dict[str, type[System]] = {
 
 
 def build_system(settings: ModelSettings, *, encoders: Encoders | None = None) -> System:
-    """Build the system that the settings name, with new heads.
+    """Build the system that the settings name, with the weights that they start from.
 
     Args:
         settings: Architecture.
@@ -45,7 +45,10 @@ def build_system(settings: ModelSettings, *, encoders: Encoders | None = None) -
     Raises:
         WeightsError: Weights of its encoders are missing or do not fit.
     """
-    return SYSTEMS[settings.system](settings, encoders=encoders)
+    model = SYSTEMS[settings.system](settings, encoders=encoders)
+    if encoders is None and settings.encoders == "own":
+        model.load_published()
+    return model
 
 
 def load_system(place: str | Path, device: str = "auto", **options: Any) -> System:

@@ -8,11 +8,19 @@
 The released network is a ResNeXt-50 over a learnt spectrogram (`fsclap.model.systems.esresnext`). Ours: on
 encoders that give tokens, such as the embedded ones, two gated layers run over the tokens along time, with
 the released gate's kernel of 5; the learnt spectrogram is left out, for it needs the wave.
+
+encoders=own: ESResNeXt-FBSP over 5 s of 44.1 kHz, whose extra loss is L_ttf, and CLIP's text network (RN50).
+The release takes waves of int16 range and lets the user see to it; here it is done. A long caption is cut.
 """
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPTextConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from fsclap.model.encoders import Encoders
 from fsclap.model.fusion_separation import MeanPooling, tokenwise
@@ -20,6 +28,11 @@ from fsclap.model.losses import Embeddings, PairLabels, plain_loss
 from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.systems.base import System
 from fsclap.model.systems.clap_microsoft import last_token
+from fsclap.model.systems.esresnext import FILE as AUDIO_FILE
+from fsclap.model.systems.esresnext import EsresnextTokens, Sizes, saved_sizes, sizes_of
+from fsclap.model.systems.published import count, fill, read_published, renamed, sized, under
+from fsclap.model.systems.text import FOLDER as TEXT_FOLDER
+from fsclap.model.systems.text import TextNetwork, heads_of, saved_config, saved_tokenizer, tokenizer_of
 from fsclap.model.tokens import Tokens
 
 TEMPERATURE = 0.01
@@ -28,6 +41,18 @@ GROUP = 4
 GATE = 5
 """Frames that the gate's depthwise convolution spans."""
 LAYERS = 2
+MAX_TOKENS = 77
+BLOCKS = "transformer.resblocks."
+CLIP_NAMES = (
+    (r"^token_embedding\.", "embeddings.token_embedding."),
+    (r"^positional_embedding$", "embeddings.position_embedding.weight"),
+    (r"^transformer\.resblocks\.", "encoder.layers."),
+    (r"\.attn\.out_proj\.", ".self_attn.out_proj."),
+    (r"\.ln_([12])\.", r".layer_norm\1."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+)
+"""CLIP's names and transformers', applied in this order."""
 
 
 class GatedLayer(nn.Module):
@@ -72,9 +97,10 @@ class AudioClip(System):
 
     def __init__(self, settings: ModelSettings, *, encoders: Encoders | None = None) -> None:
         super().__init__(settings, encoders=encoders)
-        width = settings.width
-        self.project = nn.Linear(self.audio_encoder.dim, width)
-        self.layers = nn.ModuleList(GatedLayer(width) for _ in range(LAYERS))
+        own = settings.encoders == "own"
+        width = self.audio_encoder.dim if own else settings.width
+        self.project = nn.Identity() if own else nn.Linear(self.audio_encoder.dim, width)
+        self.layers = nn.ModuleList(GatedLayer(width) for _ in range(0 if own else LAYERS))
         self.pooling = MeanPooling()
         self.fc = nn.Linear(width, settings.embedding)
         self.ln_final = nn.LayerNorm(self.text_encoder.dim)
@@ -96,3 +122,80 @@ class AudioClip(System):
     def loss(self, embedded: Embeddings, scale: Tensor, labels: PairLabels, settings: LossSettings) -> Tensor:
         """Compute the sum of the InfoNCE of both directions."""
         return 2 * plain_loss(embedded, scale, labels, settings)
+
+    def penalty(self) -> Tensor | None:
+        """Compute L_ttf, where the spectrogram is learnt."""
+        audio = self.audio_encoder
+        return audio.fbsp.loss(audio.sizes.fft) if isinstance(audio, EsresnextTokens) else None
+
+    @classmethod
+    def own_encoders(cls, settings: ModelSettings) -> Encoders:
+        """Build ESResNeXt-FBSP and CLIP's text network, or what the checkpoint has."""
+        file, sizes, text = settings.systems.weights, Sizes(), _clip(49_408, 512, 12, MAX_TOKENS)
+        clip = "openai/clip-vit-base-patch32"
+        tokenizer = tokenizer_of(settings.systems.text_weights, needed=file is not None, model=clip)
+        if file is not None:
+            state = read_published(file)
+            sizes, text = sizes_of(under("audio.", state), file), _clip_of(state, file)
+        return EsresnextTokens(sizes), clip_text(text, tokenizer)
+
+    @classmethod
+    def saved_encoders(cls, folder: Path) -> Encoders:
+        sizes = saved_sizes(json.loads((folder / AUDIO_FILE).read_text()))
+        return EsresnextTokens(sizes), clip_text(saved_config(folder, TEXT_FOLDER), saved_tokenizer(folder))
+
+    def load_published(self) -> None:
+        """Load AudioCLIP-Full-Training.pt or -Partial-Training.pt; the images' part is left out."""
+        file, audio, text = self.settings.systems.weights, self.audio_encoder, self.text_encoder
+        if file is None:
+            return
+        assert isinstance(audio, EsresnextTokens)
+        assert isinstance(text, TextNetwork)
+        state = read_published(file)
+        fill(audio, under("audio.", state), file, prefix="audio.", computed=r"num_batches_tracked$")
+        fill(self.fc, under("audio.fc.", state), file, prefix="audio.fc.")
+        named = renamed(_split_attention(state), CLIP_NAMES)
+        fill(text.network, named, file, prefix="transformer: ")
+        fill(self.ln_final, under("ln_final.", state), file, prefix="ln_final.")
+        sized(state, "text_projection", file)
+        fill(self.text_projection, {"weight": state["text_projection"].T}, file, prefix="text_projection.")
+        sized(state, "logit_scale_at", file)
+        self.log_scale.data.copy_(state["logit_scale_at"])
+
+
+def clip_text(config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> TextNetwork:
+    """Build CLIP's text network without its final norm, which is applied to the last token alone."""
+    encoder = TextNetwork(config, tokenizer, max_tokens=MAX_TOKENS)
+    encoder.network.final_layer_norm = nn.Identity()
+    return encoder
+
+
+def _clip(vocabulary: int, width: int, layers: int, positions: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads_of(width),
+        max_position_embeddings=positions,
+        hidden_act="quick_gelu",
+        bos_token_id=0,
+        eos_token_id=vocabulary - 1,
+    )
+
+
+def _clip_of(state: Mapping[str, Tensor], file: str) -> CLIPTextConfig:
+    vocabulary, width = sized(state, "token_embedding.weight", file)
+    positions = sized(state, "positional_embedding", file)[0]
+    return _clip(vocabulary, width, count(state, rf"{BLOCKS}(\d+)\."), positions)
+
+
+def _split_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Make query, key and value of each block's in_proj."""
+    result = dict(state)
+    for name, tensor in state.items():
+        if name.startswith(BLOCKS) and ".attn.in_proj_" in name:
+            block, kind = name.split(".attn.in_proj_")
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            result |= {f"{block}.self_attn.{part}_proj.{kind}": third for part, third in parts}
+    return result

@@ -82,7 +82,30 @@ class System(
         if settings.system != self.system:
             raise ValueError(f"these are settings of model.system={settings.system}, not of {self.system}")
         self.settings, self.matcher = settings, None
-        self.audio_encoder, self.text_encoder = build_encoders(settings) if encoders is None else encoders
+        if encoders is None:
+            encoders = self.own_encoders(settings) if settings.encoders == "own" else build_encoders(settings)
+        self.audio_encoder, self.text_encoder = encoders
+
+    @classmethod
+    def own_encoders(cls, settings: ModelSettings) -> Encoders:
+        """Build the encoders that the system was published with, in the sizes of `systems.weights`.
+
+        Raises:
+            EncoderError: The weights can't be read, or a tokenizer is missing.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def saved_encoders(cls, folder: Path) -> Encoders:
+        """Build the encoders of a saved model that had its own; their weights are loaded with the model's."""
+        raise NotImplementedError
+
+    def load_published(self) -> None:
+        """Load the weights that `systems.weights` names, if any: of the encoders, and of the heads if it has them.
+
+        Raises:
+            EncoderError: A weight is missing, or of another size.
+        """
 
     @staticmethod
     def learnt_scale(temperature: float = TEMPERATURE) -> nn.Parameter:
@@ -250,10 +273,22 @@ class System(
             # These encoders were trained: their weights are in the model's file, not in
             # clap_weights.
             encoders = saved_encoders(folder)
+        elif encoders is None and settings.encoders == "own":
+            encoders = cls._described_encoders(folder)
         with redirect_stdout(sys.stderr):  # the mixin prints that it loads, which would break JSON output
             model: Self = super()._from_pretrained(model_id=model_id, settings=settings, encoders=encoders, **options)
         _check_revisions(model.revisions, folder)
         return model
+
+    @classmethod
+    def _described_encoders(cls, folder: Path) -> Encoders:
+        try:
+            return cls.saved_encoders(folder)
+        except Exception as error:  # damaged files: transformers raises all kinds, tokenizers Exception itself
+            raise EncoderError(
+                f"{folder}: what describes the encoders of {cls.system} is missing or damaged ({_brief(error)}). Copy "
+                "the folder again, or train the model again"
+            ) from error
 
     @classmethod
     def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:

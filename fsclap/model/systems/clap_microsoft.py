@@ -7,20 +7,36 @@
 The released encoders don't normalise; their similarity is the cosine, so unit rows rank alike. The
 training code is not public: loss and temperature are CLAP's. Ours: on encoders that read both ways, such
 as the embedded MiniLM, the last token is the final special token.
+
+encoders=own: HTSAT-tiny and GPT-2. The released mel bank was built for 32 kHz and is fed 44.1 kHz; that is
+kept, for the weights know no other. The released code crops a long clip at random, also when it is used;
+here the middle counts, a shorter clip is repeated up to 7 s, and captions are cut after 77 tokens.
 """
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import ClapAudioConfig, GPT2Config
 
 from fsclap.model.encoders import Encoders
 from fsclap.model.fusion_separation import MeanPooling
 from fsclap.model.losses import Embeddings, PairLabels, plain_loss
 from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.systems.base import System
+from fsclap.model.systems.htsat import FOLDER as AUDIO_FOLDER
+from fsclap.model.systems.htsat import FrontEnd, HtsatTokens, config_of, fill_htsat, tiny_config
+from fsclap.model.systems.published import count, fill, read_published, sized, under
+from fsclap.model.systems.text import FOLDER as TEXT_FOLDER
+from fsclap.model.systems.text import TextNetwork, heads_of, saved_config, saved_tokenizer, tokenizer_of
 from fsclap.model.tokens import Tokens
 
 DROPOUT = 0.5
+FRONT = FrontEnd(sample_rate=44_100, bank_rate=32_000, seconds=7, repeat=True)
+MAX_TOKENS = 77
+AUDIO_KEYS, TEXT_KEYS = "audio_encoder.base.htsat.", "caption_encoder.base."
 
 
 class MicrosoftProjection(nn.Module):
@@ -69,3 +85,48 @@ class ClapMicrosoft(System):
     def loss(self, embedded: Embeddings, scale: Tensor, labels: PairLabels, settings: LossSettings) -> Tensor:
         """Compute InfoNCE in both directions."""
         return plain_loss(embedded, scale, labels, settings)
+
+    @classmethod
+    def own_encoders(cls, settings: ModelSettings) -> Encoders:
+        """Build HTSAT-tiny and GPT-2, or what the checkpoint has."""
+        file, audio, text = settings.systems.weights, tiny_config(), GPT2Config()
+        tokenizer = tokenizer_of(settings.systems.text_weights, needed=file is not None, model="openai-community/gpt2")
+        if file is not None:
+            state = read_published(file)
+            audio, text = (
+                config_of(under(AUDIO_KEYS, state), file, prefix=AUDIO_KEYS),
+                _gpt2_of(under(TEXT_KEYS, state), file),
+            )
+        return HtsatTokens(audio, FRONT), TextNetwork(text, tokenizer, max_tokens=MAX_TOKENS, end=True)
+
+    @classmethod
+    def saved_encoders(cls, folder: Path) -> Encoders:
+        audio = ClapAudioConfig.from_pretrained(folder / AUDIO_FOLDER, local_files_only=True)
+        text, tokenizer = saved_config(folder, TEXT_FOLDER), saved_tokenizer(folder)
+        return HtsatTokens(audio, FRONT), TextNetwork(text, tokenizer, max_tokens=MAX_TOKENS, end=True)
+
+    def load_published(self) -> None:
+        """Load CLAP_weights_2023.pth: HTSAT, GPT-2, both projections, the temperature."""
+        file, audio, text = self.settings.systems.weights, self.audio_encoder, self.text_encoder
+        if file is None:
+            return
+        assert isinstance(audio, HtsatTokens)
+        assert isinstance(text, TextNetwork)
+        state = read_published(file)
+        fill_htsat(audio, under(AUDIO_KEYS, state), file, prefix=AUDIO_KEYS)
+        fill(text.network, under(TEXT_KEYS, state), file, prefix=TEXT_KEYS)
+        for head, prefix in ((self.audio_projection, "audio_encoder"), (self.text_projection, "caption_encoder")):
+            fill(head, under(f"{prefix}.projection.", state), file, prefix=f"{prefix}.projection.")
+        sized(state, "logit_scale", file)
+        self.log_scale.data.copy_(state["logit_scale"])
+
+
+def _gpt2_of(state: Mapping[str, Tensor], file: str) -> GPT2Config:
+    vocabulary, width = sized(state, "wte.weight", file, prefix=TEXT_KEYS)
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=sized(state, "wpe.weight", file, prefix=TEXT_KEYS)[0],
+        n_embd=width,
+        n_layer=count(state, r"h\.(\d+)\."),
+        n_head=heads_of(width),
+    )

@@ -9,15 +9,26 @@ Zha et al. 2023). No code is public. Ours: the pair itself is among the candidat
 term InfoNCE; both directions; the cosine with a learnt temperature; squared L2 distances, whose order is
 that of L2. The labels are valence and arousal in the paper; `model.systems.emotion_rank.axes` adds the levels of
 the style for corpora whose clips have no emotion. Encoders and projection are CLAP's.
+
+encoders=own: a speech encoder that stays frozen (the paper's is a WavLM trained to recognise emotions, which
+it does not name) and DistilRoBERTa.
 """
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import RobertaConfig
 
+from fsclap.model.encoders import Encoders
 from fsclap.model.losses import Embeddings, PairLabels
-from fsclap.model.settings import LossSettings
+from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.systems.clap_laion import ClapLaion
+from fsclap.model.systems.speech import fill_speech_encoders, saved_speech_encoders, speech_encoders
 
+DISTILROBERTA = RobertaConfig(
+    vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, num_hidden_layers=6
+)
 EMOTION_AXES = 2
 """Valence and arousal come first among the levels (fsclap.data.levels)."""
 DECIMALS = 5
@@ -70,3 +81,16 @@ class EmotionRankClap(ClapLaion):
         with torch.autocast(embedded.audio.device.type, enabled=False):
             logits = scale.to(dtype) * (embedded.audio.to(dtype) @ embedded.text.to(dtype).T)
             return (rank_n_contrast(logits, distances) + rank_n_contrast(logits.T, distances)) / 2
+
+    @classmethod
+    def own_encoders(cls, settings: ModelSettings) -> Encoders:
+        """Build a frozen WavLM and DistilRoBERTa, or those of the folders."""
+        return speech_encoders(settings, DISTILROBERTA, layers=False, trained=False)
+
+    @classmethod
+    def saved_encoders(cls, folder: Path) -> Encoders:
+        return saved_speech_encoders(folder, layers=False, trained=False)
+
+    def load_published(self) -> None:
+        """Load the weights of both encoders; nobody published those of the heads."""
+        fill_speech_encoders(self.settings, self.audio_encoder, self.text_encoder)

@@ -21,14 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import RobertaConfig
 
 from fsclap.model.encoders import Encoders
 from fsclap.model.losses import Embeddings, PairLabels, plain_loss
 from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.systems.clap_laion import ClapLaion
+from fsclap.model.systems.speech import fill_speech_encoders, saved_speech_encoders, speech_encoders
 from fsclap.model.tokens import Tokens
 
 _TEACHER = "teacher."
+
+
+ROBERTA = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
+"""Sizes of roberta-base."""
 
 
 def distillation(embedded: Embeddings, teacher: Embeddings, scale: Tensor) -> Tensor:
@@ -87,3 +93,16 @@ class RaClap(ClapLaion):
         teacher, self.teacher = self.teacher, None  # only the training needs it
         super()._save_pretrained(save_directory)
         self.teacher = teacher
+
+    @classmethod
+    def own_encoders(cls, settings: ModelSettings) -> Encoders:
+        """Build WavLM with learnt weights of its layers, and RoBERTa; or those of the folders."""
+        return speech_encoders(settings, ROBERTA, layers=True, trained=True)
+
+    @classmethod
+    def saved_encoders(cls, folder: Path) -> Encoders:
+        return saved_speech_encoders(folder, layers=True, trained=True)
+
+    def load_published(self) -> None:
+        """Load the weights of both encoders; nobody published those of the heads."""
+        fill_speech_encoders(self.settings, self.audio_encoder, self.text_encoder)
