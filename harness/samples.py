@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from fsclap.media import ffmpeg_binary
+from fsclap.ffmpeg import ffmpeg_binary
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 

@@ -42,6 +42,18 @@ STYLE = pa.list_(pa.struct([("attribute", pa.string()), ("word", pa.string())]))
 A list, because `datasets` cannot read maps.
 """
 
+SOUND = pa.struct(
+    [
+        ("track", pa.int32()),  # the audio track that was taken; 1 is the file's first
+        ("tracks", pa.int32()),  # how many it has
+        ("start", pa.float64()),  # the player's second at which the sound begins
+        ("holes", pa.int32()),  # stretches in which the file has no sound
+        ("missing_seconds", pa.float64()),  # their length together
+        ("inverted_seconds", pa.float64()),  # where the right channel was turned over: it was the left one's opposite
+    ]
+)
+"""What was decoded of a source."""
+
 UTTERANCE = pa.schema(
     [
         pa.field("utterance_id", pa.string(), nullable=False),  # "{source_id}-{turn index:05d}"
@@ -50,7 +62,7 @@ UTTERANCE = pa.schema(
         pa.field("episode", pa.string(), nullable=False),
         pa.field("title", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("start", pa.float64(), nullable=False),  # seconds in the episode
+        pa.field("start", pa.float64(), nullable=False),  # seconds in the episode, as a player shows them
         pa.field("end", pa.float64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
         pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}#{source_id}/S00"
@@ -62,7 +74,7 @@ UTTERANCE = pa.schema(
         pa.field("emotion_confidence", pa.float32()),
         pa.field("events", pa.list_(pa.string()), nullable=False),  # laughter, applause, ...
         pa.field("quality", pa.float32()),  # DNSMOS P.835 OVRL, 1 .. 5; null when not measured
-        pa.field("overlap", pa.float32()),  # share of the turn in which another speaker talks too, 0 .. 1
+        pa.field("overlap", pa.float32()),  # share in which another speaker talks too, 0 .. 1; null: not measured
         pa.field("attributes", ATTRIBUTES, nullable=False),
         pa.field("style", STYLE, nullable=False),
         pa.field("style_key", pa.string(), nullable=False),  # the style as one string: equal styles, equal keys
@@ -107,6 +119,7 @@ SOURCE = pa.schema(
         pa.field("recipe", pa.string(), nullable=False),
         pa.field("media_sha256", pa.string()),
         pa.field("duration", pa.float64()),  # seconds of audio decoded
+        pa.field("sound", SOUND),  # null when nothing was decoded
         pa.field("turns_found", pa.int32(), nullable=False),
         pa.field("turns_kept", pa.int32(), nullable=False),
         pa.field("turns_rejected", pa.int32(), nullable=False),

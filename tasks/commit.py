@@ -14,6 +14,7 @@ from fsclap.audio import encode_flac, read_wave
 from fsclap.corpus.download import REASONS_OF_ADDRESSES
 from fsclap.corpus.filtering import selection
 from fsclap.corpus.fingerprint import SLACK, from_text, same_sound
+from fsclap.timeline import Timeline
 from storage.corpus import Corpus
 from storage.requests import clear_requests
 from storage.sounds import add_sound, read_sounds
@@ -31,6 +32,7 @@ from tasks.outputs import (
     read_qualities,
     read_tags,
     read_verdicts,
+    timeline_of,
     turns_of,
     utterance_id,
 )
@@ -167,12 +169,13 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
     tags, qualities = read_tags(item, store, len(turns)), read_qualities(item, store, len(turns))
     overlaps = selection.overlaps(turns)
     descriptions = iter(read_descriptions(item, store))
-    vocals = folder(store, item.steps[SEPARATION]) / VOCALS
+    vocals, timeline = folder(store, item.steps[SEPARATION]) / VOCALS, timeline_of(item, store)
     utterances, rejects = [], []
     identity, engines = _identity(item, plan), _engines(plan)
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
-        place = {"start": turn.start, "end": turn.end, "speaker": _speaker(item, turn.speaker), "text": turn.text}
-        place["similarity"] = verdict.similarity
+        start = timeline.player(turn.start)
+        place: Row = {"start": start, "end": start + turn.duration, "similarity": verdict.similarity}
+        place |= {"speaker": _speaker(item, turn.speaker), "text": turn.text}
         if not verdict.kept:
             rejects.append(_reject(identity, verdict.stage, verdict.reason or "", verdict.detail or "") | place)
             continue
@@ -186,7 +189,7 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
             | {
                 "utterance_id": name,
                 "title": item.episode.title,
-                "duration": turn.end - turn.start,
+                "duration": turn.duration,
                 "language": turn.language or tag.language,
                 "tagger_text": tag.text,
                 "emotion": tag.emotion,
@@ -237,10 +240,23 @@ def _source_row(item: Item, store: WorkStore, plan: Plan, *, kept: int, rejected
         "status": "kept" if item.refusal is None else "failed" if item.refusal.transient else "rejected",
         "media_sha256": _media_sha256(item, store),
         "duration": next((o.facts["duration"] for o in outcomes if "duration" in o.facts), None),
+        "sound": next((_sound(o.facts) for o in outcomes if "sections" in o.facts), None),
         "turns_found": kept + rejected,
         "turns_kept": kept,
         "turns_rejected": rejected,
         "stage_seconds": [pair for o in outcomes for pair in o.seconds.items()],
+    }
+
+
+def _sound(facts: Row) -> Row:
+    timeline = Timeline.of(facts["sections"])
+    return {
+        "track": facts["track"],
+        "tracks": facts["tracks"],
+        "start": timeline.sections[0].player,
+        "holes": len(timeline.holes),
+        "missing_seconds": sum(length for _, length in timeline.holes),
+        "inverted_seconds": facts["inverted_seconds"],
     }
 
 

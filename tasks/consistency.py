@@ -13,10 +13,21 @@ from fsclap.corpus.filtering import consistency, selection
 from fsclap.corpus.filtering.consistency import Verdict
 from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.turns import Turn
+from fsclap.timeline import Timeline
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
-from tasks.outputs import CONSISTENCY, DIARIZATION, QUALITY, TAGGING, VERDICTS, read_qualities, read_tags, turns_of
+from tasks.outputs import (
+    CONSISTENCY,
+    DIARIZATION,
+    QUALITY,
+    TAGGING,
+    VERDICTS,
+    read_qualities,
+    read_tags,
+    timeline_of,
+    turns_of,
+)
 from tasks.stages import Product, Stage, Stopwatch, run_stage, stage_cache_key
 
 
@@ -69,12 +80,22 @@ def _exclusions(
     item: Item, turns: list[Turn], store: WorkStore, settings: BuildSettings
 ) -> list[selection.Exclusion | None]:
     tags, qualities = read_tags(item, store, len(turns)), read_qualities(item, store, len(turns))
-    return selection.select(
+    selected = selection.select(
         turns,
         languages=[turn.language or tag.language for turn, tag in zip(turns, tags, strict=True)],
         qualities=[None if quality is None else quality.overall for quality in qualities],
         settings=settings.selection,
     )
+    timeline = timeline_of(item, store)
+    return [_hole(turn, timeline) or exclusion for turn, exclusion in zip(turns, selected, strict=True)]
+
+
+def _hole(turn: Turn, timeline: Timeline) -> selection.Exclusion | None:
+    """Exclude a turn that was not said in one go; which of its words come before the hole is not known."""
+    if not timeline.spans_hole(turn.start, turn.end):
+        return None
+    detail = "sound is missing in the middle of it; a smaller diarization.merge_gap divides it there"
+    return selection.Exclusion("spans_hole", detail)
 
 
 def _product(verdicts: list[Verdict], seconds: float) -> Product:

@@ -15,7 +15,7 @@ from fsclap.corpus.download import Episode
 from fsclap.corpus.filtering.consistency import effective_threshold
 from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.versions import VERSIONS
-from fsclap.media import ffmpeg_version
+from fsclap.ffmpeg import ffmpeg_version
 from fsclap.settings import digest, shaping
 
 CORPUS_RATE = 24_000

@@ -14,6 +14,7 @@ from fsclap.corpus.captioning.describe import Description
 from fsclap.corpus.filtering.consistency import Verdict
 from fsclap.corpus.filtering.quality import Quality
 from fsclap.corpus.turns import Turn, read_turns
+from fsclap.timeline import Timeline
 from storage.work import WorkStore
 from tasks.batches import Item
 from tasks.stages import folder, outcome
@@ -35,8 +36,13 @@ DESCRIPTIONS = "descriptions.json"
 
 
 def seconds_of(item: Item, store: WorkStore) -> Seconds:
-    """Read the duration of an episode's vocals."""
+    """Read how much sound of an episode was decoded."""
     return float(outcome(store, item.steps[SEPARATION]).facts["duration"])
+
+
+def timeline_of(item: Item, store: WorkStore) -> Timeline:
+    """Read where an episode's vocals lie on the player's clock."""
+    return Timeline.of(outcome(store, item.steps[SEPARATION]).facts["sections"])
 
 
 def map_vocals(item: Item, store: WorkStore, sample_rate: Hertz, destination: Path) -> np.ndarray:
@@ -55,7 +61,7 @@ def map_vocals(item: Item, store: WorkStore, sample_rate: Hertz, destination: Pa
 
 
 def turns_of(item: Item, store: WorkStore) -> list[Turn]:
-    """Read all turns of an episode, by start time."""
+    """Read all turns of an episode, by start time; their times are positions in the vocals."""
     return read_turns(folder(store, item.steps[DIARIZATION]) / TURNS)
 
 

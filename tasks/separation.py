@@ -15,7 +15,7 @@ from fsclap.corpus.separation.base import Separator
 from fsclap.corpus.separation.base import separate as separate_vocals
 from fsclap.corpus.separation.loudness import LoudnessSettings
 from fsclap.corpus.settings import BuildSettings
-from fsclap.media import decode
+from fsclap.media import Recording, decode_recording
 from fsclap.refusal import Refused
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
@@ -45,16 +45,16 @@ def separate(batch: Batch, work: str, plan: Plan) -> Batch:
     return run_stage(separation_stage(store, plan), batch, store)
 
 
-Decoded = tuple[np.ndarray | Refusal, Seconds]
-"""(channels, samples) of sound, or the reason why there is none; and the seconds that decoding took."""
+Decoded = tuple[Recording | Refusal, Seconds]
+"""Sound, or the reason why there is none; and the seconds that decoding took."""
 
 
 def _separate_all(items: list[Item], store: WorkStore, settings: BuildSettings) -> Iterator[Product | Refusal]:
     separator = load_separator(settings.separation, settings.device)
 
     def seconds(decoded: Decoded) -> Seconds:
-        wave, _ = decoded
-        return 0.0 if isinstance(wave, Refusal) else wave.shape[1] / separator.sample_rate
+        recording, _ = decoded
+        return 0.0 if isinstance(recording, Refusal) else recording.wave.shape[1] / separator.sample_rate
 
     with store.scratch() as scratch:
         decoded = (
@@ -72,28 +72,31 @@ def _separate(
     decoded: list[Decoded], scratch: Path, separator: Separator, settings: BuildSettings
 ) -> Iterator[Product | Refusal]:
     """Separate everything that could be decoded in one call: engines batch across files."""
-    mixtures = [wave for wave, _ in decoded if not isinstance(wave, Refusal)]
+    mixtures = [recording.wave for recording, _ in decoded if not isinstance(recording, Refusal)]
     outputs = [new_map(scratch / f"vocals-{n}.f32", mixture.shape[1]) for n, mixture in enumerate(mixtures)]
     vocals = separate_vocals(separator, mixtures, outputs, settings.separation)
-    for wave, decode_seconds in decoded:
-        if isinstance(wave, Refusal):
-            yield wave
+    for recording, decode_seconds in decoded:
+        if isinstance(recording, Refusal):
+            yield recording
             continue
         with Stopwatch() as watch:
             voice = next(vocals)
             gain = _gain(voice, separator.sample_rate, settings.loudness)
-        sound = to_text(fingerprint(wave, separator.sample_rate))
-        yield _product(voice, separator.sample_rate, gain, sound, decode_seconds, watch.seconds)
+        sound = to_text(fingerprint(recording.wave, separator.sample_rate))
+        seconds = {DECODE: decode_seconds, SEPARATION: watch.seconds}
+        yield _product(recording, voice, separator.sample_rate, gain, sound, seconds)
 
 
 def _decode(item: Item, destination: Path, store: WorkStore, settings: BuildSettings, sample_rate: Hertz) -> Decoded:
     media = folder(store, item.steps[DOWNLOAD]) / outcome(store, item.steps[DOWNLOAD]).facts["file"]
     with Stopwatch() as watch:
         try:
-            wave: np.ndarray | Refusal = decode(media, destination, sample_rate=sample_rate, settings=settings.decode)
+            recording: Recording | Refusal = decode_recording(
+                media, destination, sample_rate=sample_rate, settings=settings.decode
+            )
         except Refused as refused:
-            wave = Refusal.of(DECODE, refused)
-    return wave, watch.seconds
+            recording = Refusal.of(DECODE, refused)
+    return recording, watch.seconds
 
 
 def _gain(voice: np.ndarray, sample_rate: Hertz, settings: LoudnessSettings) -> float:
@@ -101,16 +104,20 @@ def _gain(voice: np.ndarray, sample_rate: Hertz, settings: LoudnessSettings) -> 
 
 
 def _product(
-    voice: np.ndarray, sample_rate: Hertz, gain: float, sound: str, decode_seconds: Seconds, seconds: Seconds
+    recording: Recording, voice: np.ndarray, sample_rate: Hertz, gain: float, sound: str, seconds: dict[str, Seconds]
 ) -> Product:
     return Product(
         write=lambda target: write_flac(
             target / VOCALS, voice, sample_rate=sample_rate, to_rate=CORPUS_RATE, gain=gain
         ),
-        seconds={DECODE: decode_seconds, SEPARATION: seconds},
+        seconds=seconds,
         facts={
-            "duration": round(len(voice) / sample_rate, 3),
+            "duration": round(recording.timeline.sound, 3),
             "gain_db": round(20 * math.log10(gain), 2),
             "sound": sound,
+            "track": recording.track,
+            "tracks": recording.tracks,
+            "inverted_seconds": recording.inverted,
+            "sections": recording.timeline.rows(),
         },
     )

@@ -232,7 +232,7 @@ def _log_outcome(stage: Stage, item: Item, product: Product | Refusal) -> None:
     if isinstance(product, Refusal):
         log.warning("%s: %s refused (%s): %s", product.stage, name, product.reason, product.detail)
     else:
-        facts = ", ".join(f"{key} {value}" for key, value in product.facts.items() if not isinstance(value, str))
+        facts = ", ".join(f"{key} {value}" for key, value in product.facts.items() if isinstance(value, int | float))
         log.info("%s: %s in %.1f s%s", stage.name, name, sum(product.seconds.values()), f" ({facts})" if facts else "")
 
 

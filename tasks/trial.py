@@ -18,7 +18,8 @@ from fsclap import Hertz
 from fsclap.corpus import captioning, diarization, filtering, separation
 from fsclap.corpus.captioning import attributes
 from fsclap.corpus.settings import BuildSettings
-from fsclap.media import decode, ffmpeg_binary, ffmpeg_version
+from fsclap.ffmpeg import ffmpeg_binary, ffmpeg_version
+from fsclap.media import decode
 from tasks.declared import Plan
 
 RATE: Hertz = 44_100
@@ -83,8 +84,8 @@ def _decode(speech: np.ndarray, settings: BuildSettings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         media = Path(folder) / "made-up.wav"
         soundfile.write(media, speech, RATE)
-        limits = settings.decode.model_copy(update={"min_duration": 0.1, "max_duration": 60.0, "silence_dbfs": -60.0})
-        wave = decode(media, Path(folder) / "made-up.f32", sample_rate=RATE, settings=limits)
+        limits = {"min_duration": 0.1, "max_duration": 60.0, "silence_dbfs": -60.0, "track": None}
+        wave = decode(media, Path(folder) / "made-up.f32", sample_rate=RATE, settings=settings.decode.model_copy(update=limits))
         if abs(wave.shape[1] - RATE) > RATE // 100:
             raise ValueError(f"it decoded {wave.shape[1]} samples of {RATE}")
 

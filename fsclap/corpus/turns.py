@@ -25,8 +25,8 @@ class Turn:
         language: ISO 639-1 code of the transcript, or None when the engine does not tell.
         embedding: (dim,) float32 speaker embedding of unit L2 norm, or None when the turn is too
             short for the engine to embed.
-        overlap: Share of the turn in which another speaker also speaks, as far as the engine
-            detects it, 0 to 1.
+        overlap: Share of the turn in which another speaker also speaks, 0 to 1; None when the engine
+            does not measure it.
     """
 
     start: Seconds
@@ -35,7 +35,7 @@ class Turn:
     text: str
     language: str | None
     embedding: np.ndarray | None
-    overlap: float = 0.0
+    overlap: float | None = None
 
     @property
     def duration(self) -> Seconds:
@@ -57,7 +57,7 @@ def write_turns(path: Path, turns: Sequence[Turn]) -> None:
 
 
 def read_turns(path: Path) -> list[Turn]:
-    """Read turns from a Parquet file; one written before turns had an `overlap` gives 0.0."""
+    """Read turns from a Parquet file; one without the column `overlap` gives None there."""
     return [
         Turn(**row | {"embedding": None if row["embedding"] is None else np.array(row["embedding"], np.float32)})
         for row in pq.read_table(path).to_pylist()

@@ -2,8 +2,8 @@
 
 VERSIONS = {
     "download": 1,
-    "separation": 2,
-    "diarization": 1,
+    "separation": 3,
+    "diarization": 2,
     "consistency": 1,
     "attributes": 1,
     "tagging": 1,

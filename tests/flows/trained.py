@@ -78,6 +78,7 @@ def commit(corpus: Corpus, clips: Rows, source_id: str) -> None:
     ]
     source = {name: COLUMNS[name] for name in ("episode", "title", "url", "recipe")} | {
         "source_id": source_id, "series": clips[0]["series"], "status": "kept", "media_sha256": "0" * 64,
-        "duration": 60.0, "turns_found": len(rows), "turns_kept": len(rows), "turns_rejected": 0, "stage_seconds": {},
+        "duration": 60.0, "sound": None, "turns_found": len(rows), "turns_kept": len(rows), "turns_rejected": 0,
+        "stage_seconds": {},
     }  # fmt: skip
     corpus.commit_source(source, utterances=pa.Table.from_pylist(rows, schema=UTTERANCE))

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 
 from fsclap.audio import resample
-from fsclap.media import DecodeSettings, decode, ffmpeg_binary, open_decoded
+from fsclap.ffmpeg import ffmpeg_binary
+from fsclap.media import DecodeSettings, decode, open_decoded
 from fsclap.refusal import Refused
 
 RATE = 44_100
@@ -261,8 +262,8 @@ def test_ffmpeg_is_reaped_when_decoding_is_given_up(
         started.append(popen(*args, **kwargs))  # type: ignore[call-overload]
         return started[-1]
 
-    monkeypatch.setattr("fsclap.media.subprocess.Popen", remember)
-    monkeypatch.setattr("fsclap.media._declared_duration", lambda messages: None)
+    monkeypatch.setattr("fsclap.ffmpeg.subprocess.Popen", remember)
+    monkeypatch.setattr("fsclap.media._declared_duration", lambda source: None)
     assert refusal(clip, DecodeSettings(max_duration=2)).reason == "too_long"
     assert len(started) == 2
     assert all(process.returncode is not None for process in started)
@@ -292,7 +293,7 @@ def wav_header(*, rate: int = 8000, channels: int = 1, size: int = 32_000) -> by
         (wav_header(rate=1), "unreadable"),
         (wav_header(channels=255), "unreadable"),
         (wav_header(channels=65535), "unreadable"),
-        (wav_header(size=2**32 - 100), "truncated"),
+        (wav_header(size=2**32 - 100), "silent"),  # a writer to a pipe may say anything
     ],
     ids=["gigahertz", "4 GHz", "1 Hz", "255 channels", "65535 channels", "4 GB"],
 )
@@ -344,7 +345,7 @@ def test_sound_that_lies_in_another_file_is_not_read(clip: Path, tmp_path: Path)
 def test_a_picture_is_never_decoded(size: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = ["-f", "lavfi", "-i", f"color=size={size}:rate=1:duration=2", "-c:v", "mjpeg", "-q:v", "31"]
     media = make(tmp_path / "a.mkv", "-i", clip, *picture, "-map", "0:a", "-map", "1:v", "-c:a", "copy")
-    monkeypatch.setattr("fsclap.media.MEMORY", 150_000_000)  # a frame of 16000 by 16000 takes 384 MB
+    monkeypatch.setattr("fsclap.ffmpeg.MEMORY", 150_000_000)  # a frame of 16000 by 16000 takes 384 MB
     decoded = decode(media, tmp_path / "a.f32", sample_rate=RATE, settings=SETTINGS)
     assert decoded.shape[1] == pytest.approx(8 * RATE, rel=0.05)
 
@@ -352,7 +353,7 @@ def test_a_picture_is_never_decoded(size: str, clip: Path, tmp_path: Path, monke
 def test_memory_of_ffmpeg_is_bounded(
     clip: Path, monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., Refused]
 ) -> None:
-    monkeypatch.setattr("fsclap.media.MEMORY", 10_000_000)  # which is not enough for anything
+    monkeypatch.setattr("fsclap.ffmpeg.MEMORY", 10_000_000)  # which is not enough for anything
     assert refusal(clip).reason in {"not_media", "unreadable"}
 
 
@@ -390,7 +391,7 @@ def test_the_worker_s_keys_are_not_handed_to_ffmpeg(
         return popen(*args, **kwargs)  # type: ignore[call-overload]
 
     monkeypatch.setenv("PREFECT_API_KEY", "hunter2")
-    monkeypatch.setattr("fsclap.media.subprocess.Popen", remember)
+    monkeypatch.setattr("fsclap.ffmpeg.subprocess.Popen", remember)
     decode(clip, tmp_path / "a.f32", sample_rate=RATE, settings=SETTINGS)
     assert seen
     assert "hunter2" not in str(seen)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsclap.media import DecodeSettings, decode, ffmpeg_binary
+from fsclap.ffmpeg import ffmpeg_binary
+from fsclap.media import DecodeSettings, decode
 from fsclap.refusal import Refused
 from tests.fuzz.mutations import damaged
 from tests.properties import CASES

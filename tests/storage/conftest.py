@@ -94,6 +94,12 @@ def reject(source: Rows, index: int | None, *, stage: str, reason: str) -> Rows:
     }
 
 
+def sound() -> Rows:
+    """What the ledger says of a file with one track and no fault."""
+    counts = {"track": 1, "tracks": 1, "holes": 0}
+    return counts | {"start": 0.0, "missing_seconds": 0.0, "inverted_seconds": 0.0}
+
+
 def rows_of(
     name: str,
     *,
@@ -117,6 +123,7 @@ def rows_of(
         "turns_found": kept + rejected,
         "turns_kept": kept,
         "turns_rejected": rejected,
+        "sound": None if status == "failed" else sound(),
         "stage_seconds": {"decode": 0.4, "separation": 3.5, "diarization": 5.0},
     }
     rejects = [reject(source, index, stage="consistency", reason="below_threshold") for index in range(rejected)]

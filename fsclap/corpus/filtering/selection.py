@@ -46,7 +46,7 @@ class SelectionSettings(BaseModel):
         le=1,
         description="Largest share of a turn in which another speaker also speaks; above it the turn is excluded "
         "(overlapping_speech). None: any. 0.1 or 0.2 keeps clips to one voice. No effect with "
-        "whisper-resemblyzer, which detects no overlaps.",
+        "an engine that does not measure it.",
     )
     min_quality: float | None = Field(
         default=None,
@@ -110,8 +110,8 @@ def select(
     ]
 
 
-def overlaps(turns: Sequence[Turn]) -> list[float]:
-    """Share of each turn, 0 to 1, in which another speaker also speaks.
+def overlaps(turns: Sequence[Turn]) -> list[float | None]:
+    """Share of each turn, 0 to 1, in which another speaker also speaks; None where nothing measures it.
 
     It is what the diarization engine says (`Turn.overlap`) or the share that turns of other
     speakers cover, whichever is more.
@@ -119,12 +119,13 @@ def overlaps(turns: Sequence[Turn]) -> list[float]:
     starts = np.array([turn.start for turn in turns])
     ends = np.array([turn.end for turn in turns])
     speakers = np.array([turn.speaker for turn in turns])
-    found = []
+    found: list[float | None] = []
     for turn in turns:
         others = (speakers != turn.speaker) & (starts < turn.end) & (ends > turn.start)
         spans = np.stack([starts[others].clip(min=turn.start), ends[others].clip(max=turn.end)], axis=1)
         covered = _length_of_union(spans[np.argsort(spans[:, 0])])
-        found.append(max(turn.overlap, covered / turn.duration if covered else 0.0))
+        shares = [turn.overlap, covered / turn.duration if covered else None]
+        found.append(max((share for share in shares if share is not None), default=None))
     return found
 
 
@@ -147,8 +148,8 @@ def _duration(turn: Turn, settings: SelectionSettings) -> Exclusion | None:
     return None
 
 
-def _overlap(overlap: float, settings: SelectionSettings) -> Exclusion | None:
-    if settings.max_overlap is None or overlap <= settings.max_overlap:
+def _overlap(overlap: float | None, settings: SelectionSettings) -> Exclusion | None:
+    if settings.max_overlap is None or overlap is None or overlap <= settings.max_overlap:
         return None
     detail = (
         f"another speaker speaks in {overlap:.0%} of it, more than selection.max_overlap = {settings.max_overlap:g}"

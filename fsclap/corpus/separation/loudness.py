@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fsclap import Hertz, Seconds
 from fsclap.audio import sample_index
-from fsclap.media import ffmpeg_binary
+from fsclap.ffmpeg import ffmpeg_binary
 
 BLOCK: Seconds = 10.0
 """How much of a wave is in memory at once."""

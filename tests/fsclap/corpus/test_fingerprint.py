@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fsclap.corpus.fingerprint import FRAMES, SHORTEST, STRETCHES, fingerprint, from_text, same_sound, to_text
-from fsclap.media import DecodeSettings, decode, ffmpeg_binary
+from fsclap.ffmpeg import ffmpeg_binary
+from fsclap.media import DecodeSettings, decode
 from harness.samples import sample_episodes
 from storage.sounds import SHAPE
 

@@ -31,4 +31,4 @@ def test_turns_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_a_file_from_before_there_was_an_overlap_has_none(tmp_path: Path) -> None:
     write_turns(tmp_path / "new.parquet", TURNS)
     pq.write_table(pq.read_table(tmp_path / "new.parquet").drop_columns(["overlap"]), tmp_path / "old.parquet")
-    assert [turn.overlap for turn in read_turns(tmp_path / "old.parquet")] == [0.0, 0.0]
+    assert [turn.overlap for turn in read_turns(tmp_path / "old.parquet")] == [None, None]
