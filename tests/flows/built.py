@@ -1,6 +1,7 @@
 """A corpus that the real flow built from a feed on localhost, and how to build it again."""
 
 import asyncio
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from prefect.client.schemas.objects import TaskRun
 
 from flows.build_dataset import build_dataset
 from fsclap.corpus.settings import BuildSettings
+from fsclap.ffmpeg import ffmpeg_binary
 from harness.samples import cut, sample_episodes
 from storage.corpus import Corpus
 from tests.flows.pages import serve
 
 SECONDS, SPARE_SECONDS = 30.0, 12.0
 """Length of the two episodes of the corpus, and of the one that a test may add."""
+LATE, HOLE = 2.5, (17.0, 20.0)
+"""In the second episode the sound begins later than the picture, and there is none for a while."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,31 @@ def build_once(folder: Path) -> Iterator[Built]:
     }
     files = {name: cut(source, folder / name, start=0, seconds=seconds) for name, (source, seconds) in lengths.items()}
     spare = files.pop("e03.mp4")
+    files["e02.mp4"] = with_late_and_missing_sound(files["e02.mp4"], folder / "holes" / "e02.mp4")
     with serve(files) as (address, requests):
         built = Built(f"{address}/feed.xml", files, spare, requests, str(folder / "corpus"), str(folder / "work"))
         assert built.build().is_completed()
         yield built
+
+
+def with_late_and_missing_sound(episode: Path, destination: Path) -> Path:
+    destination.parent.mkdir()
+    command = [
+        ffmpeg_binary(),
+        "-nostdin",
+        "-v",
+        "error",
+        "-i",
+        str(episode),
+        "-itsoffset",
+        str(LATE),
+        "-i",
+        str(episode),
+    ]
+    lost = f"noise=drop='between(pts*tb,{HOLE[0]},{HOLE[1]})'"
+    options = ["-map", "0:v", "-map", "1:a", "-c", "copy", "-bsf:a", lost]
+    subprocess.run([*command, *options, str(destination)], check=True)
+    return destination
 
 
 def task_states(state: Any) -> dict[str, str]:

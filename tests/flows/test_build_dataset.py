@@ -10,11 +10,13 @@ from pydantic import BaseModel
 
 from flows.build_dataset import build_dataset
 from flows.refresh_corpus import refresh_corpus
+from fsclap.audio import decode_flac, resample
 from fsclap.corpus.settings import BuildSettings
 from fsclap.settings import is_execution, shaping
 from storage.corpus import Corpus
 from storage.verify import verify
-from tests.flows.built import SECONDS, Built, local_settings, task_states
+from tests.flows.built import HOLE, LATE, SECONDS, Built, local_settings, task_states
+from tests.fsclap.test_clocks import RATE, agreement, player
 
 STAGES = ("download", "separation", "diarization", "attributes", "consistency", "captioning")
 STAGE_TASKS = ("separate", "diarize", "measure", "filter", "caption")
@@ -30,7 +32,8 @@ def test_every_source_and_every_turn_is_accounted_for(built_corpus: Built) -> No
     for row in ledger:
         assert row["status"] == "kept"
         assert row["turns_found"] == row["turns_kept"] + row["turns_rejected"] > 0
-        assert row["duration"] == pytest.approx(SECONDS, abs=0.2)
+        missing = row["sound"]["missing_seconds"]
+        assert row["duration"] + missing == pytest.approx(SECONDS, abs=0.2)
         assert {"download", "decode", "separation", "diarization", "captioning"} <= set(row["stage_seconds"])
     turn_rejects = [row for row in corpus.rejects().to_pylist() if row["start"] is not None]
     assert sum(row["turns_rejected"] for row in ledger) == len(turn_rejects)
@@ -40,9 +43,33 @@ def test_every_source_and_every_turn_is_accounted_for(built_corpus: Built) -> No
 def test_utterances_lie_within_their_episode_and_say_something(built_corpus: Built) -> None:
     rows = built_corpus.rows()
     assert len(rows) >= 5
-    assert all(0 <= row["start"] < row["end"] <= SECONDS + 0.2 for row in rows)
+    assert all(0 <= row["start"] < row["end"] <= LATE + SECONDS + 0.2 for row in rows)
     assert all(row["caption"].endswith(".") for row in rows)
     assert len({row["speaker"] for row in rows}) >= 3
+
+
+def test_a_player_finds_each_row_where_its_seconds_say(built_corpus: Built) -> None:
+    corpus = Corpus.open(built_corpus.corpus)
+    (source,) = [row for row in corpus.ledger().values() if row["url"].endswith("e02.mp4")]
+    assert source["sound"] == {
+        "track": 1,
+        "tracks": 1,
+        "start": pytest.approx(LATE, abs=0.05),
+        "holes": 1,
+        "missing_seconds": pytest.approx(HOLE[1] - HOLE[0], abs=0.05),
+        "inverted_seconds": 0.0,
+    }
+    rows = [row for row in corpus.utterances().to_pylist() if row["source_id"] == source["source_id"]]
+    turns = [*rows, *(row for row in corpus.rejects().to_pylist() if row["source_id"] == source["source_id"])]
+    assert min(row["start"] for row in turns) >= LATE
+    assert any(row["end"] <= HOLE[0] for row in rows)
+    assert any(row["start"] >= HOLE[1] for row in rows)
+    assert not [row for row in turns if row["start"] < HOLE[0] < HOLE[1] < row["end"]]
+    for row in rows:
+        clip, rate = decode_flac(row["audio"]["bytes"])
+        played = player(built_corpus.shown["e02.mp4"], row["start"], row["duration"])
+        # The rows hold the vocals, the player has the music too; tests/fsclap/test_clocks.py compares like with like.
+        assert agreement(resample(clip, rate, RATE), played) > 0.85
 
 
 def test_a_second_run_computes_nothing_and_adds_no_row(built: Built) -> None:
