@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 from deployments.processes import PREFECT, process, require_free, run_command, run_id
+from fsclap.environment import SILENT
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -54,7 +55,7 @@ ENVIRONMENT = {
     # The defaults, five and ten seconds, would delay the restart of a crashed run.
     "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S",
     "PREFECT_WORKER_QUERY_SECONDS": "3",
-    "DO_NOT_TRACK": "1",
+    **SILENT,
 }
 
 ON_THIS_MACHINE = {"download": {"private_addresses": True}}

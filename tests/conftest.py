@@ -4,12 +4,16 @@ import asyncio
 import base64
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+from tests.sockets import contacts
 
 if TYPE_CHECKING:
     from tests.flows.built import Built
@@ -104,8 +108,10 @@ def built_corpus(prefect_server: None, tmp_path_factory: pytest.TempPathFactory)
     """A corpus that build-dataset built; no test may change it."""
     from tests.flows.built import build_once
 
-    with build_once(tmp_path_factory.mktemp("built")) as built:
-        yield built
+    with ExitStack() as stack:
+        with contacts() as asked:
+            built = stack.enter_context(build_once(tmp_path_factory.mktemp("built")))
+        yield replace(built, contacts=frozenset(asked))
 
 
 @pytest.fixture(scope="session")
@@ -113,4 +119,6 @@ def trained(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> "
     """A model that train-fsclap trained; no test may change it."""
     from tests.flows.trained import train_once
 
-    return train_once(tmp_path_factory.mktemp("trained"))
+    with contacts() as asked:
+        trained = train_once(tmp_path_factory.mktemp("trained"))
+    return replace(trained, contacts=frozenset(asked))

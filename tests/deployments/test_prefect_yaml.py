@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from deployments.bootstrap import FLOWS, POOLS, SILENCE
+from deployments.local import ENVIRONMENT
+from fsclap.environment import SILENT
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
@@ -27,6 +29,12 @@ def test_the_deployments_are_there() -> None:
 def test_a_run_sends_four_heartbeats_before_it_counts_as_lost(name: str) -> None:
     every = int(DEPLOYMENTS[name]["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
     assert 4 * every == SILENCE.total_seconds()
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_libraries_are_kept_silent_from_the_start_of_a_run(name: str) -> None:
+    assert DEPLOYMENTS[name]["work_pool"]["job_variables"]["env"].items() >= SILENT.items()
+    assert ENVIRONMENT.items() >= SILENT.items()
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

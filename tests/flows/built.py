@@ -23,6 +23,7 @@ from fsclap.ffmpeg import ffmpeg_binary
 from harness.samples import cut, sample_episodes
 from storage.corpus import Corpus
 from tests.flows.pages import serve
+from tests.sockets import Contact
 
 SECONDS, SPARE_SECONDS = 30.0, 12.0
 """Length of the two episodes of the corpus, and of the one that a test may add."""
@@ -39,6 +40,7 @@ class Built:
         shown: File name -> episode, as the feed lists them now.
         spare: An episode that the feed may list later.
         requests: Names that the server was asked for, in order.
+        contacts: Whom this process asked for while it built.
     """
 
     feed: str
@@ -47,6 +49,7 @@ class Built:
     requests: list[str]
     corpus: str
     work: str
+    contacts: frozenset[Contact] = frozenset()
 
     def build(self, **settings: Any) -> Any:
         """Run build-dataset; its final state."""

@@ -13,6 +13,7 @@ from storage.corpus import Corpus
 from storage.schema import UTTERANCE
 from tasks.outcomes import TrainedModel
 from tests.fsclap.training.conftest import clip_table, tiny
+from tests.sockets import Contact
 
 Rows = list[dict[str, Any]]
 
@@ -49,11 +50,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, and the clips of its corpus by source."""
+    """A trained model, the clips of its corpus by source, and whom the training asked for."""
 
     place: Place
     model: TrainedModel
     sources: dict[str, Rows]
+    contacts: frozenset[Contact] = frozenset()
 
 
 def train_once(folder: Path) -> Trained:
