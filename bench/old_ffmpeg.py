@@ -3,8 +3,10 @@
     python -m bench.old_ffmpeg
 
 It fetches imageio-ffmpeg 0.4.9 from the package index, which carries ffmpeg 4.2.2 as Ubuntu 20.04 has
-it, and builds the corpus of the samples with each. Decoders differ in the last bit of a sample, so the
+it, and builds the corpus of the samples with each. Their decoders differ in the last bit of a sample, so the
 sound of a row is compared within a thousandth of full scale, numbers within a thousandth, the rest exactly.
+Transcripts are counted apart: the recogniser computes with 8 bits, and words that it is not sure of change
+with the last bit of a sample.
 """
 
 import argparse
@@ -38,8 +40,12 @@ def main() -> int:
         binaries = {"new": None, "old": fetch(Path(folder))}
         rows = {name: build(Path(folder) / name, binary) for name, binary in binaries.items()}
     print(f"{len(rows['new'])} and {len(rows['old'])} utterances")
-    found = ["the ids differ"] if rows["new"].keys() != rows["old"].keys() else list(differences(rows))
-    print("\n".join(found) or "the same rows")
+    if rows["new"].keys() != rows["old"].keys():
+        print("the ids differ")
+        return 1
+    found = list(differences(rows))
+    texts = sum(row["text"] != rows["old"][name]["text"] for name, row in rows["new"].items())
+    print("\n".join(found) or "the same rows", f"another transcript in {texts} of them", sep="\n")
     return 1 if found or not rows["new"] else 0
 
 
@@ -61,7 +67,7 @@ def differences(rows: dict[str, dict[str, Row]]) -> Iterator[str]:
     for name, row in rows["new"].items():
         other = rows["old"][name]
         for column, value in row.items():
-            if not alike(value, other[column]):
+            if column != "text" and not alike(value, other[column]):
                 yield f"{name}: {column}"
 
 
@@ -75,7 +81,7 @@ def alike(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(alike, one, other))
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return math.isclose(one, other, rel_tol=1e-5, abs_tol=TOLERANCE)
     return bool(one == other)
 
 

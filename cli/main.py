@@ -5,9 +5,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cli import corpus, models, retrieval
+from cli.errors import command
+
+MOST_PARAMETERS = 500_000
+"""Bytes of a run's parameters: Prefect's server takes 512 KiB (PREFECT_SERVER_API_MAX_PARAMETER_SIZE)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,24 +55,73 @@ def _add_build(commands: Any) -> None:
         help="what becomes of a speaker's only turn in a recording, which can't be compared with others; keep it for "
         "recordings of one sentence each; default: drop",
     )
-    build.set_defaults(run=_build)
+    build.set_defaults(run=command(_build, _errors))
+
+
+class BuildError(ValueError):
+    """A build that can't be asked for; nothing was started."""
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from storage.rows import CorpusError
+
+    return BuildError, CorpusError
 
 
 def _build(options: argparse.Namespace) -> int:
-    # In a process of its own, because this package may not import Prefect.
-    command = [sys.executable, "-m", "prefect", "deployment", "run", "build-dataset/build-dataset", "--watch"]
+    parameters: dict[str, Any] = {}
     if options.source:
-        command += ["--param", f"sources={json.dumps(options.source)}"]
+        parameters["sources"] = [_source(source) for source in options.source]
     if options.corpus:
-        command += ["--param", f"corpus={json.dumps(options.corpus)}"]
+        parameters["corpus"] = _location(options.corpus)
+    if settings := _settings(options):
+        parameters["settings"] = settings
+    text = json.dumps(parameters)
+    if len(text) > MOST_PARAMETERS:
+        raise BuildError(
+            f"{len(options.source)} sources take {len(text) / 1e3:.0f} kB, and the server accepts "
+            f"{MOST_PARAMETERS / 1e3:.0f} kB: name the folder that they are in, or build in several runs"
+        )
+    # In a process of its own, because this package may not import Prefect; by standard input, because an
+    # argument has a greatest length.
+    start = [sys.executable, "-m", "deployments.start", "build-dataset/build-dataset"]
+    return subprocess.run(start, input=text.encode(), check=False).returncode
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if options.fetch_again:
         settings["download"] = {"limits": {"fetch_again": True}}
     if options.singletons:
         settings["consistency"] = {"singletons": options.singletons}
-    if settings:
-        command += ["--param", f"settings={json.dumps(settings)}"]
-    return subprocess.call(command)
+    return settings
+
+
+def _source(named: str) -> str:
+    """Return what a worker in another folder understands: an address as it is, else an absolute path.
+
+    Raises:
+        BuildError: There is no such file or folder.
+    """
+    from fsclap.corpus.download import is_url
+
+    if is_url(named):
+        return named
+    path = Path(named).expanduser().absolute()
+    if not path.exists():
+        raise BuildError(f"{named!a}: neither an address nor a file or folder here; check the spelling")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.as_uri()
+    return str(path)
+
+
+def _location(named: str) -> str:
+    from storage.corpus import Corpus
+
+    corpus = Corpus.at(named)
+    return str(corpus.folder.absolute()) if "://" not in corpus.location else corpus.location
 
 
 if __name__ == "__main__":

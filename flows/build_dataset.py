@@ -12,8 +12,9 @@ from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows.parameters import Folder
+from flows.parameters import CorpusFolder, Folder
 from fsclap.corpus.settings import BuildSettings
+from storage.corpus import Corpus
 from tasks.batches import Batch
 from tasks.captioning import caption
 from tasks.commit import commit
@@ -42,7 +43,7 @@ Sources = Annotated[list[str], Field(min_length=1)]
 )
 def build_dataset(
     sources: Sources,
-    corpus: Folder = "data/corpus",
+    corpus: CorpusFolder = "data/corpus",
     work: Folder = "data/work",
     settings: BuildSettings = BuildSettings(),  # noqa: B008 (frozen)
 ) -> Published | State[None]:
@@ -58,6 +59,7 @@ def build_dataset(
         work: Folder of the stages' outputs, which later runs reuse.
         settings: Settings of the stages, in their order.
     """
+    Corpus.at(corpus).require_writable()
     plan = declare(settings)
     try_out(plan)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]

@@ -5,7 +5,7 @@ Starts by itself after an evaluation, which may have made another model the curr
 
 from prefect import flow
 
-from flows.parameters import Folder
+from flows.parameters import CorpusFolder, Folder
 from tasks.indexing import build_index, show_index
 from tasks.limits import model_slot
 from tasks.outcomes import Indexed
@@ -13,7 +13,7 @@ from tasks.outcomes import Indexed
 
 @flow(name="index-corpus", flow_run_name="index {corpus}", persist_result=True)
 def index_corpus(
-    corpus: Folder = "data/corpus",
+    corpus: CorpusFolder = "data/corpus",
     version: int | None = None,
     models: Folder = "data/models",
     index: Folder | None = None,

@@ -5,7 +5,7 @@ from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed, State
 
 from flows.build_dataset import build_dataset
-from flows.parameters import Folder
+from flows.parameters import CorpusFolder
 from fsclap.corpus.settings import BuildSettings
 from storage.build_record import read_build
 from storage.corpus import Corpus
@@ -14,7 +14,7 @@ from tasks.waiting import outdated
 
 
 @flow(name="refresh-corpus", flow_run_name="refresh {corpus}", persist_result=True)
-def refresh_corpus(corpus: Folder = "data/corpus") -> Published | State[None]:
+def refresh_corpus(corpus: CorpusFolder = "data/corpus") -> Published | State[None]:
     """Process the episodes that appeared since the last build, with the settings of that build.
 
     Args:

@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows.parameters import Folder
+from flows.parameters import CorpusFolder, Folder
 from fsclap.training.settings import TrainSettings
 from tasks.limits import model_slot
 from tasks.outcomes import TooFewClips, TrainedModel
@@ -17,7 +17,7 @@ from tasks.waiting import later_version, outdated
 
 @flow(name="train-fsclap", flow_run_name="train on {corpus} version {version}", persist_result=True)
 def train_fsclap(
-    corpus: Folder = "data/corpus",
+    corpus: CorpusFolder = "data/corpus",
     version: int | None = None,
     models: Folder = "data/models",
     work: Folder = "data/work",

@@ -11,12 +11,14 @@ crash, or by a second worker, writes only what is missing.
 """
 
 import logging
+import os
 import random
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +61,8 @@ _CONFIGURATION: dict[str, str | None] = {
     # tables.
     "delta.checkpointInterval": str(EVERY),
 }
+# Delta reads the path of a folder as an address: it panics, or finds another folder.
+_UNUSABLE = re.compile(r"[\[\]^|\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 # Room for the log entries of a commit and a checkpoint.
 _SPARE_BYTES = 4_000_000
 
@@ -99,8 +103,17 @@ class Corpus:
 
     @classmethod
     def at(cls, location: str | Path) -> "Corpus":
-        """Return the corpus at a location, unchecked: for maintenance of a damaged one."""
-        return cls(str(location).rstrip("/"))
+        """Return the corpus at a location, whose tables are not looked at: for maintenance of a damaged one.
+
+        Raises:
+            CorpusError: No corpus can be in a folder of that name.
+        """
+        text = str(location)
+        if "://" in text:
+            return cls(text.rstrip("/"))
+        text = os.path.expanduser(text)  # noqa: PTH111 (a Path would take "./~" for "~")
+        _check_name(text)
+        return cls(text.rstrip("/") or text)
 
     @classmethod
     def open(cls, location: str | Path, *, create: bool = False) -> "Corpus":
@@ -126,7 +139,9 @@ class Corpus:
 
     def uri(self, table: str) -> str:
         """Return the location of a table: "utterances", "rejects" or "sources"."""
-        return f"{self.location}/{table}"
+        # Absolute, or Delta would take the colon in the name of a folder for the end of a scheme.
+        root = self.location if "://" in self.location else str(Path(self.location).absolute())
+        return f"{root}/{table}"
 
     @property
     def is_local(self) -> bool:
@@ -153,7 +168,49 @@ class Corpus:
         """
         if not self.is_local:
             return nullcontext()
-        return locked(self.folder / LOCK, what=f"the corpus {self.location}")
+        return self._locked()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self.folder / LOCK
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(path, what=f"the corpus {self.location}", shared=True))
+            except PermissionError as error:
+                raise CorpusError(
+                    f"{path} belongs to another user and cannot be opened: its owner can share it with "
+                    f"`chmod g+rw {path}`, or delete it while nothing writes to the corpus"
+                ) from error
+            yield
+
+    def require_writable(self) -> None:
+        """Try what a commit does to a table, in a folder of its own that is removed again.
+
+        A location that Delta cannot write to is found before anything is computed. One in an object store is
+        not tried.
+
+        Raises:
+            CorpusError: Delta cannot write there.
+        """
+        if not self.is_local:
+            return
+        folder = Path(self.folder, f".try-{uuid.uuid4().hex[:8]}")
+        try:
+            folder.mkdir(parents=True)
+            rows = SOURCE.empty_table()
+            ways: list[dict[str, Any]] = [{"mode": "append"}, replacing(["a"])]
+            for how in ways:
+                write_deltalake(str(folder.absolute()), rows, **how)
+        except BaseException as error:
+            # Delta's panics derive from BaseException alone.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise CorpusError(
+                f"no corpus can be written to {self.location}: {plain(error)}; choose another folder, or correct its "
+                "permissions"
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def version(self) -> int:
         """Return the Delta version of the utterances, which grows only when utterances change."""
@@ -389,6 +446,19 @@ class Corpus:
 def shard_names(table: DeltaTable) -> list[str]:
     """File names of the shards of a table's version, sorted."""
     return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in table.file_uris())
+
+
+def _check_name(location: str) -> None:
+    """Refuse what Delta would panic at, or read as another folder, after all engines have run."""
+    path = os.path.abspath(location)  # noqa: PTH100 (keeps a name that is no UTF-8)
+    found = _UNUSABLE.search(path)
+    if location.startswith("~"):
+        raise CorpusError(f"{location}: no user of that name has a home here; write the folder out")
+    if found is not None:
+        raise CorpusError(
+            f"no corpus can be in {path!a}: Delta Lake does not take {found[0]!a} in the name of a folder. Choose one "
+            "without [ ] ^ | \\ and control characters, in UTF-8, and without a percent sign before two digits"
+        )
 
 
 def carrying(tokens: Mapping[str, int], **metadata: str) -> CommitProperties:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def locked(path: Path, *, what: str) -> Iterator[None]:
+def locked(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
     """Hold the lock of a file or a folder; wait, and log that once, while another process holds it.
 
     A lock file stays when the lock is released: removing it could leave two holders, one of the old
@@ -25,21 +25,32 @@ def locked(path: Path, *, what: str) -> Iterator[None]:
         path: An existing folder, or a file, which is made when absent. On a file system that has
             `flock`: a local disk, a container's volume.
         what: The locked resource as the log names it: "the CPU of this machine".
+        shared: A lock file is for everybody whom the umask lets in, not for this user alone.
+
+    Raises:
+        PermissionError: This user may not open the file.
     """
     is_folder = path.is_dir()
-    # In a folder that others may write to, a link could lead the write below to another file.
-    flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    handle = os.open(path, flags, 0o600)
+    handle, writable = (os.open(path, os.O_RDONLY | os.O_DIRECTORY), False) if is_folder else _lock_file(path, shared)
     try:
         if not _acquire(handle):
             holder = "another process" if is_folder else f"process {_holder(handle)}"
             log.info("Waiting for %s: %s has it (%s)", what, holder, path)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if not is_folder:
+        if writable:
             os.pwrite(handle, f"{os.getpid():<20}".encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def _lock_file(path: Path, shared: bool) -> tuple[int, bool]:
+    """Open a lock file, made when absent; True if this user may write the name of its process into it."""
+    # In a folder that others may write to, a link could lead the write to another file.
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666 if shared else 0o600), True
+    except PermissionError:  # another user's, which can be locked if it can be read
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW), False
 
 
 def try_lock(folder: Path) -> int | None:

@@ -58,7 +58,7 @@ class Judgements:
         new = build_table([_checked(row)], schema=JUDGEMENT, name="judgements")
         try:
             with (
-                locked(self.path.with_name(_LOCK), what=f"the judgements in {self.path}"),
+                locked(self.path.with_name(_LOCK), what=f"the judgements in {self.path}", shared=True),
                 written_aside(self.path) as part,
             ):
                 pq.write_table(pa.concat_tables([self.table(), new]), part, compression="zstd")

@@ -85,7 +85,9 @@ def _decode(speech: np.ndarray, settings: BuildSettings) -> None:
         media = Path(folder) / "made-up.wav"
         soundfile.write(media, speech, RATE)
         limits = {"min_duration": 0.1, "max_duration": 60.0, "silence_dbfs": -60.0, "track": None}
-        wave = decode(media, Path(folder) / "made-up.f32", sample_rate=RATE, settings=settings.decode.model_copy(update=limits))
+        wave = decode(
+            media, Path(folder) / "made-up.f32", sample_rate=RATE, settings=settings.decode.model_copy(update=limits)
+        )
         if abs(wave.shape[1] - RATE) > RATE // 100:
             raise ValueError(f"it decoded {wave.shape[1]} samples of {RATE}")
 

@@ -158,13 +158,15 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Episode]:
 
     Args:
         locator: URL of one video, a playlist, a series page or an RSS feed; or path of a file or
-            folder.
+            folder, or its file: URI, which can name any file in plain characters.
         settings: Limits, cookies and allowed hosts.
 
     Raises:
         Refused: Nothing there can be an episode.
         Unavailable: It could not be reached, or another setting is needed (REASONS_OF_SETTINGS).
     """
+    if re.match(r"file:///", locator):
+        return _list_local(_path_of(locator))
     if not is_url(locator):
         return _list_local(locator)
     require_fetchable(locator)
@@ -280,8 +282,12 @@ def _local_episode(path: Path) -> Episode:
     )
 
 
+def _path_of(uri: str) -> str:
+    return os.fsdecode(unquote_to_bytes(urlsplit(uri).path))
+
+
 def _copy(episode: Episode, folder: Path) -> tuple[Path, str, str]:
-    source = Path(os.fsdecode(unquote_to_bytes(urlsplit(episode.locator).path)))
+    source = Path(_path_of(episode.locator))
     if not source.is_file():
         raise Refused("no_such_file", f"{episode.locator}: not a file (any more)")
     target = folder / f"media{source.suffix.lower()}"

@@ -214,7 +214,7 @@ def test_a_file_name_that_is_no_text_can_be_listed_and_fetched(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("locator", "reason"),
     [
-        ("file:///etc/passwd", "unsupported_scheme"),
+        ("file://host/etc/passwd", "unsupported_scheme"),
         ("data:video/mp4;base64,AAAA", "unsupported_scheme"),
         ("rtmp://example.org/a", "unsupported_scheme"),
         ("ytsearch:cats", "unsupported_scheme"),
