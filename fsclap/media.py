@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,9 +30,10 @@ TRUNCATED_SHARE = 0.05
 TRUNCATED_MIN: Seconds = 1.0
 """A source is truncated when it ends more than 5 % and more than 1 s before its declared end."""
 OPPOSITE = 0.01  # share of the louder channel's power that is left in the mean: -20 dB
-UNKNOWN_SIZE = 0x7FFF_0000
-"""A RIFF file of that size or more is from a writer to a pipe, which does not know: sox and espeak
-write 0x7FFFF024, arecord 0x80000024, ffmpeg 0xFFFFFFFF."""
+UNKNOWN_SIZE = 0x7F00_0000
+"""A file whose header declares that size or more is from a writer to a pipe, which does not know: sox
+and espeak write 0x7FFFF024, arecord 0x80000024, ffmpeg 0xFFFFFFFF, and sox 0x7F00002E for AIFF."""
+BYTE_ORDER: dict[bytes, Literal["little", "big"]] = {b"RIFF": "little", b"FORM": "big"}
 CLOCK_ALONE = ("mpegts", "mpeg", "ogg", "flv", "aac", "loas", "dv", "nut", "wtv")
 """Formats without a length: what ffmpeg calls their duration is the last clock less the first, and
 a clock can jump. Neither "truncated" nor, before it is decoded, "too long" can be said of them."""
@@ -137,7 +138,7 @@ def decode_recording(media: Path, destination: Path, *, sample_rate: Hertz, sett
     if media.stat().st_size == 0:
         raise Refused("empty_file", f"{media.name} has 0 bytes; fetch it again.")
     source = _probe(media, settings)
-    if (declared := _declared_duration(source)) is not None and declared > settings.max_duration:
+    if (declared := _declared_duration(media, source)) is not None and declared > settings.max_duration:
         raise _too_long(media, settings)
     first: Refused | None = None
     for track in _in_order(media, source, settings):
@@ -208,9 +209,11 @@ def _in_order(media: Path, source: Description, settings: DecodeSettings) -> lis
     return named[:1]
 
 
-def _declared_duration(source: Description) -> Seconds | None:
-    """Return the length that the file declares; None where it is only the last clock less the first."""
-    return None if source.is_any_of(CLOCK_ALONE) else source.duration
+def _declared_duration(media: Path, source: Description) -> Seconds | None:
+    """Return the length that the file declares; None where nobody knew it when the file was written."""
+    if source.is_any_of(CLOCK_ALONE) or _declared_size(media) >= UNKNOWN_SIZE:
+        return None
+    return source.duration
 
 
 def _not_opened(media: Path, messages: list[str]) -> Refused:
@@ -365,8 +368,8 @@ def _refuse_incomplete(
     messages = running.messages
     decoded = seen.samples / rate
     # ffmpeg takes the size of the file for the length of a RIFF file, so its header is read here.
-    declared = _declared_duration(source)
-    declared = decoded * _riff_growth(media) if declared is None else declared
+    declared = _declared_duration(media, source)
+    declared = decoded * _growth(media) if declared is None else declared
     cut = Refused(
         "truncated",
         f"{media.name} declares {declared:.1f} s and ends after {decoded:.1f} s of sound: an incomplete download; "
@@ -388,14 +391,17 @@ def _ends_early(reached: Seconds, declared: Seconds) -> bool:
     return declared - reached > max(TRUNCATED_MIN, TRUNCATED_SHARE * declared)
 
 
-def _riff_growth(media: Path) -> float:
-    """Ratio of the size that a WAV or AVI header declares to the file's; at least 1."""
+def _growth(media: Path) -> float:
+    """Ratio of the size that a header of RIFF or IFF declares to the file's; at least 1."""
+    declared = _declared_size(media)
+    return 1.0 if declared >= UNKNOWN_SIZE else max(1.0, (declared + 8) / media.stat().st_size)
+
+
+def _declared_size(media: Path) -> int:
+    """Bytes that follow the header of a WAV, AVI or AIFF file, as it says; 0 for other formats."""
     with media.open("rb") as file:
         header = file.read(8)
-    declared = int.from_bytes(header[4:8], "little")
-    if header[:4] != b"RIFF" or declared >= UNKNOWN_SIZE:
-        return 1.0
-    return max(1.0, (declared + 8) / media.stat().st_size)
+    return int.from_bytes(header[4:8], BYTE_ORDER[header[:4]]) if header[:4] in BYTE_ORDER else 0
 
 
 def _demuxed_duration(media: Path, settings: DecodeSettings) -> Seconds:

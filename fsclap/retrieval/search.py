@@ -227,7 +227,7 @@ class Searcher:
         return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
 
     def wave_of(self, file: Path) -> tuple[np.ndarray, Hertz]:
-        """Decode a recording to search with: any file with sound, whose first audio track is used.
+        """Decode a recording to search with: any file with sound, of the audio track that a player takes.
 
         Returns:
             (samples,) float32, mono, and its rate in hertz: the one that the model takes.

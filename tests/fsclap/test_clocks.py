@@ -174,6 +174,18 @@ def test_a_wav_file_whose_writer_did_not_know_its_length(size: int, tmp_path: Pa
     assert recording(tmp_path / "a.wav", tmp_path).timeline.sound == pytest.approx(2.0)
 
 
+def test_an_aiff_file_whose_writer_did_not_know_its_length(talk: Path, tmp_path: Path) -> None:
+    """As sox writes one to a pipe: 0x7F000000 bytes of sound, two channels of 16 bits."""
+    data = bytearray(make(tmp_path / "whole.aiff", "-i", talk, "-vn").read_bytes())
+    data[4:8] = (0x7F00002E).to_bytes(4, "big")
+    at = data.index(b"COMM") + 10
+    data[at : at + 4] = (0x7F000000 // 4).to_bytes(4, "big")
+    at = data.index(b"SSND") + 4
+    data[at : at + 4] = (0x7F000008).to_bytes(4, "big")
+    (tmp_path / "a.aiff").write_bytes(data)
+    assert recording(tmp_path / "a.aiff", tmp_path).timeline.sound == pytest.approx(LONG, abs=0.1)
+
+
 # Which sound ------------------------------------------------------------------------------------------
 
 

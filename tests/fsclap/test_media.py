@@ -263,7 +263,7 @@ def test_ffmpeg_is_reaped_when_decoding_is_given_up(
         return started[-1]
 
     monkeypatch.setattr("fsclap.ffmpeg.subprocess.Popen", remember)
-    monkeypatch.setattr("fsclap.media._declared_duration", lambda source: None)
+    monkeypatch.setattr("fsclap.media._declared_duration", lambda media, source: None)
     assert refusal(clip, DecodeSettings(max_duration=2)).reason == "too_long"
     assert len(started) == 2
     assert all(process.returncode is not None for process in started)
