@@ -111,7 +111,7 @@ def rows_of(number: int, clip: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     place |= {"url": f"file:///data/sentences/s{number:05d}.wav", "recipe": RECIPE}
     source = place | {
         "status": "kept", "media_sha256": hashlib.sha256(source_id.encode()).hexdigest(), "duration": SECONDS,
-        "turns_found": 1, "turns_kept": 1, "turns_rejected": 0, "stage_seconds": {"separation": 1.0},
+        "turns_found": 1, "turns_kept": 1, "turns_rejected": 0, "sound": None, "stage_seconds": {"separation": 1.0},
     }  # fmt: skip
     names = (
         "pitch_hz", "pitch_range_st", "pitch_slope_st", "energy_db", "energy_range_db", "speaking_rate",

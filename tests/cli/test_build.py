@@ -43,12 +43,14 @@ def test_what_is_here_is_named_by_its_whole_path(
     assert cli.main(["build", "--corpus", "~/corpus"]) == 0
     assert cli.main(["build", "--corpus", "s3://bucket/corpus"]) == 0
     assert cli.main(["build"]) == 0
+    assert cli.main(["build", "--fetch-again", "--singletons", "keep"]) == 0
     here = str(tmp_path)
     assert handed_on == [
         {"sources": [f"{here}/my talks", f"{here}/home/a.mp4", here, feed], "corpus": f"{here}/out"},
         {"corpus": f"{here}/home/corpus"},
         {"corpus": "s3://bucket/corpus"},
         {},
+        {"settings": {"download": {"limits": {"fetch_again": True}}, "consistency": {"singletons": "keep"}}},
     ]
 
 

@@ -6,7 +6,7 @@ from fsclap.corpus.filtering.selection import Exclusion, SelectionSettings, over
 from fsclap.corpus.turns import NOISE, Turn
 
 
-def turn(start: float, end: float, speaker: int = 0, overlap: float = 0.0) -> Turn:
+def turn(start: float, end: float, speaker: int = 0, overlap: float | None = 0.0) -> Turn:
     return Turn(start, end, speaker, text="", language=None, embedding=None, overlap=overlap)
 
 
@@ -54,6 +54,12 @@ def test_overlap_is_the_engines_or_what_turns_of_others_cover() -> None:
     assert overlaps([turn(0, 1), turn(1, 2, 1)]) == [0.0, 0.0]
     found = reasons(turns, SelectionSettings(max_overlap=0.34))
     assert found == ["overlapping_speech"] * 3 + [None, None, None]
+
+
+def test_an_overlap_that_nothing_measures_is_none() -> None:
+    turns = [turn(0, 2, 0, overlap=None), turn(5, 7, 1, overlap=None), turn(6, 8, 0, overlap=None)]
+    assert overlaps(turns) == [None, 0.5, 0.5], "turns that cover each other are measured by that"
+    assert reasons(turns[:1], SelectionSettings(max_overlap=0.0)) == [None]
 
 
 def test_overlap_by_counting_instants() -> None:
