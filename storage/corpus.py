@@ -18,7 +18,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -194,7 +194,7 @@ class Corpus:
         """
         if not self.is_local:
             return
-        folder = Path(self.folder, f".try-{uuid.uuid4().hex[:8]}")
+        folder, is_new = self.folder / f".try-{uuid.uuid4().hex[:8]}", not self.folder.exists()
         try:
             folder.mkdir(parents=True)
             rows = SOURCE.empty_table()
@@ -211,6 +211,9 @@ class Corpus:
             ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                with suppress(OSError):  # another worker has begun to fill it
+                    self.folder.rmdir()
 
     def version(self) -> int:
         """Return the Delta version of the utterances, which grows only when utterances change."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flows.build_dataset import build_dataset
-from fsclap import media
+from fsclap import ffmpeg
 from fsclap.corpus import diarization
 from fsclap.corpus.settings import BuildSettings
 from tasks import trial
@@ -51,7 +51,7 @@ def test_an_ffmpeg_that_says_other_words_is_named(plan: Plan, monkeypatch: pytes
     program = tmp_path / "ffmpeg"
     program.write_text("#!/bin/sh\necho 'ffmpeg version 0.5'\necho '[info] Input #0, wav, from x:' >&2\n")
     program.chmod(0o755)
-    monkeypatch.setattr(media, "ffmpeg_binary", lambda: str(program))
+    monkeypatch.setattr(ffmpeg, "ffmpeg_binary", lambda: str(program))
     with pytest.raises(trial.TrialError, match=r"ffmpeg \(.*no_audio_track.*install another"):
         trial.try_out(plan)
 
