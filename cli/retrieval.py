@@ -131,6 +131,7 @@ def _add_options(parser: argparse.ArgumentParser, *, model: bool = True, json: b
     parser.add_argument("--index", type=Path, default=Path(INDEX), help="folder of the index; default: %(default)s")
     if model:
         parser.add_argument("--model", type=Path, help="folder of the index's model, if it was moved")
+        parser.add_argument("--corpus", help="folder of the index's corpus, if it was moved")
     if json:
         parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
 
@@ -258,6 +259,7 @@ def _open(options: argparse.Namespace) -> "tuple[Searcher, CorpusVersion]":
     from storage.versions import CorpusVersion
 
     record = Index.open(options.index).record
+    record = record.model_copy(update={"corpus": options.corpus or record.corpus})
     version = CorpusVersion.open(record.corpus, record.version)
     if version.table != record.table:
         raise SearchError(

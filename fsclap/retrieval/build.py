@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CLIPS_AT_A_TIME = 64
+NOT_FINITE = "the model gives it a vector with NaN or infinity"
 _CAPTIONS_AT_A_TIME = 256
 _COPIED_AT_A_TIME = 4096
 
@@ -152,6 +153,12 @@ def _load(folder: Path, device: str) -> System:
         raise SearchError(
             f"{folder}: a model with fusion=paired can't be used for search; train one with fusion=shared"
         )
+    broken = [name for name, weights in model.state_dict().items() if not weights.isfinite().all()]
+    if broken:
+        raise SearchError(
+            f"{folder}: {len(broken)} of the model's weights, such as {broken[0]}, hold NaN or infinity: the file is "
+            "damaged, or the training went wrong. Train again, or name another model"
+        )
     return model
 
 
@@ -201,7 +208,7 @@ def _record(version: Version, embedded: _Embedded, *, model: str, weights: str, 
 
 def _publish(folder: Path, record: Record) -> None:
     with written_aside(folder / RECORD) as aside:
-        aside.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        aside.write_text(record.noted(folder).model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _prune(folder: Path, *, keep: str) -> None:
@@ -237,7 +244,13 @@ def _embed_clips(
                 else:
                     usable[missing[id_]] = features
             if usable:
-                filling.put(list(usable), model.embed_audio_features(list(usable.values())).cpu().numpy())
+                vectors = model.embed_audio_features(list(usable.values())).cpu().numpy()
+                finite = np.isfinite(vectors).all(axis=1)
+                filling.put([row for row, ok in zip(usable, finite, strict=True) if ok], vectors[finite])
+                for row, ok in zip(usable, finite, strict=True):
+                    if not ok:
+                        log.warning("clip %s is left out: %s", ids[row], NOT_FINITE)
+                        left_out[ids[row]] = NOT_FINITE
     return left_out
 
 
@@ -257,7 +270,10 @@ def _embed_captions(
         _reuse(filling, [known.get(caption) for caption in captions], earlier.caption_vectors)
     bar = tqdm(filling.missing().tolist(), desc="captions", unit=" captions", disable=not progress)
     for rows in _groups(bar, _CAPTIONS_AT_A_TIME):
-        filling.put(rows, model.embed_text([captions[row] for row in rows]).cpu().numpy())
+        vectors = model.embed_text([captions[row] for row in rows]).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise SearchError(f"a caption such as {captions[rows[0]]!r} has no vector: {NOT_FINITE}")
+        filling.put(rows, vectors)
 
 
 def _reuse(filling: "_Filling", sources: Sequence[int | None], vectors: np.ndarray) -> None:

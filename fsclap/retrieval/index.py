@@ -12,6 +12,7 @@ The files are memory-mapped: opening takes no time, and processes share one copy
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,8 @@ class Record(BaseModel):
     Attributes:
         corpus, table, version: The corpus version, as in `fsclap.retrieval.build.Version`.
         model: Folder of the model.
+        beside: "corpus" and "model" -> the same places as seen from the index's folder, if they are
+            local: they hold when all of it is moved.
         weights: `model_digest` of that folder.
         build: Folder of the files.
         embedding: Length of a vector.
@@ -97,6 +100,26 @@ class Record(BaseModel):
     left_out: dict[str, str]
     date: str
     model_status: ModelStatus | None = None
+    beside: dict[str, str] = {}
+
+    def seen_from(self, folder: Path) -> "Record":
+        """Say where corpus and model are, whatever folder the process works in.
+
+        Args:
+            folder: Folder of the index, as it lies now.
+        """
+        places = {"corpus": self.corpus, "model": self.model}
+        found = {name: _found(folder.resolve(), place, self.beside.get(name)) for name, place in places.items()}
+        return self.model_copy(update=found)
+
+    def noted(self, folder: Path) -> "Record":
+        """Note corpus and model in full, and as seen from the folder of the index."""
+        full, beside = {}, {}
+        for name, place in (("corpus", self.corpus), ("model", self.model)):
+            if "://" not in place:
+                full[name] = str(Path(place).resolve())
+                beside[name] = os.path.relpath(full[name], folder.resolve())
+        return self.model_copy(update={**full, "beside": beside})
 
 
 @dataclass(frozen=True)
@@ -167,11 +190,21 @@ def read_record(folder: Path) -> Record | None:
     if not file.is_file():
         return None
     try:
-        return Record.model_validate_json(file.read_bytes())
+        return Record.model_validate_json(file.read_bytes()).seen_from(folder)
     except ValidationError as error:
         raise SearchError(
             f"{file} is damaged, or from another release; remove {folder} and build the index again"
         ) from error
+
+
+def _found(index: Path, place: str, beside: str | None) -> str:
+    if "://" in place:
+        return place
+    if beside is not None and (index / beside).exists():
+        return str((index / beside).resolve())
+    if not Path(place).exists() and not Path(place).is_absolute():  # an earlier version noted it as it was typed
+        return next((str(parent / place) for parent in index.parents if (parent / place).exists()), place)
+    return place
 
 
 def model_digest(folder: Path) -> str:

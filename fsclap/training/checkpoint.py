@@ -93,16 +93,17 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         return Position()
     try:
         with safe_open(file, framework="pt") as opened:
-            position = Position.model_validate_json(opened.metadata()["position"])
+            position = Position.model_validate_json((opened.metadata() or {})["position"])
         tensors = load_file(file)
         model.load_state_dict(_under(_MODEL, tensors))
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{file} cannot be resumed from ({error}); remove it to train from the start") from error
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _under(_OPTIMIZER, tensors).items():
-        number, _, key = name.partition("/")
-        states.setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(_OPTIMIZER, tensors).items():
+            number, _, key = name.partition("/")
+            states.setdefault(int(number), {})[key] = tensor
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        why = "it has no position: not a checkpoint of a training" if isinstance(error, KeyError) else error
+        raise ValueError(f"{file} cannot be resumed from ({why}); remove it to train from the start") from error
     log.info("resuming from step %d, %d epochs done", position.step, position.epoch)
     return position
 
@@ -114,8 +115,18 @@ def save_best(folder: Path, model: nn.Module, epoch: int) -> None:
 
 
 def load_best(folder: Path, model: nn.Module, epoch: int) -> None:
-    """Load the weights that `save_best` saved."""
-    model.load_state_dict(load_file(_best(folder, epoch)))
+    """Load the weights that `save_best` saved.
+
+    Raises:
+        ValueError: The file is missing, damaged, or of another model.
+    """
+    try:
+        model.load_state_dict(load_file(_best(folder, epoch)))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{_best(folder, epoch)}, the weights of the epoch to keep, cannot be read ({error}); remove {folder} to "
+            "train from the start"
+        ) from error
 
 
 def forget_others(folder: Path, epoch: int) -> None:

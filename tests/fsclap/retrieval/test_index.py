@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.torch import load_file, save_file
 
 from fsclap.audio import decode_flac, resample
 from fsclap.data.measured import speaker_context
 from fsclap.retrieval.build import build_index
-from fsclap.retrieval.index import Index, ModelStatus, SearchError, model_digest, read_record
+from fsclap.retrieval.index import RECORD, Index, ModelStatus, SearchError, model_digest, read_record
 from fsclap.retrieval.status import model_status
 from storage.corpus import Corpus
 from storage.versions import CorpusVersion
@@ -264,3 +265,40 @@ def test_a_row_of_the_index_knows_its_speakers_other_clips(version: CorpusVersio
         heard = resample(wave, rate, model.audio_encoder.sample_rate)
         known = model.embed_audio_features([model.audio_features(heard, context[ids.index(id_)])])[0].numpy()
         assert np.allclose(index.vectors[ids.index(id_)], known, atol=1e-5)
+
+
+def test_an_index_is_used_from_any_folder_and_moved_with_its_corpus_and_model(
+    own_index: Path, own_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Index.open(own_index).record
+    place = Path(record.model)
+    home, other = tmp_path / "home", tmp_path / "other"
+    (home / "models").mkdir(parents=True)
+    other.mkdir()
+    shutil.copytree(own_index, home / "corpus-index")
+    shutil.copytree(record.corpus, home / "corpus")
+    shutil.copytree(place, home / "models" / "m")
+    # As an earlier version noted them: as they were typed, from the folder that it worked in.
+    typed = record.model_copy(update={"corpus": "home/corpus", "model": "home/models/m", "beside": {}})
+    (home / "corpus-index" / RECORD).write_text(typed.model_dump_json())
+    monkeypatch.chdir(other)
+    found = Index.open(home / "corpus-index").record
+    assert (found.corpus, found.model) == (str(home / "corpus"), str(home / "models" / "m"))
+    # As it is noted now.
+    (home / "corpus-index" / RECORD).write_text(found.noted(home / "corpus-index").model_dump_json())
+    home.rename(tmp_path / "moved")
+    found = Index.open(tmp_path / "moved" / "corpus-index").record
+    assert (found.corpus, found.model) == (str(tmp_path / "moved/corpus"), str(tmp_path / "moved/models/m"))
+
+
+def test_a_model_with_a_weight_that_is_no_number_builds_no_index(
+    own_corpus: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(model_folder, broken)
+    weights = load_file(broken / "model.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.dim() > 1)
+    weights[name][0, 0] = float("nan")
+    save_file(weights, broken / "model.safetensors")
+    with pytest.raises(SearchError, match=r"1 of the model's weights, such as .* hold NaN or infinity"):
+        build(tmp_path / "index", broken, CorpusVersion.open(str(own_corpus)))

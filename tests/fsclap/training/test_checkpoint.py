@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from fsclap.training.checkpoint import (
@@ -65,6 +66,18 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, monkeypatc
     with pytest.raises(ValueError, match=rf"{LAST} cannot be resumed from .*; remove it to train from the start"):
         load_checkpoint(tmp_path, *made())
     assert not Path("trapped").exists()
+
+
+def test_a_model_is_no_checkpoint(tmp_path: Path) -> None:
+    model, optimizer = made()
+    save_file(dict(model.state_dict()), tmp_path / LAST)
+    with pytest.raises(ValueError, match=r"it has no position: not a checkpoint of a training\); remove it"):
+        load_checkpoint(tmp_path, model, optimizer)
+
+
+def test_best_weights_that_are_gone_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"best-0003\.safetensors, the weights of the epoch to keep, cannot be read"):
+        load_best(tmp_path, made()[0], 3)
 
 
 def test_of_another_model(tmp_path: Path) -> None:
