@@ -62,7 +62,7 @@ class State:
 def measure(location: Path, sources: int) -> list[State]:
     """Build, read, compact and read again; one row per state."""
     corpus = Corpus.open(location, create=True)
-    clip = encode_flac(0.1 * np.random.default_rng(0).standard_normal(round(SECONDS * RATE)).astype(np.float32), RATE)
+    clip = encode_flac(0.003 * np.random.default_rng(0).standard_normal(round(SECONDS * RATE)).astype(np.float32), RATE)
     with stopwatch() as committing:
         for number in range(sources):
             source, utterance = rows_of(number, clip)

@@ -21,6 +21,11 @@ from storage.files import written_aside
 from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
+SINGLETONS = (
+    "the speaker's only turn in a recording, which has nothing to be compared with. For recordings of one sentence "
+    'each, build with settings={"consistency": {"singletons": "keep"}}, or `fsclap build --singletons keep`.'
+)
+"""What `single_turn_speaker` means to a newcomer."""
 LICENCE = "The rights remain with the owners of the source media"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _EXAMPLES = 6
@@ -89,6 +94,7 @@ def write_card(
         "lengths": _lengths(statistics),
         "tiles": _tiles(statistics),
         "reasons": list(statistics.reasons.items()),
+        "singletons": SINGLETONS if ("consistency", "single_turn_speaker") in statistics.reasons else "",
         "settings": list(_flat(settings)),
         "hours": _hours,
     }

@@ -2,15 +2,10 @@
 
 from collections import Counter
 
+from storage.card import SINGLETONS
 from storage.corpus import Corpus
 from tasks.batches import Item
 from tasks.outputs import DUPLICATE
-
-SINGLETONS = (
-    "each speaker has one turn there, which has nothing to be compared with; for recordings of one sentence set "
-    "consistency.singletons to keep"
-)
-"""What helps when every turn was refused as `single_turn_speaker`."""
 
 
 def nothing_kept(listed: list[Item], corpus: str) -> str:
@@ -27,6 +22,6 @@ def nothing_kept(listed: list[Item], corpus: str) -> str:
     turns = Counter(row["reason"] for row in table.rejects().to_pylist() if row["source_id"] in silent)
     counted = [*reasons.most_common(5), *((f"{reason} (turns)", count) for reason, count in turns.most_common(5))]
     example = next((refusals[row["source_id"]][2] for row in rows if row["source_id"] in refusals), "")
-    hint = SINGLETONS if [*turns] == ["single_turn_speaker"] and not reasons else example
+    hint = f"single_turn_speaker is {SINGLETONS}" if [*turns] == ["single_turn_speaker"] and not reasons else example
     listed_reasons = ", ".join(f"{count} {reason}" for reason, count in counted)
     return f"Nothing was kept of {len(rows)} sources: {listed_reasons}. {hint}".rstrip()

@@ -11,6 +11,7 @@ import pytest
 from cli import main as cli
 from fsclap.weights import write_manifest
 from storage.corpus import Corpus
+from storage.requests import Requests, read_requests
 from tests.storage.conftest import rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +161,28 @@ def test_sources_are_taken_out_by_name(corpus: Corpus, capsys: Shown) -> None:
     assert "1 sources removed" in shown.out
     assert f"not in {corpus.location}: abcd" in shown.err
     assert SECOND not in corpus.ledger()
+    assert read_requests(corpus).fetch == {SECOND}, "its file may have been replaced: it is downloaded again"
+
+
+def test_refusals_are_taken_back(corpus: Corpus, capsys: Shown) -> None:
+    refused = rows_of("refused", kept=0, rejected=0, status="rejected")
+    corpus.commit_source(**refused)
+    source = refused["source"]["source_id"]
+    assert cli.main(["corpus", "retry", corpus.location, "--reason", "silent"]) == 0
+    assert read_requests(corpus).all == frozenset()
+    assert cli.main(["corpus", "retry", corpus.location]) == 0
+    assert read_requests(corpus) == Requests(retry=frozenset({source}))
+    assert cli.main(["corpus", "retry", corpus.location, SECOND, "--fetch-again"]) == 0
+    assert read_requests(corpus) == Requests(retry=frozenset({source, SECOND}), fetch=frozenset({SECOND}))
+    assert source in corpus.ledger(), "the row stays until a build has decided again"
+    assert cli.main(["corpus", "retry", corpus.location, "abcd"]) == 1
+    assert f"not in {corpus.location}: abcd" in capsys.readouterr().err
+
+
+def test_shards_are_written_together(corpus: Corpus, capsys: Shown) -> None:
+    assert cli.main(["corpus", "compact", corpus.location]) == 0
+    assert "utterances: 2 shards are 1; 3 files moved to _superseded/" in capsys.readouterr().out
+    assert cli.main(["corpus", "verify", corpus.location]) == 0
 
 
 def test_an_earlier_version_can_be_restored(corpus: Corpus, capsys: Shown) -> None:

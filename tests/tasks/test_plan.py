@@ -22,6 +22,7 @@ from tasks.commit import _speaker
 from tasks.plan import recognised
 from tasks.verdict import nothing_kept
 from tests.properties import fewer, fuzzed
+from tests.storage.conftest import rows_of
 from tests.tasks.world import World, ask, world
 
 
@@ -213,6 +214,18 @@ def test_a_build_of_which_nothing_is_kept_says_why(show: World) -> None:
     show.build()
     assert nothing_kept(listed, show.corpus.location) == ""
     assert nothing_kept(listed[:1], show.corpus.location).startswith("Nothing was kept of 1 sources")
+
+
+def test_one_sentence_to_a_file_is_explained(show: World) -> None:
+    corpus = show.corpus
+    for name in ("s1", "s2"):
+        rows = rows_of(name, kept=0, rejected=1)
+        rows["rejects"][0] |= {"stage": "consistency", "reason": "single_turn_speaker"}
+        corpus.commit_source(**rows)
+    listed = [Item(episode=Episode(row["source_id"], "", "", "", "")) for row in corpus.ledger().values()]
+    why = nothing_kept(listed, corpus.location)
+    assert why.startswith("Nothing was kept of 2 sources: 2 single_turn_speaker (turns). ")
+    assert "--singletons keep" in why
 
 
 # Any sequence
