@@ -26,6 +26,9 @@ def main() -> int:
     if problem is not None:
         print(problem, file=sys.stderr)
         return 1
+    hint = asyncio.run(nobody_works(deployment))
+    if hint is not None:
+        print(hint, file=sys.stderr)
     command = [*PREFECT, "deployment", "run", deployment, "--params", "-", "--watch"]
     return subprocess.run(command, input=parameters, check=False).returncode
 
@@ -50,6 +53,23 @@ async def missing(deployment: str) -> str | None:
     except (httpx.HTTPError, OSError, RuntimeError) as error:
         return f"No Prefect server answers at {url} ({error}): start it ({START}), or correct PREFECT_API_URL."
     return None
+
+
+async def nobody_works(deployment: str) -> str | None:
+    """Say why a run of a deployment would wait: its pool is paused, or has no worker; None when it would not."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import WorkerStatus
+
+    async with get_client() as client:
+        name = (await client.read_deployment_by_name(deployment)).work_pool_name
+        if name is None:
+            return None
+        if (await client.read_work_pool(name)).is_paused:
+            return f"The work pool {name} is paused: the run waits until `prefect work-pool resume {name}`."
+        workers = await client.read_workers_for_work_pool(name)
+    if any(worker.status == WorkerStatus.ONLINE for worker in workers):
+        return None
+    return f"No worker asks the work pool {name} for runs: this one waits until `prefect worker start --pool {name}`."
 
 
 if __name__ == "__main__":

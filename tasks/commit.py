@@ -111,9 +111,9 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
 def _note_sound(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore) -> str:
     """Note how a recording sounds; tell when another source has the same sound in other bytes."""
     facts = outcome(store, item.steps[SEPARATION]).facts
-    if "sound" not in facts:
+    if "fingerprint" not in facts:
         return ""
-    bits, source_id = from_text(facts["sound"]), item.episode.source_id
+    bits, source_id = from_text(facts["fingerprint"]), item.episode.source_id
     known = read_sounds(corpus)
     ids = [value.decode() for value in known["source_id"].tolist()]
     alike = np.abs(known["duration"] - facts["duration"]) <= 2 * SLACK

@@ -114,7 +114,7 @@ def _product(
         facts={
             "duration": round(recording.timeline.sound, 3),
             "gain_db": round(20 * math.log10(gain), 2),
-            "sound": sound,
+            "fingerprint": sound,
             "track": recording.track,
             "tracks": recording.tracks,
             "inverted_seconds": recording.inverted,

@@ -106,7 +106,7 @@ class World:
             for item in items:
                 said = (folder(store, item.steps[DOWNLOAD]) / "media").read_text()
                 if said.startswith("good") or (said.startswith("new") and self.ffmpeg != "4"):
-                    facts = {"duration": 60.0, "sound": sound_of(said)}
+                    facts = {"duration": 60.0, "fingerprint": sound_of(said)}
                     yield Product(write=lambda target: (target / "x").write_text("x"), seconds={}, facts=facts)
                 else:
                     yield Refusal(stage="decode", reason="truncated", detail="it ends early")
