@@ -8,6 +8,7 @@ and readers of an earlier version do (`Corpus.dataset`). `vacuum` deletes it.
 Every step can be repeated: after an interruption, the next call finishes.
 """
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from deltalake.exceptions import DeltaError
 from storage.build_record import read_announced, write_announced
 from storage.checkpoints import thin_checkpoints
 from storage.corpus import SCHEMAS, SHARD_WRITER, SUPERSEDED, Corpus, carrying, plain
-from storage.deltalog import versions
+from storage.deltalog import STEP_OF, versions
 from storage.rows import CorpusError
 
 SHARD_BYTES = 64_000_000
@@ -53,12 +54,13 @@ def compact(corpus: Corpus) -> list[Compacted]:
         CorpusError: It isn't in a local folder, or a table can't be read or written to.
     """
     _ = corpus.folder
-    done = [_compact(corpus, name) for name in SCHEMAS]
+    operation = uuid.uuid4().hex
+    done = [_compact(corpus, name, operation=operation) for name in SCHEMAS]
     _announce(corpus)
     return done
 
 
-def _compact(corpus: Corpus, name: str) -> Compacted:
+def _compact(corpus: Corpus, name: str, *, operation: str) -> Compacted:
     table = corpus.delta(name)
     before = len(table.file_uris())
     try:
@@ -67,7 +69,7 @@ def _compact(corpus: Corpus, name: str) -> Compacted:
             target_size=SHARD_BYTES,
             max_concurrent_tasks=1,
             writer_properties=SHARD_WRITER,
-            commit_properties=carrying({}),
+            commit_properties=carrying({}, **{STEP_OF: operation}),
         )
         table = corpus.delta(name)
         table.create_checkpoint()

@@ -46,6 +46,9 @@ SCHEMAS = {"rejects": REJECT, "utterances": UTTERANCE, "sources": SOURCE}
 
 SPEAKERS = "speakers.parquet"
 LOCK = ".lock"
+AFTER = "fsclapAfter_"
+"""Prefix of keys in the commitInfo of the ledger: the versions of the other tables at that commit, by
+which `restore` joins the logs. The clocks of two workers may differ."""
 SUPERSEDED = "_superseded"
 """Folder in a table for the shards of earlier versions (`storage.compaction`)."""
 WITHOUT_AUDIO = tuple(name for name in UTTERANCE.names if name != "audio")
@@ -386,7 +389,11 @@ class Corpus:
         how: dict[str, Any] = {"mode": "append"} if first else replacing([source_id])
         try:
             write_deltalake(
-                table, rows, writer_properties=SHARD_WRITER, commit_properties=carrying({source_id: token}), **how
+                table,
+                rows,
+                writer_properties=SHARD_WRITER,
+                commit_properties=carrying({source_id: token}, **self._versions_before(name)),
+                **how,
             )
         except CommitFailedError:
             raise
@@ -397,6 +404,10 @@ class Corpus:
             ) from error
         if self.is_local and self.delta(name).version() % EVERY == 0:
             thin_checkpoints(self.folder / name)
+
+    def _versions_before(self, name: str) -> dict[str, str]:
+        others = ("rejects", "utterances") if name == "sources" else ()
+        return {AFTER + other: str(self.delta(other).version()) for other in others}
 
     def _rows(self, name: str, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         try:

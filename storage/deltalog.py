@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pyarrow.fs
 from deltalake.fs import DeltaStorageHandler
 
-from storage.corpus import SCHEMAS, SUPERSEDED, Corpus, missing_message
+from storage.corpus import AFTER, SCHEMAS, SUPERSEDED, Corpus, missing_message
 from storage.rows import CorpusError
 
 FOLDER = "_delta_log"
@@ -53,6 +53,8 @@ class Version:
         operation: Delta's name of it.
         step_of: Id of the operation on all three tables that it is a step of; None for the commit
             of a source.
+        after: Table -> its version when this entry of the ledger was written; empty for other
+            entries, and for those of an earlier release.
         added: The shards that it added.
         removed: Name of each shard that it removed -> when.
     """
@@ -61,6 +63,7 @@ class Version:
     time: datetime
     operation: str
     step_of: str | None
+    after: Mapping[str, int]
     added: tuple[Shard, ...]
     removed: Mapping[str, datetime]
 
@@ -140,6 +143,7 @@ def _version(number: int, actions: list[dict[str, Any]]) -> Version:
         time=_time(info.get("timestamp", 0)),
         operation=info.get("operation", "unknown"),
         step_of=info.get(STEP_OF),
+        after={name: int(info[AFTER + name]) for name in SCHEMAS if AFTER + name in info},
         added=tuple(_shard(action["add"]) for action in actions if "add" in action),
         removed={unquote(action["path"]): _time(action.get("deletionTimestamp", 0)) for action in removed},
     )

@@ -244,10 +244,10 @@ def restore(corpus: Corpus, version: int) -> list[str]:
 def _moment(corpus: Corpus, version: int) -> dict[str, int]:
     """Find the versions of the three tables that belong to a version of the utterances.
 
-    A source is written to the rejects, then to the utterances, then to the ledger. So the commits
-    to the ledger before the next version of the utterances complete that source, or are of sources
-    without utterances. `forget` and `restore` write in another order; the id of the operation
-    identifies their steps.
+    A source is written to the rejects, then to the utterances, then to the ledger, whose entry says
+    which versions of the other two it follows. `forget`, `restore` and `compact` write in another order;
+    the id of the operation identifies their steps. Entries of an earlier release say neither: for them
+    the clock decides.
     """
     logs = {name: list(versions(corpus, name)) for name in SCHEMAS}
     if not 0 <= version < len(logs["utterances"]):
@@ -258,11 +258,30 @@ def _moment(corpus: Corpus, version: int) -> dict[str, int]:
     if version == len(logs["utterances"]) - 1:
         return {name: entries[-1].number for name, entries in logs.items()}
     following = logs["utterances"][version + 1]
-    before = [entry for entry in logs["sources"] if entry.time < following.time and not _same_step(entry, following)]
-    ledger = before[-1] if before else logs["sources"][0]
-    before = [entry for entry in logs["rejects"] if entry.time <= ledger.time or _same_step(entry, ledger)]
-    rejects = before[-1] if before else logs["rejects"][0]
-    return {"sources": ledger.number, "utterances": version, "rejects": rejects.number}
+    ledger = logs["sources"][0]
+    for entry in logs["sources"][1:]:
+        if _follows(entry, following, logs["utterances"]):
+            break
+        ledger = entry
+    return {"sources": ledger.number, "utterances": version, "rejects": _rejects_of(ledger, logs["rejects"])}
+
+
+def _follows(entry: Version, following: Version, utterances: list[Version]) -> bool:
+    """Whether an entry of the ledger came after a version of the utterances."""
+    if "utterances" in entry.after:
+        return entry.after["utterances"] >= following.number
+    if entry.step_of is not None:
+        step = next((other.number for other in utterances if _same_step(entry, other)), -1)
+        return step >= following.number
+    return entry.time >= following.time
+
+
+def _rejects_of(ledger: Version, rejects: list[Version]) -> int:
+    """Find the version of the rejects that an entry of the ledger belongs to."""
+    if "rejects" in ledger.after:
+        return ledger.after["rejects"]
+    before = [entry for entry in rejects if entry.time <= ledger.time or _same_step(entry, ledger)]
+    return (before[-1] if before else rejects[0]).number
 
 
 def _same_step(first: Version, second: Version) -> bool:

@@ -278,3 +278,18 @@ def test_a_restored_shard_is_kept(corpus, story):
 def test_only_a_folder_can_be_cleared_up():
     with pytest.raises(CorpusError, match="not a local folder"):
         list(vacuum(Corpus.at("s3://bucket/corpus"), keep=timedelta(0)))
+
+
+def test_the_clocks_of_two_workers_may_differ(corpus, story):
+    """Every other commit was made by a worker whose clock is ten minutes ahead."""
+    states, _ = story
+    for name in storage.corpus.SCHEMAS:
+        for path in sorted((corpus.folder / name / "_delta_log").glob("*.json"))[1::2]:
+            actions = [json.loads(line) for line in path.read_text().splitlines()]
+            for action in actions:
+                if "commitInfo" in action:
+                    action["commitInfo"]["timestamp"] += 600_000
+            path.write_text("\n".join(map(json.dumps, actions)) + "\n")
+    for version in (3, 2, 1):
+        restore(corpus, version)
+        assert everything(corpus) == states[version]
