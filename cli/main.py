@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli import corpus, models, retrieval
+from cli import corpus, imports, models, retrieval
 from cli.errors import command
 
 MOST_PARAMETERS = 500_000
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fsclap", description=__doc__)
     commands = parser.add_subparsers(required=True)
     _add_build(commands)
+    imports.add_commands(commands)
     corpus.add_commands(commands)
     retrieval.add_commands(commands)
     models.add_commands(commands)

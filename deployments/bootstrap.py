@@ -30,7 +30,7 @@ log = logging.getLogger("fsclap.bootstrap")
 POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1}
 """Name -> runs at the same time. On the CPU a build and a flow that it triggered may run side by
 side; a lock of the machine (tasks/limits.py) makes them take turns."""
-FLOWS = ("build-dataset", "refresh-corpus", "train-fsclap", "evaluate-fsclap", "index-corpus")
+FLOWS = ("build-dataset", "refresh-corpus", "import-corpus", "train-fsclap", "evaluate-fsclap", "index-corpus")
 LOST = "fsclap: runs without heartbeats have crashed"
 CRASHED = "fsclap: restart crashed runs"
 SILENCE = timedelta(seconds=120)

@@ -41,7 +41,7 @@ GROUP = 4
 GATE = 5
 """Frames that the gate's depthwise convolution spans."""
 LAYERS = 2
-MAX_TOKENS = 77
+MAX_TOKENS, CLIP = 77, "openai/clip-vit-base-patch32"
 BLOCKS = "transformer.resblocks."
 CLIP_NAMES = (
     (r"^token_embedding\.", "embeddings.token_embedding."),
@@ -132,8 +132,7 @@ class AudioClip(System):
     def own_encoders(cls, settings: ModelSettings) -> Encoders:
         """Build ESResNeXt-FBSP and CLIP's text network, or what the checkpoint has."""
         file, sizes, text = settings.systems.weights, Sizes(), _clip(49_408, 512, 12, MAX_TOKENS)
-        clip = "openai/clip-vit-base-patch32"
-        tokenizer = tokenizer_of(settings.systems.text_weights, needed=file is not None, model=clip)
+        tokenizer = tokenizer_of(settings.systems.text_weights, needed=file is not None, model=CLIP)
         if file is not None:
             state = read_published(file)
             sizes, text = sizes_of(under("audio.", state), file), _clip_of(state, file)

@@ -50,6 +50,7 @@ class SpeechLayers(nn.Module):
 
     def __init__(self, config: PretrainedConfig, *, layers: bool, trained: bool) -> None:
         super().__init__()
+        config.layerdrop = 0.0  # a layer that is left out now and then has no place in a mean of all
         self.network: Any = AutoModel.from_config(config)
         self.network.requires_grad_(trained)
         self.trained = trained
