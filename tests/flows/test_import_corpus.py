@@ -86,7 +86,7 @@ def test_an_imported_data_set_is_a_corpus_like_any_other(
     train = tiny(split={**parts, "min_train_clips": 8, "min_eval_clips": 4}, epochs=1)
     trained = place.train(train).result()
     split = Split.load(Path(trained.model) / "split.json")
-    assert (len(split.train), len(split.validation), len(split.test)) == (35, 12, 12)
+    assert (len(split.train), len(split.validation), len(split.test)) == (35, 12, 11)
     assert place.evaluate(trained).is_completed()
     (evaluation,) = Path(trained.model).glob("evaluation/*/evaluation.json")
     assert Evaluation.load(evaluation).retrieval
