@@ -17,6 +17,9 @@ rows in `utterances`, and of its rows in `rejects` that are about a turn (`start
 import pyarrow as pa
 from deltalake import Schema as DeltaSchema
 
+PUBLISHED = "import/"
+"""What the names of speakers begin with whom a published data set names: the same people in all its sources."""
+
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """FLAC bytes and a file name, which Hugging Face `datasets` reads as an `Audio` feature."""
 
@@ -65,7 +68,9 @@ UTTERANCE = pa.schema(
         pa.field("start", pa.float64(), nullable=False),  # seconds in the episode, as a player shows them
         pa.field("end", pa.float64(), nullable=False),
         pa.field("duration", pa.float64(), nullable=False),
-        pa.field("speaker", pa.string(), nullable=False),  # "{series}/{episode}#{source_id}/S00"
+        pa.field(
+            "speaker", pa.string(), nullable=False
+        ),  # "{series}/{episode}#{source_id}/S00"; "import/{data set}/{name}"
         pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null for a speaker's only turn
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string()),

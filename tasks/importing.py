@@ -29,6 +29,7 @@ from storage.corpus import Corpus
 from storage.files import written_aside
 from storage.importers import Check, Entry, ImportSettings, Preset, check, read_entries
 from storage.importers.checking import require, sound_of
+from storage.schema import PUBLISHED
 from tasks import notes
 from tasks.outcomes import Committed, Published
 
@@ -209,7 +210,7 @@ def _utterance(entry: Entry, number: int, block: Block, path: Path | None) -> Ro
         "start": 0.0,
         "end": len(wave) / rate,
         "duration": len(wave) / rate,
-        "speaker": f"{block.dataset}/{entry.speaker or f'unknown-{id_}'}",
+        "speaker": f"{PUBLISHED}{block.dataset}/{entry.speaker or f'unknown-{id_}'}",
         "similarity": None,
         "text": entry.text,
         "language": entry.language,

@@ -67,7 +67,7 @@ def test_an_imported_data_set_is_a_corpus_like_any_other(
     assert {row["series"] for row in rows} == {"generic-train", "generic-validation", "generic-test"}
     assert {row["style_key"] for row in rows} == {"pitch=low"}
     assert {row["speaker"] for row in rows} == {
-        f"generic/{part}-{n}" for part in ("train", "dev", "test") for n in (0, 1)
+        f"import/generic/{part}-{n}" for part in ("train", "dev", "test") for n in (0, 1)
     }
     assert any(row["attributes"]["pitch_hz"] for row in rows)
     reasons = {row["reason"]: row["detail"] for row in corpus.rejects().to_pylist()}

@@ -149,6 +149,15 @@ def test_the_same_recording_under_two_addresses_is_found(corpus, make_rows):
     assert len(problem.sources) == 2
 
 
+def test_people_whom_a_data_set_names_may_be_in_several_sources(corpus, make_rows):
+    for name in ("e1", "e2"):
+        rows = make_rows(name)
+        for row in rows["utterances"]:
+            row["speaker"] = "import/expresso/ex01"
+        corpus.commit_source(**rows)
+    assert verify(corpus).problems == []
+
+
 def test_a_speaker_belongs_to_one_source(corpus, make_rows):
     """Every file of the feed is called media.mp3, and speakers were named after it."""
     for name in ("e1", "e2", "e3"):
