@@ -9,14 +9,16 @@ import pytest
 import soundfile
 
 from flows.import_corpus import import_corpus
-from flows.index_corpus import index_corpus
+from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split
-from fsclap.evaluation.results import Evaluation
+from fsclap.evaluation.run import evaluate_model
 from fsclap.media import DecodeSettings, decode
+from fsclap.retrieval.build import build_index
 from fsclap.retrieval.search import Searcher
 from storage.corpus import Corpus
 from storage.importers import Columns, ImportSettings
 from storage.verify import verify
+from storage.versions import CorpusVersion
 from tests.flows.trained import Place
 from tests.fsclap.conftest import SAMPLES
 from tests.fsclap.training.conftest import tiny
@@ -87,9 +89,14 @@ def test_an_imported_data_set_is_a_corpus_like_any_other(
     trained = place.train(train).result()
     split = Split.load(Path(trained.model) / "split.json")
     assert (len(split.train), len(split.validation), len(split.test)) == (35, 12, 11)
-    assert place.evaluate(trained).is_completed()
-    (evaluation,) = Path(trained.model).glob("evaluation/*/evaluation.json")
-    assert Evaluation.load(evaluation).retrieval
-    index_corpus(place.corpus, None, place.models, str(tmp_path / "index"))
+    store = ClipStore.create(
+        tmp_path / "clips", corpus.dataset(version=trained.version).to_batches(), key="imported", progress=False
+    )
+    run = evaluate_model(
+        Path(trained.model), store, split, "test", cache=tmp_path / "features", corpus="i", version=trained.version
+    )
+    assert {row.pool for row in run.evaluation.retrieval} == {11}
+    version = CorpusVersion.open(place.corpus, trained.version)
+    build_index(tmp_path / "index", Path(trained.model), version, progress=False)
     hits = Searcher.open(tmp_path / "index").search("a low voice", top=3)
-    assert len(hits) == 3
+    assert [hit.caption.split(",")[0] for hit in hits] == ["A low voice"] * 3
