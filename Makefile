@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui app build-dataset test test-all test-laion lint format bench faults clean
+.PHONY: run ui app build-dataset test test-all test-laion test-pyannote lint format bench faults clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
@@ -31,6 +31,10 @@ test-all: .venv/.dev
 test-laion: .venv-laion/.done
 	.venv-laion/bin/python -m pytest tests/laion
 
+# Compares our segmentation network with pyannote's class on the same weights, in another environment too.
+test-pyannote: .venv-pyannote/.done
+	.venv-pyannote/bin/python -m pytest --noconftest tests/pyannote
+
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,7 +56,7 @@ faults: .venv/.dev
 	$(BIN)/python -m harness.faults.run --json data/bench/faults.json
 
 clean:
-	rm -rf .venv .venv-laion .prefect data
+	rm -rf .venv .venv-laion .venv-pyannote .prefect data
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -71,4 +75,9 @@ clean:
 .venv-laion/.done: requirements/laion.txt
 	$(PYTHON) -m venv .venv-laion
 	.venv-laion/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements/laion.txt
+	@touch $@
+
+.venv-pyannote/.done: requirements/pyannote.txt
+	$(PYTHON) -m venv .venv-pyannote
+	.venv-pyannote/bin/python -m pip install --disable-pip-version-check --quiet --requirement requirements/pyannote.txt
 	@touch $@

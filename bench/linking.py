@@ -29,7 +29,7 @@ from bench.flow import EMBEDDED
 from bench.thresholds import embedded, waves
 from fsclap.clustering import mean_embeddings
 from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.diarization.whisper_resemblyzer import WhisperResemblyzer, split, turn_parts, turns
+from fsclap.corpus.diarization.whisper_campplus import WhisperCAMPlusPlus, split, turn_parts, turns
 from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
 from fsclap.corpus.linking import LinkingSettings, SpeakerCentroid, link
 from fsclap.corpus.separation import load_separator
@@ -66,23 +66,23 @@ class Cast:
     actors: dict[str, str]
 
 
-def casts(engine: WhisperResemblyzer, half: str, recordings: Sequence[Recording]) -> Iterator[Cast]:
+def casts(engine: WhisperCAMPlusPlus, half: str, recordings: Sequence[Recording]) -> Iterator[Cast]:
     """Build the series of one half in each condition."""
     for condition, recorded in waves(recordings, load_separator(EMBEDDED.separation)):
         yield cast(half, condition, recordings, [_turns(engine, wave) for wave in recorded])
 
 
-def _turns(engine: WhisperResemblyzer, wave: np.ndarray) -> list[Turn]:
+def _turns(engine: WhisperCAMPlusPlus, wave: np.ndarray) -> list[Turn]:
     voiced = next(iter(engine.voiced([wave])))
     parts = turn_parts(split(voiced, engine.settings), engine.settings)
-    return turns(parts, [""] * len(parts), language=None)
+    return turns(parts, [""] * len(parts), voiced.frames, language=None)
 
 
 def cast(half: str, condition: str, recordings: Sequence[Recording], found: Sequence[list[Turn]]) -> Cast:
     """Collect the speakers that Eq. 5 leaves clips of."""
     speakers, actors = [], {}
     for recording, all_turns in zip(recordings, found, strict=True):
-        verdicts = judge(all_turns, ConsistencySettings(), engine=WhisperResemblyzer.name)
+        verdicts = judge(all_turns, ConsistencySettings(), engine=WhisperCAMPlusPlus.name)
         kept = [turn for turn, verdict in zip(all_turns, verdicts, strict=True) if verdict.kept]
         by_name: dict[str, list[Turn]] = defaultdict(list)
         for turn in kept:
@@ -112,7 +112,7 @@ def sweep(series: Cast) -> Iterator[Row]:
     free = [replace(speaker, source=speaker.name) for speaker in series.speakers]
     for constraint, speakers in (("episode", series.speakers), ("free", free)):
         for threshold in THRESHOLDS:
-            linked = link(speakers, LinkingSettings(threshold=threshold), engine=WhisperResemblyzer.name)
+            linked = link(speakers, LinkingSettings(threshold=threshold), engine=WhisperCAMPlusPlus.name)
             persons = {row.speaker: row.linked_speaker for row in linked}
             figures = score(persons, series.actors)
             yield Row(series.half, series.condition, constraint, threshold, len(set(persons.values())), *figures)
@@ -147,7 +147,7 @@ def seconds_to_link(series: int, episodes: int, speakers: int, *, dim: int = 256
                     SpeakerCentroid(name, f"{number}/{episode}", str(number), str(episode), centroid, 10, 30.0)
                 )
     start = time.perf_counter()
-    link(everyone, LinkingSettings(), engine=WhisperResemblyzer.name)
+    link(everyone, LinkingSettings(), engine=WhisperCAMPlusPlus.name)
     return time.perf_counter() - start
 
 

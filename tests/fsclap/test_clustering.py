@@ -1,10 +1,9 @@
-import itertools
-
 import numpy as np
 import pytest
+from sklearn.metrics import silhouette_score
 
 from fsclap import clustering
-from fsclap.clustering import best_path, cluster, connected, in_order, most_alike, normalized
+from fsclap.clustering import _silhouette, cluster, connected, in_order, most_alike, normalized, voice_centroids
 
 
 def voices(*, speakers: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -90,20 +89,52 @@ def test_zero_stays_zero() -> None:
     np.testing.assert_array_equal(normalized(np.array([[0.0, 0.0], [3.0, 4.0]])), [[0, 0], [0.6, 0.8]])
 
 
-def test_best_path_is_the_best_of_all_paths() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        scores, cost = rng.normal(size=(6, 3)), rng.uniform(0, 1.5, size=6)
-
-        def total(path: tuple[int, ...], scores: np.ndarray = scores, cost: np.ndarray = cost) -> float:
-            changes = sum(cost[t] for t in range(1, 6) if path[t] != path[t - 1])
-            return sum(scores[t, label] for t, label in enumerate(path)) - changes
-
-        best = max(itertools.product(range(3), repeat=6), key=total)
-        assert tuple(best_path(scores, cost)) == best
+def around(centers: np.ndarray, counts: list[int], spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Points around unit centres, and the centre of each."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return normalized(centers[labels] + rng.normal(0, spread, (len(labels), centers.shape[1]))), labels
 
 
-def test_a_change_has_to_pay_its_cost() -> None:
-    scores = np.array([[1.0, 0.0], [0.4, 0.6], [1.0, 0.0]])
-    assert best_path(scores, np.zeros(3)).tolist() == [0, 1, 0]
-    assert best_path(scores, np.full(3, 0.2)).tolist() == [0, 0, 0]
+@pytest.mark.parametrize("speakers", [1, 2, 3, 5, 8, 10])
+@pytest.mark.parametrize("alike", [0.0, 0.6])
+def test_voices_are_counted_whether_or_not_they_are_alike(speakers: int, alike: float) -> None:
+    """`alike` is about the cosine of two centres; a threshold on distances can be right for one value only."""
+    rng = np.random.default_rng(speakers)
+    common = normalized(rng.normal(size=64))
+    own = normalized(rng.normal(size=(speakers, 64)))
+    centers = normalized(np.sqrt(alike) * common + np.sqrt(1 - alike) * own)
+    points, labels = around(centers, [12] * speakers, 0.05)
+    found = voice_centroids(points, np.ones(len(points)), least_silhouette=0.25, least_weight=4, max_clusters=20)
+    assert len(found) == speakers
+    nearest = most_alike(points, found)[1]
+    assert len(set(zip(nearest.tolist(), labels.tolist(), strict=True))) == speakers
+
+
+def test_a_voice_with_too_little_speech_is_none() -> None:
+    points, _ = around(np.eye(16)[:3], [10, 10, 2], 0.03)
+    weights = np.concatenate([np.ones(20), [1.0, 1.0]])
+    options = {"least_silhouette": 0.25, "max_clusters": 20}
+    assert len(voice_centroids(points, weights, least_weight=4, **options)) == 2
+    assert len(voice_centroids(points, weights, least_weight=1, **options)) == 3
+
+
+def test_few_points_and_many_voices_keep_to_the_limits() -> None:
+    points, _ = around(np.eye(16)[:6], [5] * 6, 0.03)
+    options = {"least_silhouette": 0.25, "least_weight": 0.0}
+    assert len(voice_centroids(points, np.ones(30), max_clusters=4, **options)) <= 4
+    assert len(voice_centroids(points, np.ones(30), max_clusters=1, **options)) == 1
+    for count in (1, 2):
+        found = voice_centroids(points[:count], np.ones(count), max_clusters=20, **options)
+        assert found.shape == (1, 16)
+
+
+def test_the_silhouette_is_that_of_scikit_learn() -> None:
+    points, labels = around(np.eye(16)[:4], [7, 5, 3, 1], 0.2)
+    ours = _silhouette(1 - points @ points.T, labels, np.ones(len(points)))
+    assert ours == pytest.approx(silhouette_score(points, labels, metric="cosine"), abs=1e-6)
+    doubled, twice = np.concatenate([points, points[:9]]), np.concatenate([labels, labels[:9]])
+    weights = np.concatenate([np.full(9, 2.0), np.ones(len(points) - 9)])
+    weighted = _silhouette(1 - points @ points.T, labels, weights)
+    assert weighted == pytest.approx(_silhouette(1 - doubled @ doubled.T, twice, np.ones(len(twice))), abs=0.05)
+    assert _silhouette(1 - points @ points.T, labels * 0, np.ones(len(points))) == -1

@@ -74,7 +74,7 @@ def utterance(source: Rows, index: int, *, emotion: str | None) -> Rows:
         "sample_rate": RATE,
         "speaker_embedding": noise.standard_normal(8).astype(np.float32).tolist(),
         "separation_engine": "spleeter@1",
-        "diarization_engine": "whisper-resemblyzer@1",
+        "diarization_engine": "whisper-campplus@1",
         "captioning_engine": "acoustic@1",
     }
 

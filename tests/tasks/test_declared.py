@@ -65,7 +65,7 @@ def usual() -> Plan:
         ({"decode": {"min_duration": 1}}, {"separation"}),
         ({"separation": {"speech_only": True}}, {"separation"}),
         ({"loudness": {"target_lufs": -23}}, {"separation"}),
-        ({"diarization": {"whisper_resemblyzer": {"switch_cost": 0.5}}}, {"diarization"}),
+        ({"diarization": {"whisper_campplus": {"min_speaker": 0.5}}}, {"diarization"}),
         ({"consistency": {"threshold": 0.9}}, {"consistency"}),
         ({"selection": {"min_duration": 1}}, {"consistency"}),
         ({"captioning": {"seed": 1}}, {"captioning"}),

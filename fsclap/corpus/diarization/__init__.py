@@ -21,9 +21,9 @@ def load_diarizer(settings: DiarizationSettings, device: str = "cpu") -> Diarize
             from fsclap.corpus.diarization.funasr import FunASRDiarizer
 
             return FunASRDiarizer(settings, device=device)
-        case "whisper-resemblyzer":
-            from fsclap.corpus.diarization.whisper_resemblyzer import WhisperResemblyzer
+        case "whisper-campplus":
+            from fsclap.corpus.diarization.whisper_campplus import WhisperCAMPlusPlus
 
-            return WhisperResemblyzer(settings, device=device)
+            return WhisperCAMPlusPlus(settings, device=device)
         case unknown:
             raise unknown_engine("diarization", unknown)

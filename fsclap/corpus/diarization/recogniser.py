@@ -19,7 +19,7 @@ from fsclap.weights import packaged
 
 log = logging.getLogger(__name__)
 
-SETTING = "diarization.engine=whisper-resemblyzer"
+SETTING = "diarization.engine=whisper-campplus"
 MEL_HOP = 160
 CONTEXTS = (10, 15, 20, 25, 30)
 """Seconds of sound the recogniser is shown. It was trained with 30 s; 10 s cost a third and give

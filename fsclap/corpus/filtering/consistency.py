@@ -16,15 +16,12 @@ from fsclap.corpus.filtering.selection import Exclusion
 from fsclap.corpus.turns import NOISE, Turn
 from fsclap.settings import known_threshold
 
-THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.65, "whisper-resemblyzer": 0.78})
+THRESHOLDS: Mapping[str, float] = MappingProxyType({"funasr": 0.65, "whisper-campplus": 0.65})
 """Mapped similarity from which a clip is kept, for each diarization engine.
 
-0.65 is the paper's: with CAM++ a mean cosine of 0.30, next to that model's verification threshold
-(0.31). Resemblyzer's embeddings have no negative component, so strangers already agree at a cosine
-of 0.5. 0.78 is the threshold that loses about one right clip in twenty in clusters of which a tenth
-is wrong, and finds about four in five of the wrong ones (`python -m bench.thresholds`, dev half: 4
-and 78 % on clean speech, 6 and 87 % on separated vocals; with a quarter wrong 5 and 56, 8 and 69
-%).
+0.65 is the paper's: with CAM++, which both engines use, a mean cosine of 0.30, next to that model's
+verification threshold (0.31). `python -m bench.thresholds` measures what it does on contaminated
+clusters; see docs/measurements.md.
 """
 
 Scale = Literal["mapped", "cosine"]
@@ -40,7 +37,7 @@ class ConsistencySettings(BaseModel):
         ge=-1,
         le=1,
         description="Mean similarity, on `scale`, from which a clip is kept. None: the value calibrated for the "
-        "diarization engine (mapped: 0.65 for funasr, 0.78 for whisper-resemblyzer).",
+        "diarization engine (mapped: 0.65, the paper's, for both).",
     )
     scale: Scale = Field(
         default="mapped", description="mapped: (cos + 1) / 2 in [0, 1], as in the paper. cosine: in [-1, 1]."

@@ -57,17 +57,17 @@ SHAPING: dict[str, Any] = {
     "separation.demucs.half": True,
     "loudness.target_lufs": -23,
     "loudness.peak_dbfs": -2,
-    "diarization.engine": "whisper-resemblyzer",
+    "diarization.engine": "whisper-campplus",
     "diarization.language": "en",
     "diarization.min_turn": 0.5,
     "diarization.max_turn": 10,
     "diarization.merge_gap": 0.2,
-    "diarization.whisper_resemblyzer.window": 2,
-    "diarization.whisper_resemblyzer.change_distance": 0.5,
-    "diarization.whisper_resemblyzer.cluster_threshold": 0.5,
-    "diarization.whisper_resemblyzer.switch_cost": 1,
-    "diarization.whisper_resemblyzer.min_speaker": 2,
-    "diarization.whisper_resemblyzer.max_speakers": 2,
+    "diarization.whisper_campplus.window": 2,
+    "diarization.whisper_campplus.speech_threshold": 0.5,
+    "diarization.whisper_campplus.change_threshold": 0.5,
+    "diarization.whisper_campplus.least_silhouette": 0.5,
+    "diarization.whisper_campplus.min_speaker": 2,
+    "diarization.whisper_campplus.max_speakers": 2,
     "diarization.funasr.merge_threshold": 0.5,
     "quality.engine": "none",
     "selection.min_duration": 1,
@@ -106,7 +106,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, bool
 
 def settings_with(name: str, value: Any | None = None) -> BuildSettings:
     """Resolved settings in which the engine that reads a field runs; with another value for the field, if given."""
-    embedded = name.startswith("diarization.whisper_resemblyzer")
+    embedded = name.startswith("diarization.whisper_campplus")
     values = complete(
         BuildSettings.model_validate(
             {
@@ -175,7 +175,7 @@ def test_a_form_shows_rarely_set_groups_folded() -> None:
 @pytest.mark.parametrize(
     ("profile", "engines"),
     [
-        ("embedded", ("spleeter", "whisper-resemblyzer", "acoustic")),
+        ("embedded", ("spleeter", "whisper-campplus", "acoustic")),
         ("full", ("demucs", "funasr", "sensevoice")),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_dump_says_which_engines_ran_and_is_read_back_alike() -> None:
         ({"separation": {"device": "cuda"}}, r"separation\.device"),
         ({"device": ""}, "device"),
         ({"selection": {"min_quality": 3.0}}, "set quality.engine to dnsmos"),
-        ({"diarization": {"engine": "whisper-resemblyzer", "language": "zh"}}, "knows English only"),
+        ({"diarization": {"engine": "whisper-campplus", "language": "zh"}}, "knows English only"),
         ({"diarization": {"language": "zh"}}, "knows English only"),
     ],
 )
@@ -249,5 +249,5 @@ def test_the_weights_of_the_engines_that_run() -> None:
         "diarization.funasr.speaker",
         "captioning.sensevoice.weights",
     }
-    mixed = BuildSettings.model_validate({"profile": "full", "diarization": {"engine": "whisper-resemblyzer"}})
+    mixed = BuildSettings.model_validate({"profile": "full", "diarization": {"engine": "whisper-campplus"}})
     assert not [setting for setting in weights_in_use(mixed) if setting.startswith("diarization")]

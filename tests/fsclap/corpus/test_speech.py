@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from fsclap.corpus import speech
-from fsclap.corpus.speech import RATE, Detection, Span, find_speech, find_speech_in_blocks
+from fsclap.corpus.speech import (
+    PROBABILITY_STEP,
+    RATE,
+    Detection,
+    Span,
+    find_speech_in_blocks,
+    speech_probability,
+)
 
 DETECTION = Detection(onset=0.4, offset=0.02, pad=0.06, shortest=0.4, longest=15.0, silence=0.2)
 
@@ -12,6 +19,10 @@ DETECTION = Detection(onset=0.4, offset=0.02, pad=0.06, shortest=0.4, longest=15
 @pytest.fixture(scope="module")
 def wave(dry_mono: np.ndarray) -> np.ndarray:
     return dry_mono[: 30 * RATE].copy()
+
+
+def find_speech(wave: np.ndarray, detection: Detection) -> list[Span]:
+    return find_speech_in_blocks([wave], detection)
 
 
 def covered(spans: list[Span], samples: int) -> np.ndarray:
@@ -38,10 +49,20 @@ def test_blocks_find_what_the_whole_does(wave: np.ndarray) -> None:
     assert (whole ^ parts).mean() < 0.06
 
 
-def test_a_long_wave_is_taken_a_block_at_a_time(wave: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "BLOCK", 7 * RATE)
-    blocks = (wave[at : at + 7 * RATE] for at in range(0, len(wave), 7 * RATE))
-    assert find_speech(wave, DETECTION) == find_speech_in_blocks(blocks, DETECTION)
+def test_probabilities_are_high_where_speech_is_found(wave: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    silence = np.zeros(5 * RATE, dtype=np.float32)
+    known = speech_probability(np.concatenate([silence, wave]))
+    assert len(known) == -(-(len(silence) + len(wave)) // PROBABILITY_STEP)
+    assert known[: len(silence) // PROBABILITY_STEP - 1].max() < 0.5
+    mask = covered(find_speech(wave, DETECTION), len(wave))[: -(len(wave) % PROBABILITY_STEP) or None]
+    inside = mask.reshape(-1, PROBABILITY_STEP).mean(axis=1) > 0.5
+    spoken = known[-(-len(silence) // PROBABILITY_STEP) :][: len(inside)]
+    assert spoken[inside].mean() > spoken[~inside].mean() + 0.3
+    monkeypatch.setattr(speech, "BLOCK", 437 * PROBABILITY_STEP)
+    blocks = speech_probability(np.concatenate([silence, wave]))
+    assert len(blocks) == len(known)
+    assert np.abs(blocks - known).mean() < 0.03
+    assert len(speech_probability(np.zeros(0, dtype=np.float32))) == 0
 
 
 def test_a_lower_onset_finds_more(wave: np.ndarray) -> None:
@@ -54,5 +75,6 @@ def test_a_lower_onset_finds_more(wave: np.ndarray) -> None:
 
 
 def test_no_sound_has_no_speech() -> None:
+    assert find_speech_in_blocks([], DETECTION) == []
     assert find_speech(np.zeros(0, dtype=np.float32), DETECTION) == []
     assert find_speech(np.zeros(RATE, dtype=np.float32), DETECTION) == []

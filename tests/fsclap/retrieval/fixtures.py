@@ -183,6 +183,6 @@ def utterance(source: dict[str, Any], number: int, wave: np.ndarray) -> dict[str
         "sample_rate": RATE,
         "speaker_embedding": np.eye(8, dtype=np.float32)[number % 3].tolist(),
         "separation_engine": "spleeter@1",
-        "diarization_engine": "whisper-resemblyzer@1",
+        "diarization_engine": "whisper-campplus@1",
         "captioning_engine": "acoustic@1",
     }

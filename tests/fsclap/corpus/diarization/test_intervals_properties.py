@@ -10,14 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fsclap.corpus.diarization.base import DiarizationSettings
-from fsclap.corpus.diarization.whisper_resemblyzer import WINDOW as EMBEDDED
-from fsclap.corpus.diarization.whisper_resemblyzer import Part, slide, turn_parts
+from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP
+from fsclap.corpus.diarization.whisper_campplus import PAUSE, SHORTEST, Frames, Part, pieces, turn_parts
 from fsclap.corpus.filtering.selection import SelectionSettings, overlaps, select
 from fsclap.corpus.separation.base import MAYBE_SPEECH, maybe_speech
 from fsclap.corpus.separation.demucs import OverlapAdd as DemucsOverlapAdd
 from fsclap.corpus.separation.spleeter import HOP, OVERLAP, PAD, WINDOW
 from fsclap.corpus.separation.spleeter import OverlapAdd as SpleeterOverlapAdd
-from fsclap.corpus.speech import RATE, Detection, Span, find_speech, find_speech_in_blocks
+from fsclap.corpus.speech import RATE, Detection, Span, find_speech_in_blocks
 from fsclap.corpus.turns import Turn, read_turns, write_turns
 from tests.properties import fewer, usual
 
@@ -104,14 +104,15 @@ def test_parts_become_turns_that_lose_nothing(lengths: list[tuple[int, int, int]
     parts, at = [], 0
     for number, (pause, length, speaker) in enumerate(lengths):
         at += pause
-        parts.append(Part(Span(at, at + length), speaker, np.full((1, 1), number)))
+        parts.append(Part(Span(at, at + length), speaker, np.eye(len(lengths))[number]))
         at += length
     options = DiarizationSettings(min_turn=1e-6, merge_gap=gap, max_turn=longest)
     found = turn_parts(parts, options)
-    assert [int(v) for part in found for v in part.vectors[:, 0]] == list(range(len(parts))), "each part in one turn"
+    members = [np.flatnonzero(part.vector).tolist() for part in found]
+    assert [*itertools.chain(*members)] == list(range(len(parts))), "each part in one turn"
     assert all(before.span.end <= after.span.start for before, after in itertools.pairwise(found))
-    for one in found:
-        inside = [parts[int(number)] for number in one.vectors[:, 0]]
+    for one, numbers in zip(found, members, strict=True):
+        inside = [parts[number] for number in numbers]
         assert one.span == Span(inside[0].span.start, inside[-1].span.end)
         assert {part.speaker for part in inside} == {one.speaker}
         assert len(inside) == 1 or one.span.length <= longest * RATE
@@ -119,14 +120,32 @@ def test_parts_become_turns_that_lose_nothing(lengths: list[tuple[int, int, int]
 
 
 @usual
-@given(start=st.integers(0, 10**7), length=st.integers(1, 10**6))
-def test_windows_cover_a_stretch_and_nothing_else(start: int, length: int) -> None:
-    stretch = Span(start, start + length)
-    windows = list(slide(stretch))
-    assert windows[0].start == stretch.start
-    assert windows[-1].end == stretch.end
-    assert all(window.length == min(length, EMBEDDED) for window in windows)
-    assert all(before.start < after.start <= before.end for before, after in itertools.pairwise(windows))
+@given(data=st.data())
+def test_pieces_are_short_apart_and_hold_all_sure_speech(data: st.DataObject) -> None:
+    """Speech from one detected change or pause to the next, without the shortest bits."""
+    runs = data.draw(st.lists(st.tuples(st.integers(1, 900), st.booleans()), min_size=1, max_size=8))
+    speech = np.concatenate([np.full(length, 0.9 if spoken else 0.0) for length, spoken in runs])
+    change = np.zeros(len(speech))
+    for at in data.draw(st.lists(st.integers(0, len(speech) - 1), max_size=5)):
+        change[at] = 1.0
+    samples = len(speech) * FRAME_STEP + FRAME_LENGTH
+    wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
+    settings = DiarizationSettings()
+    found = list(pieces(Frames(speech, speech * 0, change), wave, settings))
+    assert all(piece.start >= 0 and piece.end <= samples for piece in found)
+    assert all(before.end <= after.start for before, after in itertools.pairwise(found))
+    longest = settings.whisper_campplus.window
+    assert all(SHORTEST * RATE <= piece.length <= longest * RATE for piece in found)
+    covered = np.zeros(samples, dtype=bool)
+    for piece in found:
+        covered[piece.start : piece.end] = True
+    at = (FRAME_LENGTH - FRAME_STEP) // 2
+    for length, spoken in runs:
+        here = covered[at : (at := at + length * FRAME_STEP)]
+        if spoken and length * FRAME_STEP >= SHORTEST * RATE:
+            assert here.all()
+        if not spoken and length * FRAME_STEP > PAUSE * RATE:
+            assert not here.any()
 
 
 # Speech
@@ -159,7 +178,9 @@ def test_speech_lies_in_the_recording_in_order_and_no_longer_than_asked(
     voice: np.ndarray, pieces: list[tuple[int, int, bool]], longest: float, pad: float
 ) -> None:
     wave = assembled(voice, pieces)
-    found = find_speech(wave, Detection(onset=0.4, offset=0.02, pad=pad, shortest=0.4, longest=longest, silence=0.2))
+    found = find_speech_in_blocks(
+        [wave], Detection(onset=0.4, offset=0.02, pad=pad, shortest=0.4, longest=longest, silence=0.2)
+    )
     check_spans(found, len(wave))
     assert all(span.length <= (longest + 2 * pad) * RATE for span in found)
 

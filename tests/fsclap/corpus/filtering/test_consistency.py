@@ -15,7 +15,7 @@ from fsclap.corpus.filtering.selection import Exclusion
 from fsclap.corpus.turns import NOISE, Turn
 
 HALF = ConsistencySettings(threshold=0.65)
-ENGINE = "whisper-resemblyzer"
+ENGINE = "whisper-campplus"
 
 
 def turn(speaker: int, embedding: Sequence[float] | np.ndarray | None, start: float = 0.0) -> Turn:

