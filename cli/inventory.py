@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fsclap.carried import FOLDER, carried
 from fsclap.corpus.settings import BuildSettings, weights_in_use
 from fsclap.weights import WeightsError, WeightsSettings, find_weights, place, read_manifest
 
@@ -90,6 +89,9 @@ def check_packages() -> Iterator[Report]:
 
 def check_carried() -> Iterator[Report]:
     """Yield one report per model whose weights come with this package; every file is read."""
+    # Imported here: it loads PyTorch.
+    from fsclap.carried import FOLDER, carried
+
     for setting, (name, licence) in CARRIED.items():
         path, revision, problem = FOLDER / f"{name}.safetensors", name, None
         try:

@@ -38,6 +38,9 @@ WEIGHTS = "segmentation-3.0"
 class SincFilters(nn.Module):
     """Band-pass filters whose two edges are the only weights: pairs of cosine and sine phase."""
 
+    window_: Tensor
+    n_: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         half = FILTER_LENGTH // 2
@@ -62,23 +65,31 @@ class SincFilters(nn.Module):
         return (torch.cat([cosine, sine]) / torch.cat([band, band])).unsqueeze(1)
 
 
+class SincLayer(nn.Module):
+    """Strength of the sound in each filter; a layer of its own, as the weights name it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filterbank = SincFilters()
+
+    def forward(self, wave: Tensor) -> Tensor:
+        return self.filterbank(wave).abs()
+
+
 class SincNet(nn.Module):
     """Sound -> features of 60 numbers, FRAME_STEP samples apart."""
 
     def __init__(self) -> None:
         super().__init__()
         self.wav_norm1d = nn.InstanceNorm1d(1, affine=True)
-        first = nn.Module()
-        first.filterbank = SincFilters()
-        self.conv1d = nn.ModuleList([first, nn.Conv1d(FILTERS, 60, 5), nn.Conv1d(60, 60, 5)])
+        self.conv1d = nn.ModuleList([SincLayer(), nn.Conv1d(FILTERS, 60, 5), nn.Conv1d(60, 60, 5)])
         self.norm1d = nn.ModuleList([nn.InstanceNorm1d(size, affine=True) for size in (FILTERS, 60, 60)])
 
     def forward(self, wave: Tensor) -> Tensor:
         """(w, 1, samples) -> (w, 60, f)."""
-        x = self.conv1d[0].filterbank(self.wav_norm1d(wave)).abs()
-        for index, norm in enumerate(self.norm1d):
-            x = x if index == 0 else self.conv1d[index](x)
-            x = functional.leaky_relu(norm(functional.max_pool1d(x, 3)))
+        x = self.wav_norm1d(wave)
+        for convolution, norm in zip(self.conv1d, self.norm1d, strict=True):
+            x = functional.leaky_relu(norm(functional.max_pool1d(convolution(x), 3)))
         return x
 
 

@@ -176,7 +176,7 @@ def test_what_cannot_be_linked(speakers: list[SpeakerCentroid], message: str) ->
 
 
 def test_the_threshold_is_the_engines_unless_it_is_set() -> None:
-    assert effective_threshold(LinkingSettings(), ENGINE) == 0.88
+    assert effective_threshold(LinkingSettings(), ENGINE) == 0.75
     assert effective_threshold(LinkingSettings(), "funasr") == 0.75
     assert effective_threshold(SETTINGS, "nemo") == 0.7
     with pytest.raises(ValueError, match=r"'nemo'.*linking\.threshold"):

@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fsclap.data.splits import PARTS, Split, SplitSettings, TooSmall, make_split
+from fsclap.data.splits import PARTS, MixedEmbeddings, Split, SplitSettings, TooSmall, make_split
 from tests.fsclap.training.conftest import voice
 
 SMALL = SplitSettings(min_train_clips=4, min_eval_clips=2)
@@ -137,6 +137,17 @@ def test_speakers_without_embedding_are_voices_of_their_own() -> None:
     split = make_split(table(rows), SMALL)
     assert len(split.voices) == 3
     assert split.nearest_training_speaker("test") is None
+
+
+def test_voices_of_two_engines_are_not_compared() -> None:
+    old = clips([0, 1, 2], diarization_engine="whisper-resemblyzer@1")
+    new = clips([3, 4, 5], diarization_engine="whisper-campplus@2")
+    with pytest.raises(MixedEmbeddings, match=r"whisper-campplus@2, whisper-resemblyzer@1.*Build its sources again"):
+        make_split(table(old + new), SMALL)
+    silent = [row | {"speaker_embedding": []} for row in old]
+    assert make_split(table(silent + new), SMALL).train
+    newer = clips([0, 1, 2], diarization_engine="whisper-campplus@3")
+    assert make_split(table(newer + new), SMALL).train
 
 
 def test_nearest_training_speaker_is_the_highest_cosine() -> None:

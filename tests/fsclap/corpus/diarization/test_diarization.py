@@ -190,6 +190,16 @@ def test_refuses_what_is_not_a_recording(engine: WhisperCAMPlusPlus, wave: np.nd
         list(engine.diarize([np.zeros(100, dtype=np.float32), wave]))
 
 
+def test_two_at_once_are_noticed(engine: WhisperCAMPlusPlus, english: np.ndarray) -> None:
+    narrator, allison = seconds(english, 20.7, 24.0), seconds(english, 25.4, 28.7)
+    silence = np.zeros(RATE, dtype=np.float32)
+    (found,) = engine.diarize([np.concatenate([narrator, silence, narrator + allison, silence, allison])])
+    apart = [turn.overlap for turn in found if turn.end < 4.3 or turn.start > 7.6]
+    both = [turn.overlap for turn in found if turn.start > 3.3 and turn.end < 8.6]
+    assert max(both) > 0.3
+    assert max(apart) < 0.1
+
+
 def test_a_change_of_speaker_without_a_pause_is_found(engine: WhisperCAMPlusPlus, english: np.ndarray) -> None:
     narrator = np.concatenate([seconds(english, 0.6, 3.9), seconds(english, 20.7, 24.0)])
     allison = seconds(english, 25.4, 29.6)

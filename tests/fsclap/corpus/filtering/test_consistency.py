@@ -126,7 +126,7 @@ def test_threshold_is_the_set_one_or_the_engines() -> None:
     assert effective_threshold(ConsistencySettings(threshold=0.4), "unknown") == 0.4
     assert effective_threshold(ConsistencySettings(), "funasr") == 0.65
     assert effective_threshold(ConsistencySettings(scale="cosine"), "funasr") == pytest.approx(0.30)
-    assert effective_threshold(ConsistencySettings(), ENGINE) > 0.65
+    assert effective_threshold(ConsistencySettings(), ENGINE) == 0.65
     with pytest.raises(ValueError, match=r"'nemo'.*consistency\.threshold"):
         effective_threshold(ConsistencySettings(), "nemo")
 
