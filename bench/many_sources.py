@@ -7,7 +7,7 @@ Commits each source as a build does, and prints what the logs take and how long 
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ SECONDS = 2.5
 RECIPE = "0" * 16
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("bench.many_sources", __doc__)
     parser.add_argument("--sources", type=int, default=10_000, help="default: %(default)s")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         states = measure(Path(folder) / "corpus", options.sources)
     print("\n".join(report.table(states)))
