@@ -9,20 +9,20 @@ Transcripts are counted apart: the recogniser computes with 8 bits, and words th
 with the last bit of a sample.
 """
 
-import argparse
 import math
 import os
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench import report
 from bench.flow import SAMPLES, prefect_server
 from fsclap.audio import decode_flac
 from storage.corpus import Corpus
@@ -33,20 +33,22 @@ TOLERANCE = 1e-3
 Row = dict[str, Any]
 
 
-def main() -> int:
-    """Print the versions and how many rows each made; 1 when the rows differ."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print how many rows each version made; exit with 1 when the rows differ."""
+    parser = report.parser("bench.old_ffmpeg", __doc__)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, prefect_server():
         binaries = {"new": None, "old": fetch(Path(folder))}
         rows = {name: build(Path(folder) / name, binary) for name, binary in binaries.items()}
     print(f"{len(rows['new'])} and {len(rows['old'])} utterances")
     if rows["new"].keys() != rows["old"].keys():
-        print("the ids differ")
-        return 1
+        parser.exit(1, "the ids differ\n")
     found = list(differences(rows))
     texts = sum(row["text"] != rows["old"][name]["text"] for name, row in rows["new"].items())
     print("\n".join(found) or "the same rows", f"another transcript in {texts} of them", sep="\n")
-    return 1 if found or not rows["new"] else 0
+    report.write(options.json, {"rows": len(rows["new"]), "differences": found, "transcripts": texts})
+    if found or not rows["new"]:
+        parser.exit(1)
 
 
 def fetch(folder: Path) -> Path:
@@ -110,4 +112,4 @@ def first_on_path(folder: Path | None) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
