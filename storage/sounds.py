@@ -21,7 +21,7 @@ def read_sounds(corpus: Corpus) -> np.ndarray:
     """Return one RECORD per source that has one."""
     path = corpus.folder / SOUNDS
     whole = path.stat().st_size // RECORD.itemsize if path.exists() else 0
-    records = np.fromfile(path, RECORD, count=whole) if whole else np.zeros(0, RECORD)
+    records = np.frombuffer(path.read_bytes()[: whole * RECORD.itemsize], RECORD) if whole else np.zeros(0, RECORD)
     last = {source_id: number for number, source_id in enumerate(records["source_id"].tolist())}
     return records[sorted(last.values())]
 

@@ -50,6 +50,7 @@ SHAPING: dict[str, Any] = {
     "decode.max_duration": 60,
     "decode.silence_dbfs": -50,
     "decode.max_invalid_share": 0.1,
+    "decode.track": 2,
     "separation.engine": "spleeter",
     "separation.speech_only": True,
     "separation.demucs.model": "htdemucs",
