@@ -126,7 +126,9 @@ def test_a_second_run_computes_nothing(built: Built) -> None:
 
 def test_turns_in_another_language_or_of_low_quality_are_refused_with_the_reason(built: Built, tmp_path: Path) -> None:
     again = Built(str(tmp_path / "corpus"), built.work, built.episodes)
-    assert again.build(selection={"languages": ["ko"], "min_quality": 4.9}).is_completed()
+    state = again.build(selection={"languages": ["ko"], "min_quality": 4.9})
+    assert state.is_failed()
+    assert "other_language (turns)" in state.message
     rejects = [row for row in Corpus.open(again.corpus).rejects().to_pylist() if row["start"] is not None]
     assert rejects
     assert {row["stage"] for row in rejects} == {"selection"}
