@@ -11,6 +11,7 @@ mean directed percentile of searches that no training saw (fsclap.evaluation.nat
 finished is not repeated.
 """
 
+import argparse
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -260,22 +261,32 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=len(values) > 1):.2f}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = report.parser("bench.ablation", __doc__)
+def command_line(bench: str, doc: str | None, rows: Sequence[str], usual: Sequence[str]) -> argparse.ArgumentParser:
+    """Command line of a bench that trains rows on the style corpus."""
+    parser = report.parser(f"bench.{bench}", doc)
     parser.add_argument(
         "--style", type=report.absolute_path, default="data/style", help="what bench.style_corpus wrote"
     )
-    parser.add_argument("--out", type=report.absolute_path, default="data/ablation", help="default: %(default)s")
+    parser.add_argument("--out", type=report.absolute_path, default=f"data/{bench}", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", nargs="+", choices=ROWS | STUDIES, default=list(ROWS))
-    options = parser.parse_args(arguments)
+    parser.add_argument("--rows", nargs="+", choices=rows, default=list(usual))
+    return parser
+
+
+def show(parser: argparse.ArgumentParser, options: argparse.Namespace, bench: str, **study: Any) -> None:
+    """Run a study (see `run`), write its figures and print them as tables."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        figures = run(options.style, options.out, options.rows, options.seeds)
+        figures = run(options.style, options.out, options.rows, options.seeds, **study)
     except CorpusError as error:
         parser.exit(1, f"error: {error}; `python -m bench.style_corpus` makes it\n")
-    report.write(options.json or options.out / "ablation.json", figures)
+    report.write(options.json or options.out / f"{bench}.json", figures)
     print(f"\n{markdown(figures['rows'])}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = command_line("ablation", __doc__, list(ROWS | STUDIES), list(ROWS))
+    show(parser, parser.parse_args(arguments), "ablation")
 
 
 if __name__ == "__main__":

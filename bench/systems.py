@@ -10,15 +10,12 @@ it. A run that is finished is not repeated, one that was interrupted goes on.
 """
 
 import functools
-import logging
 from collections.abc import Sequence
 from typing import Any
 
-from bench import report
-from bench.ablation import BUDGET, POOL, run
+from bench.ablation import BUDGET, POOL, command_line, show
 from fsclap.model.settings import ModelSettings
 from fsclap.training.settings import TrainSettings
-from storage.rows import CorpusError
 
 BASE = "clap_laion"
 ROWS: dict[str, dict[str, Any]] = {
@@ -68,23 +65,11 @@ def markdown(rows: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = report.parser("bench.systems", __doc__)
-    parser.add_argument(
-        "--style", type=report.absolute_path, default="data/style", help="what bench.style_corpus wrote"
-    )
-    parser.add_argument("--out", type=report.absolute_path, default="data/systems", help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = command_line("systems", __doc__, list(ROWS), list(ROWS))
     parser.add_argument("--epochs", type=int, help="default: those of bench.ablation")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     settings = functools.partial(train_settings, epochs=options.epochs)
-    try:
-        figures = run(options.style, options.out, options.rows, options.seeds, settings=settings, against=BASE)
-    except CorpusError as error:
-        parser.exit(1, f"error: {error}; `python -m bench.style_corpus` makes it\n")
-    report.write(options.json or options.out / "systems.json", figures)
-    print(f"\n{markdown(figures['rows'])}")
+    show(parser, options, "systems", settings=settings, against=BASE)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,6 @@ EMOTIONS: dict[str, tuple[float, float]] = {
     "calm": (0.75, 0.2),
 }
 """Valence and arousal, 0 to 1; unknown ones are in the middle."""
-VALENCE_AROUSAL = slice(0, 2)
-"""Columns of the emotion."""
 AXES = ("valence", "arousal", *SCALES)
 MIDDLE = 0.5
 

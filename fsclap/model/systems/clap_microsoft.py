@@ -27,7 +27,7 @@ from fsclap.model.losses import Embeddings, PairLabels, plain_loss
 from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.systems.base import System
 from fsclap.model.systems.htsat import FOLDER as AUDIO_FOLDER
-from fsclap.model.systems.htsat import FrontEnd, HtsatTokens, config_of, fill_htsat, tiny_config
+from fsclap.model.systems.htsat import FrontEnd, HtsatTokens, config_of, fill_encoders, tiny_config
 from fsclap.model.systems.published import count, fill, read_published, sized, under
 from fsclap.model.systems.text import FOLDER as TEXT_FOLDER
 from fsclap.model.systems.text import TextNetwork, heads_of, saved_config, saved_tokenizer, tokenizer_of
@@ -107,14 +107,10 @@ class ClapMicrosoft(System):
 
     def load_published(self) -> None:
         """Load CLAP_weights_2023.pth: HTSAT, GPT-2, both projections, the temperature."""
-        file, audio, text = self.settings.systems.weights, self.audio_encoder, self.text_encoder
+        file = self.settings.systems.weights
         if file is None:
             return
-        assert isinstance(audio, HtsatTokens)
-        assert isinstance(text, TextNetwork)
-        state = read_published(file)
-        fill_htsat(audio, under(AUDIO_KEYS, state), file, prefix=AUDIO_KEYS)
-        fill(text.network, under(TEXT_KEYS, state), file, prefix=TEXT_KEYS)
+        state = fill_encoders(self.audio_encoder, self.text_encoder, file, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS)
         for head, prefix in ((self.audio_projection, "audio_encoder"), (self.text_projection, "caption_encoder")):
             fill(head, under(f"{prefix}.projection.", state), file, prefix=f"{prefix}.projection.")
         sized(state, "logit_scale", file)

@@ -19,8 +19,9 @@ from transformers import ClapAudioConfig
 from transformers.models.clap.modeling_clap import ClapAudioLayer, ClapAudioModel
 
 from fsclap.model import laion
-from fsclap.model.encoders import EncoderError
-from fsclap.model.systems.published import count, fill, sized
+from fsclap.model.encoders import AudioEncoder, EncoderError, TextEncoder
+from fsclap.model.systems.published import count, fill, read_published, sized, under
+from fsclap.model.systems.text import TextNetwork
 from fsclap.model.tokens import Tokens
 
 FFT, HOP, MELS, FMIN, FMAX = 1024, 320, 64, 50, 14_000
@@ -143,3 +144,19 @@ def fill_htsat(encoder: HtsatTokens, state: Mapping[str, Tensor], file: str, *, 
     named = laion.renamed({f"audio_branch.{name}": tensor for name, tensor in state.items()})
     named = {name.removeprefix(laion.AUDIO): tensor for name, tensor in named.items()}
     fill(encoder.network.audio_encoder, named, file, prefix=prefix, computed=laion.TABLES.pattern)
+
+
+def fill_encoders(
+    audio: AudioEncoder, text: TextEncoder, file: str, *, audio_keys: str, text_keys: str
+) -> dict[str, Tensor]:
+    """Load a checkpoint's HTSAT and text network, which lie under two prefixes; return all its tensors.
+
+    Raises:
+        EncoderError: The checkpoint can't be read, or a weight is missing.
+    """
+    assert isinstance(audio, HtsatTokens)
+    assert isinstance(text, TextNetwork)
+    state = read_published(file)
+    fill_htsat(audio, under(audio_keys, state), file, prefix=audio_keys)
+    fill(text.network, under(text_keys, state), file, prefix=text_keys)
+    return state

@@ -33,7 +33,7 @@ from fsclap.model.losses import Embeddings, PairLabels, contrastive_loss
 from fsclap.model.settings import LossSettings, ModelSettings
 from fsclap.model.systems.base import System
 from fsclap.model.systems.htsat import FOLDER as AUDIO_FOLDER
-from fsclap.model.systems.htsat import FrontEnd, HtsatTokens, config_of, fill_htsat, tiny_config
+from fsclap.model.systems.htsat import FrontEnd, HtsatTokens, config_of, fill_encoders, tiny_config
 from fsclap.model.systems.published import count, fill, read_published, sized, under
 from fsclap.model.systems.text import FOLDER as TEXT_FOLDER
 from fsclap.model.systems.text import TextNetwork, heads_of, saved_config, saved_tokenizer, tokenizer_of
@@ -120,14 +120,10 @@ class MgaClap(System):
 
     def load_published(self) -> None:
         """Load model.pt: HTSAT, BERT, both projections, the codebook, the temperature."""
-        file, audio, text = self.settings.systems.weights, self.audio_encoder, self.text_encoder
+        file = self.settings.systems.weights
         if file is None:
             return
-        assert isinstance(audio, HtsatTokens)
-        assert isinstance(text, TextNetwork)
-        state = read_published(file)
-        fill_htsat(audio, under(AUDIO_KEYS, state), file, prefix=AUDIO_KEYS)
-        fill(text.network, under(TEXT_KEYS, state), file, prefix=TEXT_KEYS)
+        state = fill_encoders(self.audio_encoder, self.text_encoder, file, audio_keys=AUDIO_KEYS, text_keys=TEXT_KEYS)
         fill(self.frame_proj, under("frame_proj.", state), file, prefix="frame_proj.")
         fill(self.word_proj, under("word_proj.", state), file, prefix="word_proj.")
         if sized(state, "codebook", file) != self.codebook.shape:

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from fsclap.model.encoders import EncoderError
 from fsclap.model.settings import ModelSettings
 from fsclap.model.systems.fs_clap import FSCLAP
-from fsclap.model.tokens import Tokens, pad
+from fsclap.model.tokens import pad
+from tests.fsclap.model.systems import test_systems
+from tests.fsclap.model.systems.test_systems import batch
 
 TABLE_3: list[dict[str, Any]] = [
     {"fusion": "none", "separation": False, "pooling": "mean"},
@@ -18,23 +20,12 @@ TABLE_3: list[dict[str, Any]] = [
     {"fusion": "none", "separation": True},
     {"fusion": "shared", "separation": True},
 ]
-SMALL: dict[str, Any] = {"fusion": "shared", "width": 16, "heads": 4, "embedding": 8}
 
 
 def make(encoders: Any, **settings: Any) -> FSCLAP:
-    """A model with weights as after some training."""
-    torch.manual_seed(0)
-    model = FSCLAP(ModelSettings(**{**SMALL, **settings}), encoders=encoders)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape))
-        model.log_scale.fill_(2.0)
-    return model.eval()
-
-
-def batch(model: FSCLAP, waves: list[np.ndarray], captions: list[str]) -> tuple[Tokens, Tokens]:
-    audio = pad([model.audio_encoder.features(wave) for wave in waves])
-    return audio, pad(model.text_encoder.features(captions))
+    model = test_systems.make("fs_clap", encoders, **{"fusion": "shared", **settings})
+    assert isinstance(model, FSCLAP)
+    return model
 
 
 @pytest.mark.parametrize("settings", TABLE_3)
