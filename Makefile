@@ -20,9 +20,10 @@ app: .venv/.run
 build-dataset: .venv/.run
 	$(BIN)/prefect deployment run build-dataset/build-dataset --watch
 
-# The fast tier: unit tests, one run of each flow, the page in a browser.
+# The fast tier: unit tests, one run of each flow, the page in a browser. The tests of
+# a file share what they build, so a file stays in one process. Each process starts a server of its own, hence four at most.
 test: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: .venv/.dev
 	$(BIN)/python -m pytest
