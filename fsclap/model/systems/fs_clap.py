@@ -18,6 +18,8 @@ Notation for shapes, as in fsclap.model.fusion_separation:
     E       width of the joint space (`embedding`)
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -110,16 +112,23 @@ class FSCLAP(System):
                 'with fusion="paired" a clip has no embedding of its own: it depends on the caption it is fused '
                 'with. Retrieval needs fusion="shared" or "none".'
             )
-        x = self._projected(tokens, modality)  # (B, T, C)
+        project, separate = partial(self._project, modality=modality), self.separation[modality]
         if self.fusion is not None and self.settings.fusion == "shared":
-            x = self.fusion(x, tokens.mask)  # (B, T, C)
-        pooled = self.pooling[modality](tokenwise(self.separation[modality], x, tokens.mask), tokens.mask)  # (B, C)
+            x = self.fusion(tokenwise(project, tokens.values, tokens.mask), tokens.mask)  # (B, T, C)
+            x = tokenwise(separate, x, tokens.mask)
+        else:
+            x = tokenwise(lambda values: separate(project(values)), tokens.values, tokens.mask)
+        pooled = self.pooling[modality](x, tokens.mask)  # (B, C)
         return F.normalize(self.joint[modality](pooled), dim=-1)  # (B, E)
 
     def _fused_pairs(self, audio: Tokens, text: Tokens) -> list[Tensor]:
         """Concatenate, fuse, split, separate, pool: [(B, C) of the audio, (B, C) of the text]."""
         assert self.fusion is not None
-        x = torch.cat([self._projected(audio, AUDIO), self._projected(text, TEXT)], dim=1)  # (B, Ta + Tt, C)
+        projected = [
+            tokenwise(partial(self._project, modality=modality), tokens.values, tokens.mask)
+            for modality, tokens in ((AUDIO, audio), (TEXT, text))
+        ]
+        x = torch.cat(projected, dim=1)  # (B, Ta + Tt, C)
         x = self.fusion(x, torch.cat([audio.mask, text.mask], dim=1))  # (B, Ta + Tt, C)
         parts = x.split([audio.mask.shape[1], text.mask.shape[1]], dim=1)  # (B, Ta, C), (B, Tt, C)
         return [
@@ -127,9 +136,10 @@ class FSCLAP(System):
             for modality, part, tokens in zip((AUDIO, TEXT), parts, (audio, text), strict=True)
         ]
 
-    def _projected(self, tokens: Tokens, modality: int) -> Tensor:
-        """(B, T, D) -> (B, T, C)."""
-        return tokenwise(self.project[modality], tokens.values, tokens.mask) + self.modality[modality]
+    def _project(self, values: Tensor, modality: int) -> Tensor:
+        """(..., D) -> (..., C)."""
+        projected: Tensor = self.project[modality](values) + self.modality[modality]
+        return projected
 
     def loss(self, embedded: Embeddings, scale: Tensor, labels: PairLabels, settings: LossSettings) -> Tensor:
         """Compute Eq. 1-3."""
