@@ -26,7 +26,7 @@ def read_sounds(corpus: Corpus) -> np.ndarray:
     return records[sorted(last.values())]
 
 
-def add_sound(corpus: Corpus, source_id: str, *, twin: str, duration: float, bits: np.ndarray) -> None:
+def add_sound(corpus: Corpus, source_id: str, *, twin: str, duration: float, bits: np.ndarray) -> np.ndarray:
     """Add the record of a source; the caller holds the corpus's lock.
 
     Args:
@@ -35,6 +35,9 @@ def add_sound(corpus: Corpus, source_id: str, *, twin: str, duration: float, bit
         twin: Source with the same sound; empty when there is none.
         duration: Seconds.
         bits: SHAPE, uint32.
+
+    Returns:
+        The record, (1,) RECORD.
     """
     path: Path = corpus.folder / SOUNDS
     record = np.array([(source_id.encode(), twin.encode(), duration, bits)], RECORD)
@@ -42,3 +45,4 @@ def add_sound(corpus: Corpus, source_id: str, *, twin: str, duration: float, bit
         file.truncate(file.tell() // RECORD.itemsize * RECORD.itemsize)
         file.write(record.tobytes())
     sync(path)
+    return record
