@@ -23,6 +23,8 @@ PARTS: tuple[Part, ...] = ("train", "validation", "test")
 """From the least to the most protected."""
 MIN_WORDS = 4
 """Transcripts of fewer words, such as "Yes.", may be in several parts."""
+FAIR, LARGEST_SHARE = 24, 0.2
+"""Clips that validation and test should have, and the share of a small corpus that each may take for it."""
 
 _MOVED = "voice moved: "
 _ALIKE = "its speaker sounds like one in "
@@ -46,8 +48,16 @@ class SplitSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, description="Seed of the draw of voices")
-    validation_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the clips that select the best epoch")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the clips that nothing is selected by")
+    validation_share: float = Field(
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="Share of the clips that select the best epoch; up to 0.2 in a corpus so small that it would be "
+        "fewer than 24 clips",
+    )
+    test_share: float = Field(
+        0.1, gt=0, lt=0.5, description="Share of the clips that nothing is selected by; in a small corpus as above"
+    )
     validation_series: tuple[str, ...] = Field(
         (), description="Series of the validation part, as patterns (*, ?); none: draw voices by share"
     )
@@ -287,7 +297,7 @@ def _divided(corpus: _Corpus, settings: SplitSettings, earlier: Split | None) ->
             sizes[chain] += 1
             named.setdefault(chain, set()).add(corpus.explicit[clip.series])
             known.setdefault(chain, set()).update((before.get(clip.id), before.get(clip.speaker)))
-    most = (1 - settings.validation_share - settings.test_share) * len(corpus.usable)
+    most = _shares(settings, len(corpus.usable))["train"] * len(corpus.usable)
     return {
         chain for chain, size in sizes.items() if size > most or len(named[chain]) > 1 or len(known[chain] - {None}) > 1
     }
@@ -371,6 +381,16 @@ def _most_protected(wishes: Iterable[tuple[int, Part | None]]) -> dict[int, Part
     return chosen
 
 
+def _shares(settings: SplitSettings, clips: int) -> dict[Part, float]:
+    """Return the share of each part. Among fewer than FAIR clips, the ten best hits of a query say little."""
+    least = min(FAIR / max(clips, 1), LARGEST_SHARE)
+    share: dict[Part, float] = {
+        "validation": max(settings.validation_share, least),
+        "test": max(settings.test_share, least),
+    }
+    return share | {"train": 1 - sum(share.values())}
+
+
 def _draw(
     sizes: Counter[int], kept: dict[int, Part], settled: Set[int], parts: list[Part], settings: SplitSettings
 ) -> dict[int, Part]:
@@ -378,10 +398,9 @@ def _draw(
     rng = np.random.default_rng(settings.seed)
     jitter = {voice: rng.uniform(0.5, 1) for voice in sorted(sizes)}
     order = sorted(sizes.keys() - settled, key=lambda voice: -sizes[voice] * jitter[voice])
-    share = {"validation": settings.validation_share, "test": settings.test_share}
-    share["train"] = 1 - sum(share.values())
     have = Counter({part: sum(sizes[v] for v, p in kept.items() if p == part) for part in parts})
     total = have.total() + sum(sizes[voice] for voice in order)
+    share = _shares(settings, total)
     whole = sum(share[part] for part in parts)
     drawn: dict[int, Part] = {}
     for voice in order:

@@ -172,14 +172,20 @@ def test_a_chain_is_one_voice() -> None:
 
 def test_a_chain_with_too_many_clips_is_cut_between_voices() -> None:
     embeddings = line(0, 5, 10, 15, 55, 95, 100, 140, 175)
-    split = make_split(table(embeddings, each=4), SMALL)
-    assert most_alike_across(split, embeddings, each=4) < 0.7
-    assert {part: rows.tolist() for part, rows in labels_of(split, each=4).items()} == {
+    split = make_split(table(embeddings, each=27), SMALL)
+    assert most_alike_across(split, embeddings, each=27) < 0.7
+    assert {part: rows.tolist() for part, rows in labels_of(split, each=27).items()} == {
         "train": [0, 1],
         "validation": [8],
         "test": [4, 5, 6],
     }
     assert set(split.removed.values()) == {"its speaker sounds like one in test"}
+
+
+def test_a_small_corpus_gives_more_of_itself_to_validation_and_test() -> None:
+    for speakers, expected in ((60, 12), (120, 24), (300, 30)):
+        split = make_split(table(np.eye(speakers)), SMALL)
+        assert len(split.validation) == len(split.test) == expected
 
 
 def test_a_chain_too_long_for_one_dendrogram_is_cut_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
