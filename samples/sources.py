@@ -171,15 +171,20 @@ def fillets(root: Path, language: str) -> Iterator[Clip]:
                 yield Clip(path, f"fillets-{language}/{role}", language, text, _seconds(path))
 
 
-def hedgewars(root: Path) -> Iterator[Clip]:
-    """Exclamations of the Hedgewars packs. Text is None: file names are not the exact words."""
+def hedgewars(root: Path, *, wordless: bool = False) -> Iterator[Clip]:
+    """Exclamations of the Hedgewars packs. Text is None: file names are not the exact words.
+
+    Args:
+        root: Where the packages were unpacked.
+        wordless: The grunts, laughter and screams instead of those with words.
+    """
     voices = root / HEDGEWARS / "Sounds/voices"
     files = sorted(voices.glob("*/*.ogg"))
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     copies = Counter(digests.values())
     for path in files:
         language = HEDGEWARS_PACKS.get(path.parent.name)
-        if language and copies[digests[path]] == 1 and not WORDLESS.match(path.stem):
+        if language and copies[digests[path]] == 1 and bool(WORDLESS.match(path.stem)) == wordless:
             yield Clip(path, f"hedgewars/{path.parent.name}", language, None, _seconds(path))
 
 
