@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fsclap import clustering
 from fsclap.clustering import normalized
-from fsclap.data import splits
+from fsclap.data.splits import make
 from fsclap.data.splits import PARTS, Split, SplitSettings, TooAlike, TooSmall, make_split
 
 SMALL = SplitSettings(min_train_clips=2, min_eval_clips=2)
@@ -227,7 +227,7 @@ def test_a_split_with_a_speaker_like_one_of_training_is_refused(monkeypatch: pyt
     split = make_split(corpus, chosen)
     assert labels_of(split, each=4)["train"].tolist() == [0]
     assert split.nearest["test"] == pytest.approx(0.342, abs=1e-3)
-    monkeypatch.setattr(splits, "_sounding_alike", lambda *_: {})
+    monkeypatch.setattr(make, "sounding_alike", lambda *_: {})
     message = r"A/e000002/S00 of test and speaker A/e000001/S00 of training .* is 0\.766, and from 0\.7 on"
     with pytest.raises(TooAlike, match=message):
         make_split(corpus, chosen)
