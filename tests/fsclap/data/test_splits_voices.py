@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from fsclap import clustering
 from fsclap.clustering import normalized
-from fsclap.data.splits import make
-from fsclap.data.splits import PARTS, Split, SplitSettings, TooAlike, TooSmall, make_split
+from fsclap.data.splits import PARTS, Split, SplitSettings, TooAlike, TooSmall, make, make_split
 
 SMALL = SplitSettings(min_train_clips=2, min_eval_clips=2)
 
