@@ -4,7 +4,7 @@ from typing import Literal
 
 from prefect import flow, get_run_logger
 
-from flows.parameters import Folder
+from flows.parameters import CorpusFolder, Folder
 from storage.corpus import Corpus
 from storage.importers import PRESETS, ImportSettings
 from tasks.importing import blocks, check_copy, import_block, publish_import
@@ -21,7 +21,7 @@ Dataset = Literal[
 def import_corpus(
     dataset: Dataset,
     root: Folder,
-    corpus: Folder = "data/imported",
+    corpus: CorpusFolder = "data/imported",
     settings: ImportSettings = ImportSettings(),  # noqa: B008 (frozen)
 ) -> Published:
     """Check a copy of a data set, then import it block by block; a run that was killed goes on.

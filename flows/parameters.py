@@ -6,13 +6,19 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from storage.corpus import Corpus
+from storage.files import local_folder
 
 
 def _usable(location: str) -> str:
     return Corpus.at(location).location
 
 
-Folder = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
-"""A folder of the worker's machine; `~` is the home of its user."""
+def _local(location: str) -> str:
+    local_folder(location, what="these files")
+    return os.path.expanduser(location)  # noqa: PTH111 (a Path would take "./~" for "~")
+
+
+Folder = Annotated[str, Field(min_length=1), AfterValidator(_local)]
+"""A folder of the worker's machine, not in an object store; `~` is the home of its user."""
 CorpusFolder = Annotated[str, Field(min_length=1), AfterValidator(_usable)]
 """A folder that can hold a corpus: others are refused before anything runs."""

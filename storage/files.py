@@ -6,12 +6,16 @@ The kernel releases a lock when its holder ends, also when it is killed.
 import fcntl
 import logging
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+# With one slash, too: a Path has dropped the other.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @contextmanager
@@ -85,6 +89,21 @@ def written_aside(file: Path) -> Iterator[Path]:
         sync(file.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def local_folder(location: Path | str, *, what: str) -> Path:
+    """Return a folder of this machine; `Path` alone would make "s3://bucket/x" a folder "s3:/bucket/x".
+
+    Args:
+        location: The folder as it was named.
+        what: What lies there, as the message names it: "work files".
+
+    Raises:
+        ValueError: It is the address of an object store.
+    """
+    if _ADDRESS.match(str(location)):
+        raise ValueError(f"{location} is not a folder of this machine: {what} stay on a local disk; name a folder")
+    return Path(location)
 
 
 def sync(path: Path) -> None:

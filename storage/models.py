@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.files import locked, written_aside
+from storage.files import local_folder, locked, written_aside
 
 FINISHED = "training.json"
 """The file that training writes last; a run without it is unfinished."""
@@ -70,9 +70,12 @@ class ModelStore:
         """Open the store in a folder, which is created when absent.
 
         Raises:
-            ModelStoreError: The path is a file.
+            ModelStoreError: The path is a file, or in an object store.
         """
-        folder = Path(root)
+        try:
+            folder = local_folder(root, what="models")
+        except ValueError as error:
+            raise ModelStoreError(str(error)) from error
         if folder.exists() and not folder.is_dir():
             raise ModelStoreError(f"{folder} is a file; name a folder for the models")
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.files import sync, try_lock
+from storage.files import local_folder, sync, try_lock
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,13 @@ class WorkStore:
 
     Args:
         root: The folder, created when absent. Files that killed writers left in it are removed.
+
+    Raises:
+        ValueError: It is in an object store.
     """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+        self.root = local_folder(root, what="work files")
         self._partial = self.root / _PARTIAL
         self._partial.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()

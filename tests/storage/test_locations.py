@@ -12,7 +12,9 @@ import pytest
 from storage.corpus import LOCK, Corpus
 from storage.files import locked
 from storage.judgements import Judgements
+from storage.models import ModelStore, ModelStoreError
 from storage.rows import CorpusError
+from storage.work import WorkStore
 from tests.storage.conftest import rows_of
 
 
@@ -102,3 +104,15 @@ def test_two_people_take_turns(reachable: Path) -> None:
             finally:
                 os._exit(3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+
+
+@pytest.mark.parametrize("location", ["s3://bucket/work", "gs://bucket/x", Path("s3://bucket/work"), "abfs://a@b/c"])
+def test_an_address_is_not_taken_for_a_folder(
+    location: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="not a folder of this machine: work files stay on a local disk"):
+        WorkStore(location)
+    with pytest.raises(ModelStoreError, match="not a folder of this machine"):
+        ModelStore.open(location)
+    assert list(tmp_path.iterdir()) == []
