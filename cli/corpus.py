@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import Run, command
@@ -81,7 +82,7 @@ def _add_vacuum(commands: Any) -> None:
 
 def _add_export(commands: Any) -> None:
     export = _add(commands, "export", _export, help="copy the current version into a clean folder")
-    export.add_argument("destination", type=Path, help="folder to create")
+    export.add_argument("destination", help="folder to create, or an address in an object store")
     export.add_argument(
         "--format",
         choices=("parquet", "webdataset", "shar"),
@@ -92,15 +93,16 @@ def _add_export(commands: Any) -> None:
 
 def _add(commands: Any, name: str, run: Run, **texts: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, **texts)
-    parser.add_argument("corpus", help="folder of the corpus")
+    parser.add_argument("corpus", help="location of the corpus: a folder, or an address such as s3://bucket/corpus")
     parser.set_defaults(run=command(run, _errors))
     return parser
 
 
 def _errors() -> tuple[type[Exception], ...]:
+    from storage.objects import PlaceError
     from storage.rows import CorpusError
 
-    return (CorpusError,)
+    return (CorpusError, PlaceError)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -238,20 +240,33 @@ def _vacuum(options: argparse.Namespace) -> int:
     corpus = Corpus.open(options.corpus)
     with corpus.lock():
         removed = vacuum(corpus, keep=timedelta(days=options.keep_days), dry_run=options.dry_run)
-    print("".join(f"{file.size:12d}  {file.path}\n" for file in removed), end="")
+    print("".join(f"{file.size:12d}  {options.corpus}/{file.name}\n" for file in removed), end="")
     size = sum(file.size for file in removed)
     print(f"{len(removed)} files, {size / 1e6:.1f} MB, {'to be deleted' if options.dry_run else 'deleted'}")
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
+    from storage.card import README
+    from storage.copies import upload
     from storage.corpus import Corpus
     from storage.interop import export_shar, export_webdataset
+    from storage.objects import Place, PlaceError
 
     writers: dict[str, Callable[[Corpus, Path], list[Path]]] = {
         "parquet": _export_parquet, "webdataset": export_webdataset, "shar": export_shar,
     }  # fmt: skip
-    print("\n".join(map(str, writers[options.format](Corpus.open(options.corpus), options.destination))))
+    corpus, place, write = Corpus.open(options.corpus), Place.at(options.destination), writers[options.format]
+    if place.is_local:
+        print("\n".join(map(str, write(corpus, place.folder))))
+        return 0
+    if next(place.list(), None) is not None:
+        raise PlaceError(f"{place} exists: name a new place, or remove it first")
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch, place.name)
+        files = write(corpus, folder)
+        upload(folder, place, last=[README])
+        print("\n".join(f"{place}/{file.relative_to(folder)}" for file in files))
     return 0
 
 

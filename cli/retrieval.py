@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fsclap.retrieval.filters import Condition
     from fsclap.retrieval.index import Record
     from fsclap.retrieval.search import Hit, Searcher
+    from storage.objects import Place
     from storage.versions import CorpusVersion
 
 INDEX = "data/corpus-index"
@@ -45,12 +46,12 @@ def add_commands(commands: Any) -> None:
 
 def _add_build(commands: Any) -> None:
     parser = commands.add_parser("build", help="embed a corpus with a model, or only what is new in it")
-    parser.add_argument("--corpus", default="data/corpus", help="folder of the corpus; default: %(default)s")
+    parser.add_argument("--corpus", default="data/corpus", help="location of the corpus; default: %(default)s")
     parser.add_argument("--version", type=int, help="version of the utterances; default: the current one")
-    parser.add_argument("--model", type=Path, help="folder of a model; default: the current one of --models")
-    parser.add_argument("--models", default="data/models", help="folder of all models; default: %(default)s")
+    parser.add_argument("--model", help="location of a model; default: the current one of --models")
+    parser.add_argument("--models", default="data/models", help="location of all models; default: %(default)s")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto for a GPU if there is one; default: auto")
-    parser.add_argument("--index", type=Path, help="folder of the index; default: CORPUS-index, next to the corpus")
+    parser.add_argument("--index", help="location of the index; default: CORPUS-index, next to the corpus")
     parser.set_defaults(run=command(_build, _errors))
 
 
@@ -128,10 +129,10 @@ def _add_app(commands: Any) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, *, model: bool = True, json: bool = True) -> None:
-    parser.add_argument("--index", type=Path, default=Path(INDEX), help="folder of the index; default: %(default)s")
+    parser.add_argument("--index", default=INDEX, help="location of the index; default: %(default)s")
     if model:
-        parser.add_argument("--model", type=Path, help="folder of the index's model, if it was moved")
-        parser.add_argument("--corpus", help="folder of the index's corpus, if it was moved")
+        parser.add_argument("--model", help="location of the index's model, if it was moved")
+        parser.add_argument("--corpus", help="location of the index's corpus, if it was moved")
     if json:
         parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
 
@@ -155,32 +156,47 @@ def _positive(text: str) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     from fsclap.retrieval.build import build_index
-    from fsclap.retrieval.index import SearchError, index_folder
+    from fsclap.retrieval.index import RECORD, index_location
     from fsclap.retrieval.status import model_status
+    from storage.copies import local_copy, upload
     from storage.models import ModelStore
+    from storage.objects import Place
     from storage.versions import CorpusVersion
 
-    model = options.model
-    if model is None:
-        store = ModelStore.open(options.models)
-        name = store.to_search_with()
-        if name is None:
-            raise SearchError(f"{options.models} has no finished model; train one, or name one with --model")
-        model = store.folder(name)
-    place = model.resolve()
-    current = ModelStore.open(place.parent).promoted() if place.is_dir() else None
-    status = model_status(place, promoted=current is not None and current.model == place.name)
-    folder = options.index or index_folder(options.corpus)
+    model = _model(options)
+    folder = local_copy(model)
+    current = ModelStore.open(model.parent).promoted() if folder.is_dir() else None
+    status = model_status(folder, promoted=current is not None and current.model == model.name)
+    place = Place.at(options.index or index_location(options.corpus))
     version = CorpusVersion.open(options.corpus, options.version)
-    index = build_index(folder, model, version, status=status, device=options.device)
-    print(f"{folder}: {_summary(index.record)}")
+    index = build_index(
+        local_copy(place), folder, version, model_location=model.location, status=status, device=options.device
+    )
+    upload(index.folder, place, last=[RECORD])
+    print(f"{place}: {_summary(index.record)}")
     return 0
+
+
+def _model(options: argparse.Namespace) -> "Place":
+    """Return the place of the model that was named, or of the current one."""
+    from fsclap.retrieval.index import SearchError
+    from storage.models import ModelStore
+    from storage.objects import Place
+
+    if options.model is not None:
+        place = Place.at(options.model)
+        return Place(str(place.folder.resolve())) if place.is_local else place
+    store = ModelStore.open(options.models)
+    name = store.to_search_with()
+    if name is None:
+        raise SearchError(f"{options.models} has no finished model; train one, or name one with --model")
+    return store.place(name)
 
 
 def _show(options: argparse.Namespace) -> int:
     from fsclap.retrieval.index import Index
 
-    record = Index.open(options.index).record
+    record = Index.open(_copy(options.index)).record
     print(record.model_dump_json(indent=1) if options.json else _summary(record))
     return 0
 
@@ -258,7 +274,8 @@ def _open(options: argparse.Namespace) -> "tuple[Searcher, CorpusVersion]":
     from storage.corpus import Corpus
     from storage.versions import CorpusVersion
 
-    record = Index.open(options.index).record
+    folder = _copy(options.index)
+    record = Index.open(folder).record
     record = record.model_copy(update={"corpus": options.corpus or record.corpus})
     version = CorpusVersion.open(record.corpus, record.version)
     if version.table != record.table:
@@ -273,11 +290,19 @@ def _open(options: argparse.Namespace) -> "tuple[Searcher, CorpusVersion]":
             f"bring it up to date: {_build_command(options.index, record)}",
             file=sys.stderr,
         )
-    return Searcher.open(options.index, model=options.model, sound=version.audio), version
+    return Searcher.open(folder, model=_copy(options.model or record.model), sound=version.audio), version
 
 
-def _build_command(index: Path, record: "Record") -> str:
-    return f"fsclap index build --corpus {shlex.quote(record.corpus)} --index {shlex.quote(str(index))}"
+def _copy(location: str) -> Path:
+    """Return a folder with the files of a location, which may be in an object store."""
+    from storage.copies import local_copy
+    from storage.objects import Place
+
+    return local_copy(Place.at(location))
+
+
+def _build_command(index: str, record: "Record") -> str:
+    return f"fsclap index build --corpus {shlex.quote(record.corpus)} --index {shlex.quote(index)}"
 
 
 def _conditions(options: argparse.Namespace) -> "list[Condition]":
@@ -293,18 +318,17 @@ def _app(options: argparse.Namespace) -> int:
     from fsclap.retrieval.guard import allowed_hosts
     from fsclap.retrieval.index import RECORD
     from fsclap.retrieval.live import live_app
-    from storage.corpus import Corpus
     from storage.judgements import Judgements
+    from storage.objects import Place
 
     password = os.environ.get("FSCLAP_APP_PASSWORD") or None
     hosts = allowed_hosts(options.host, password)
 
     def make() -> "FastAPI":
         searcher, version = _open(options)
-        judgements = Judgements(version.location) if Corpus.at(version.location).is_local else None
-        return make_app(searcher, version.audio, judgements, password=password, hosts=hosts)
+        return make_app(searcher, version.audio, Judgements(version.location), password=password, hosts=hosts)
 
-    app = live_app(make, options.index / RECORD)
+    app = live_app(make, lambda: Place.at(options.index).version(RECORD))
     print(f"http://{options.host}:{options.port}  (Ctrl-C stops it)", flush=True)
     serve(app, options.host, options.port)
     return 0

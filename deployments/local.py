@@ -70,7 +70,7 @@ def run() -> int:
         The exit status: 0 if every flow completed.
     """
     from deployments.summary import answers, summary
-    from fsclap.retrieval.index import index_folder
+    from fsclap.retrieval.index import index_location
 
     with services(resume=False) as feeds:
         started = datetime.now(UTC)
@@ -90,7 +90,7 @@ def run() -> int:
             followers = asyncio.run(wait_for_followers(steps or FOLLOWERS, version, since=started))
     print(summary(corpus, MODELS, followers))
     if all(": Completed (" in follower for follower in followers):
-        print(answers(index_folder(corpus), QUERY, ROOT / FOUND))
+        print(answers(Path(index_location(corpus)), QUERY, ROOT / FOUND))
     print(f"\nPrefect UI  run `make ui`, then open {API.removesuffix('/api')}")
     return 0 if all(": Completed (" in follower for follower in followers) else 1
 
@@ -223,11 +223,11 @@ def has_ended(run: "FlowRun") -> bool:
 def unfinished(corpus: str, version: int) -> Sequence[str]:
     """Return the flows after the build that have not completed for a corpus version."""
     from deployments.summary import evaluation_of
-    from fsclap.retrieval.index import index_folder, read_record
+    from fsclap.retrieval.index import index_location, read_record
 
     if evaluation_of(MODELS, corpus, version) is None:
         return FOLLOWERS
-    indexed = read_record(index_folder(corpus))
+    indexed = read_record(Path(index_location(corpus)))
     return () if indexed is not None and indexed.version == version else FOLLOWERS[2:]
 
 

@@ -6,7 +6,7 @@ leak probe -> retrieval figures, collapse, report -> compared with the current m
 
 from prefect import flow
 
-from flows.parameters import CorpusFolder, Folder
+from flows.parameters import CorpusFolder, Folder, Location
 from tasks.evaluation import decide_promotion, evaluate_model, refuse_leak, show_evaluation
 from tasks.indexing import announce_evaluated
 from tasks.limits import model_slot
@@ -15,7 +15,7 @@ from tasks.outcomes import EvaluatedModel
 
 @flow(name="evaluate-fsclap", flow_run_name="evaluate {model} on {corpus} version {version}", persist_result=True)
 def evaluate_fsclap(
-    model: Folder, corpus: CorpusFolder = "data/corpus", version: int | None = None, work: Folder = "data/work"
+    model: Location, corpus: CorpusFolder = "data/corpus", version: int | None = None, work: Folder = "data/work"
 ) -> EvaluatedModel:
     """Evaluate a model on the clips that it never saw, and make it the current one if it is better.
 

@@ -5,7 +5,7 @@ Starts by itself after an evaluation, which may have made another model the curr
 
 from prefect import flow
 
-from flows.parameters import CorpusFolder, Folder
+from flows.parameters import CorpusFolder, Location
 from tasks.indexing import build_index, show_index
 from tasks.limits import model_slot
 from tasks.outcomes import Indexed
@@ -15,8 +15,8 @@ from tasks.outcomes import Indexed
 def index_corpus(
     corpus: CorpusFolder = "data/corpus",
     version: int | None = None,
-    models: Folder = "data/models",
-    index: Folder | None = None,
+    models: Location = "data/models",
+    index: Location | None = None,
 ) -> Indexed:
     """Make a corpus searchable, or bring its index up to date.
 

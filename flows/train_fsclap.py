@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows.parameters import CorpusFolder, Folder
+from flows.parameters import CorpusFolder, Folder, Location
 from fsclap.training.settings import TrainSettings
 from tasks.limits import model_slot
 from tasks.outcomes import TooFewClips, TrainedModel
@@ -19,7 +19,7 @@ from tasks.waiting import later_version, outdated
 def train_fsclap(
     corpus: CorpusFolder = "data/corpus",
     version: int | None = None,
-    models: Folder = "data/models",
+    models: Location = "data/models",
     work: Folder = "data/work",
     settings: TrainSettings = TrainSettings(),  # noqa: B008 (frozen)
 ) -> TrainedModel | State[None]:
@@ -32,8 +32,8 @@ def train_fsclap(
     Args:
         corpus: Folder of the corpus.
         version: Version of its utterances; the current one by default.
-        models: Folder of the models; made if there is none. The clips that the current model there was tested on
-            stay test clips.
+        models: Folder of the models, made if there is none, or an address in an object store. The clips that the
+            current model there was tested on stay test clips.
         work: Folder of the clips and features that are made on the way, which later runs reuse.
         settings: Settings of the split, the model, the loss and the training.
     """

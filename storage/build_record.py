@@ -1,35 +1,41 @@
 """Records of a corpus: its last build, which a refresh repeats, and its last announced version."""
 
 import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from storage.corpus import Corpus
-from storage.files import written_aside
 from storage.rows import CorpusError
 
 BUILD = "build.json"
 ANNOUNCED = "announced.json"
+_REMEDY = "Delete it and build the corpus again"
+
+Record = dict[str, Any]
 
 
-def read_build(corpus: Corpus) -> dict[str, Any] | None:
+def read_build(corpus: Corpus) -> Record | None:
     """Return sources, work folder and settings of the last build; None before the first.
 
     Raises:
         CorpusError: The file is damaged.
     """
-    path = corpus.folder / BUILD
-    build = read_record(path)
+    return _build(corpus, corpus.place.read(BUILD))
+
+
+def change_build(corpus: Corpus, to: Callable[[Record | None], Record]) -> None:
+    """Replace the record of the last build by what `to` makes of it; two builds may do so at once."""
+    corpus.place.change(BUILD, lambda content: _content(to(_build(corpus, content))))
+
+
+def _build(corpus: Corpus, content: bytes | None) -> Record | None:
+    build = parse_record(content, where=f"{corpus.location}/{BUILD}")
     if build is None:
         return None
     kinds = {"sources": list, "work": str, "settings": dict}
     if not all(isinstance(build.get(name), kind) for name, kind in kinds.items()):
-        raise CorpusError(f"{path} is damaged: it lacks {', '.join(kinds)}. Delete it and build the corpus again")
+        raise CorpusError(f"{corpus.location}/{BUILD} is damaged: it lacks {', '.join(kinds)}. {_REMEDY}")
     return build
-
-
-def write_build(corpus: Corpus, build: dict[str, Any]) -> None:
-    _write(corpus.folder / BUILD, build)
 
 
 def read_announced(corpus: Corpus) -> int | None:
@@ -38,39 +44,38 @@ def read_announced(corpus: Corpus) -> int | None:
     Raises:
         CorpusError: The file is damaged.
     """
-    path = corpus.folder / ANNOUNCED
-    announced = read_record(path)
+    where = f"{corpus.location}/{ANNOUNCED}"
+    announced = parse_record(corpus.place.read(ANNOUNCED), where=where)
     if announced is None:
         return None
     version = announced.get("version")
     if type(version) is not int:
         raise CorpusError(
-            f"{path} is damaged: it has no version. Delete it; the next build announces the current version again"
+            f"{where} is damaged: it has no version. Delete it; the next build announces the current version again"
         )
     return version
 
 
 def write_announced(corpus: Corpus, version: int) -> None:
-    _write(corpus.folder / ANNOUNCED, {"version": version})
+    corpus.place.write(ANNOUNCED, _content({"version": version}))
 
 
-def read_record(path: Path, *, remedy: str = "Delete it and build the corpus again") -> dict[str, Any] | None:
-    """Read a JSON object; None when there is no such file.
+def parse_record(content: bytes | None, *, where: str, remedy: str = _REMEDY) -> Record | None:
+    """Read a JSON object; None when there is no file.
 
     Raises:
         CorpusError: The file is damaged.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if content is None:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} is damaged ({error}). {remedy}") from error
-    if not isinstance(content, dict):
-        raise CorpusError(f"{path} is damaged: it is not a JSON object. {remedy}")
-    return content
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{where} is damaged ({error}). {remedy}") from error
+    if not isinstance(record, dict):
+        raise CorpusError(f"{where} is damaged: it is not a JSON object. {remedy}")
+    return record
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with written_aside(path) as part:
-        part.write_text(json.dumps(content, indent=1))
+def _content(record: Record) -> bytes:
+    return json.dumps(record, indent=1).encode()

@@ -21,6 +21,7 @@ from storage.files import written_aside
 from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
+README, PAGE = "README.md", "card.html"
 SINGLETONS = (
     "the speaker's only turn in a recording, which has nothing to be compared with. For recordings of one sentence "
     'each, build with settings={"consistency": {"singletons": "keep"}}, or `fsclap build --singletons keep`.'
@@ -57,7 +58,7 @@ def write_card(
     title: str,
     settings: Mapping[str, Any],
     threshold: float | None,
-    folder: Path | None = None,
+    folder: Path,
     data_files: Mapping[str, Sequence[str]] | None = None,
 ) -> CardPaths:
     """Write README.md (a Hugging Face dataset card), card.html (with audio) and plots/*.png.
@@ -68,23 +69,19 @@ def write_card(
         settings: The settings of the build; nested ones are shown as "outer.inner".
         threshold: The similarity threshold in use, on the scale of the rows; None without that
             filter.
-        folder: The folder to write to; by default that of the corpus, which must be local then.
+        folder: The folder to write to, made if there is none; `storage.copies.upload` brings it to the corpus.
         data_files: The Parquet files of "utterances" and "rejects" relative to `folder`. By default
             the shards of the current version by name: the folder also has shards that were replaced
             or never committed, and `datasets` must not read those.
 
     Returns:
         The files written.
-
-    Raises:
-        CorpusError: No folder is given and the corpus is in an object store.
     """
     from storage.plots import draw  # matplotlib takes a second, and every flow imports this module
 
-    target = corpus.folder if folder is None else folder
-    target.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     statistics = measure(corpus)
-    plots = draw(statistics, target / "plots", threshold=threshold)
+    plots = draw(statistics, folder / "plots", threshold=threshold)
     files = data_files or _live_files(corpus, statistics.version)
     view = {
         "title": title,
@@ -98,7 +95,7 @@ def write_card(
         "settings": list(_flat(settings)),
         "hours": _hours,
     }
-    readme, page = target / "README.md", target / "card.html"
+    readme, page = folder / README, folder / PAGE
     with written_aside(readme) as part:
         part.write_text(_readme(view, title, files, plots, statistics), encoding="utf-8")
     with written_aside(page) as part:

@@ -5,7 +5,8 @@ that grows with the square of the commits. The entries of the log stay, so every
 """
 
 import re
-from pathlib import Path
+
+from storage.objects import Place
 
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 EVERY = 20
@@ -14,23 +15,19 @@ NEWEST = 2
 """Newest checkpoints that stay in any case: a reader may just have been sent to the last but one."""
 
 
-def thin_checkpoints(table: Path) -> None:
+def thin_checkpoints(corpus: Place, table: str) -> None:
     """Keep the newest checkpoints of a table, and older ones at versions that double: few, and soon replayed.
 
     Args:
-        table: Local folder of a Delta table.
+        corpus: Where the tables lie.
+        table: Name of a Delta table there.
     """
-    found = {}
-    for path in (table / "_delta_log").iterdir():
-        match = _CHECKPOINT.fullmatch(path.name)
-        if match:
-            found[int(match[1])] = path
+    log = corpus / table / "_delta_log"
+    found = {int(match[1]): entry.name for entry in log.list() if (match := _CHECKPOINT.fullmatch(entry.name))}
     kept = set(sorted(found)[-NEWEST:])
     reached = 0
     for version in sorted(found):
         if version >= 2 * reached:
             kept.add(version)
             reached = max(version, 1)
-    for version, path in found.items():
-        if version not in kept:
-            path.unlink(missing_ok=True)
+    log.delete(*(name for version, name in found.items() if version not in kept))

@@ -45,15 +45,14 @@ def compact(corpus: Corpus) -> list[Compacted]:
     """Write the small shards of every table together; the caller holds `Corpus.lock`.
 
     Args:
-        corpus: In a local folder, no worker writing to it.
+        corpus: A corpus that no worker is writing to.
 
     Returns:
         What was done to each table.
 
     Raises:
-        CorpusError: It isn't in a local folder, or a table can't be read or written to.
+        CorpusError: A table can't be read or written to.
     """
-    _ = corpus.folder
     operation = uuid.uuid4().hex
     done = [_compact(corpus, name, operation=operation) for name in SCHEMAS]
     _announce(corpus)
@@ -79,21 +78,18 @@ def _compact(corpus: Corpus, name: str, *, operation: str) -> Compacted:
         ) from error
     live = set(corpus.shards(table=name))
     aside = sum(1 for _ in _move_aside(corpus, name, live))
-    thin_checkpoints(corpus.folder / name)
+    thin_checkpoints(corpus.place, name)
     return Compacted(name, before, len(live), aside)
 
 
 def _move_aside(corpus: Corpus, name: str, live: set[str]) -> Iterator[str]:
     """Move the shards of earlier versions out of the way of whoever reads the folder as it is."""
-    folder = corpus.folder / name
-    aside = folder / SUPERSEDED
-    aside.mkdir(exist_ok=True)
-    for version in versions(corpus, name):
-        for shard in version.added:
-            path = folder / shard.name
-            if shard.name not in live and path.is_file():
-                path.rename(aside / shard.name)
-                yield shard.name
+    replaced = {shard.name for version in versions(corpus, name) for shard in version.added} - live
+    for entry in list(corpus.place.list(f"{name}/")):
+        shard = entry.name.removeprefix(f"{name}/")
+        if shard in replaced:
+            corpus.place.move(entry.name, f"{name}/{SUPERSEDED}/{shard}")
+            yield shard
 
 
 def _announce(corpus: Corpus) -> None:

@@ -22,17 +22,21 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
 
 from storage.checkpoints import EVERY, thin_checkpoints
-from storage.files import locked, written_aside
+from storage.files import locked
+from storage.objects import Place, PlaceError
+from storage.race import race_problem
 from storage.rows import CorpusError, build_table
 from storage.schema import REJECT, SOURCE, SPEAKER, UTTERANCE, schema_problem
 from storage.validation import STATUSES, tokens_of, validated
@@ -113,7 +117,10 @@ class Corpus:
         """
         text = str(location)
         if "://" in text:
-            return cls(text.rstrip("/"))
+            try:
+                return cls(Place.at(text).location)
+            except PlaceError as error:
+                raise CorpusError(str(error)) from error
         text = os.path.expanduser(text)  # noqa: PTH111 (a Path would take "./~" for "~")
         _check_name(text)
         return cls(text.rstrip("/") or text)
@@ -149,25 +156,28 @@ class Corpus:
     @property
     def is_local(self) -> bool:
         """Whether the corpus is a local folder, not in an object store."""
-        return "://" not in self.location or self.location.startswith("file://")
+        return self.place.is_local
+
+    @property
+    def place(self) -> Place:
+        """The files of the corpus: those beside the tables, and those of the tables."""
+        return Place(self.location)
 
     @property
     def folder(self) -> Path:
         """The corpus as a local folder.
 
         Raises:
-            CorpusError: The corpus is in an object store.
+            PlaceError: The corpus is in an object store.
         """
-        if self.is_local:
-            return Path(unquote(urlsplit(self.location).path) if "://" in self.location else self.location)
-        raise CorpusError(f"{self.location} is not a local folder; name one to write to")
+        return self.place.folder
 
     def lock(self) -> AbstractContextManager[None]:
         """Machine-wide lock for a read of the ledger followed by a write.
 
-        A corpus in an object store has no lock. A source still cannot be written twice, but two
-        addresses of one recording that are committed at the same moment can both be kept; `fsclap
-        corpus verify` reports that.
+        A corpus in an object store has no lock, which other machines would not see: a source can't be written
+        twice, files beside the tables are changed by compare-and-swap, and a recording is claimed
+        (`storage.claims`).
         """
         if not self.is_local:
             return nullcontext()
@@ -189,13 +199,19 @@ class Corpus:
     def require_writable(self) -> None:
         """Try what a commit does to a table, in a folder of its own that is removed again.
 
-        A location that Delta cannot write to is found before anything is computed. One in an object store is
-        not tried.
+        A location that Delta cannot write to is found before anything is computed, and so is an object store
+        that would lose commits.
 
         Raises:
-            CorpusError: Delta cannot write there.
+            CorpusError: Delta cannot write there, or commits would be lost there.
         """
         if not self.is_local:
+            try:
+                problem = race_problem(self.place)
+            except PlaceError as error:
+                raise CorpusError(f"no corpus can be written to {error}") from error
+            if problem:
+                raise CorpusError(problem)
             return
         folder, is_new = self.folder / f".try-{uuid.uuid4().hex[:8]}", not self.folder.exists()
         try:
@@ -229,17 +245,22 @@ class Corpus:
             CorpusError: The table has no such version.
         """
         delta = self.delta(table, version=version)
-        if version is not None and self.is_local:
-            paths = [self.shard_path(table, name) for name in shard_names(delta)]
-            if any(path.parent.name == SUPERSEDED for path in paths):
-                return pyarrow.dataset.dataset(paths, schema=SCHEMAS[table])
+        if version is not None:
+            names, aside = shard_names(delta), self.set_aside(table)
+            if aside.intersection(names):
+                paths = [f"{SUPERSEDED}/{name}" if name in aside else name for name in names]
+                return pyarrow.dataset.dataset(paths, schema=SCHEMAS[table], filesystem=self.files(table))
         return delta.to_pyarrow_dataset(schema=SCHEMAS[table])
 
-    def shard_path(self, table: str, name: str) -> Path:
-        """Where a shard of a local corpus lies: in the table, or aside when a compaction replaced it."""
-        path = self.folder / table / name
-        aside = path.parent / SUPERSEDED / name
-        return aside if aside.exists() and not path.exists() else path
+    def set_aside(self, table: str) -> set[str]:
+        """Names of the shards of a table that a compaction replaced and moved to `_superseded/`."""
+        return {entry.name.rsplit("/", 1)[-1] for entry in self.place.list(f"{table}/{SUPERSEDED}/")}
+
+    def files(self, table: str) -> pyarrow.fs.FileSystem:
+        """Open a file system whose root is the folder of a table."""
+        if not self.is_local:
+            return pyarrow.fs.PyFileSystem(DeltaStorageHandler(self.uri(table)))
+        return pyarrow.fs.SubTreeFileSystem(str((self.folder / table).resolve()), pyarrow.fs.LocalFileSystem())
 
     def utterances(self, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Utterances in memory, in the order of their ids.
@@ -278,19 +299,18 @@ class Corpus:
         Raises:
             CorpusError: The file is damaged.
         """
-        path = self.folder / SPEAKERS
+        content = self.place.read(SPEAKERS)
         try:
-            return pq.read_table(path, schema=SPEAKER) if path.exists() else SPEAKER.empty_table()
+            return SPEAKER.empty_table() if content is None else pq.read_table(pa.BufferReader(content), schema=SPEAKER)
         except (OSError, pa.ArrowException) as error:
             raise CorpusError(
-                f"{path} is damaged ({plain(error)}): remove it; the next build writes it again"
+                f"{self.location}/{SPEAKERS} is damaged ({plain(error)}): remove it; the next build writes it again"
             ) from error
 
     def write_speakers(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the table of speakers as a whole."""
         table = build_table(rows, schema=SPEAKER, name="speakers")
-        with written_aside(self.folder / SPEAKERS) as part:
-            pq.write_table(table, part, compression="zstd")
+        self.place.write(SPEAKERS, parquet(table))
 
     def shards(self, *, version: int | None = None, table: str = "utterances") -> list[str]:
         """File names that make up a version of a table, sorted.
@@ -348,7 +368,9 @@ class Corpus:
         tokens = tokens_of(tables)
         outcome: Outcome = "unchanged"
         for attempt in range(_ATTEMPTS):
-            stale = [name for name in SCHEMAS if self._is_stale(name, source_id, tables[name], tokens[name])]
+            # The table that was looked at is written to: one that is opened again could have the rows by then.
+            seen = {name: self.delta(name) for name in SCHEMAS}
+            stale = [name for name in SCHEMAS if _is_stale(seen[name], source_id, tables[name], tokens[name])]
             if not stale:
                 return outcome
             self._check_room(source_id, [tables[name] for name in stale])
@@ -356,7 +378,7 @@ class Corpus:
                 time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 6)))
             try:
                 for name in stale:
-                    self._replace(name, source_id, tables[name], token=tokens[name])
+                    self._replace(name, seen[name], source_id, tables[name], token=tokens[name])
                     outcome = "committed"
             except CommitFailedError as error:
                 log.info("source %s: another writer came first (%s); trying again", source_id, error)
@@ -364,11 +386,6 @@ class Corpus:
             f"source {source_id}: other writers changed it in {self.location} during each of {_ATTEMPTS} "
             "attempts; let one worker at a time build a source"
         )
-
-    def _is_stale(self, name: str, source_id: str, rows: pa.Table, token: int) -> bool:
-        committed = self.delta(name).transaction_version(source_id)
-        # Without rows before and now, a transaction would only add an empty version.
-        return committed != token and not (committed is None and rows.num_rows == 0)
 
     def _check_room(self, source_id: str, tables: Sequence[pa.Table]) -> None:
         # A disk that fills up between two of the three transactions would leave the source half
@@ -383,8 +400,7 @@ class Corpus:
                 f"{free / 1e6:.1f} MB are free. Nothing was written; free some space, then run again"
             )
 
-    def _replace(self, name: str, source_id: str, rows: pa.Table, *, token: int) -> None:
-        table = self.delta(name)
+    def _replace(self, name: str, table: DeltaTable, source_id: str, rows: pa.Table, *, token: int) -> None:
         first = table.transaction_version(source_id) is None
         how: dict[str, Any] = {"mode": "append"} if first else replacing([source_id])
         try:
@@ -402,8 +418,8 @@ class Corpus:
                 f"source {source_id}: cannot write to {self.uri(name)}: {plain(error)}. Readers are not "
                 "affected; check the disk and the permissions of the folder, then run again"
             ) from error
-        if self.is_local and self.delta(name).version() % EVERY == 0:
-            thin_checkpoints(self.folder / name)
+        if self.delta(name).version() % EVERY == 0:
+            thin_checkpoints(self.place, name)
 
     def _versions_before(self, name: str) -> dict[str, str]:
         others = ("rejects", "utterances") if name == "sources" else ()
@@ -455,6 +471,19 @@ class Corpus:
             if not DeltaTable.is_deltatable(self.uri(name)):
                 raise CorpusError(f"cannot create the table {self.uri(name)}: {plain(error)}") from error
             log.info("another worker created %s: %s", self.uri(name), error)
+
+
+def parquet(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _is_stale(table: DeltaTable, source_id: str, rows: pa.Table, token: int) -> bool:
+    committed = table.transaction_version(source_id)
+    # Without rows before and now, a transaction would only add an empty version.
+    return committed != token and not (committed is None and rows.num_rows == 0)
 
 
 def shard_names(table: DeltaTable) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow.fs
-from deltalake.fs import DeltaStorageHandler
 
 from storage.corpus import AFTER, SCHEMAS, SUPERSEDED, Corpus, missing_message
 from storage.rows import CorpusError
@@ -68,15 +67,6 @@ class Version:
     removed: Mapping[str, datetime]
 
 
-def filesystem(corpus: Corpus, table: str) -> pyarrow.fs.FileSystem:
-    """Open a file system whose root is the folder of a table."""
-    try:
-        folder = corpus.folder / table
-    except CorpusError:
-        return pyarrow.fs.PyFileSystem(DeltaStorageHandler(corpus.uri(table)))
-    return pyarrow.fs.SubTreeFileSystem(str(folder.resolve()), pyarrow.fs.LocalFileSystem())
-
-
 def entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
     """Return version -> path of its entry, in order; empty when there is no log."""
     found = files.get_file_info(pyarrow.fs.FileSelector(FOLDER, allow_not_found=True))
@@ -90,7 +80,7 @@ def require_corpus(corpus: Corpus) -> None:
     Raises:
         CorpusError: There is none.
     """
-    if not any(entries(filesystem(corpus, name)) for name in SCHEMAS):
+    if not any(entries(corpus.files(name)) for name in SCHEMAS):
         raise CorpusError(missing_message(corpus.location, list(SCHEMAS)))
 
 
@@ -116,7 +106,7 @@ def versions(corpus: Corpus, table: str) -> Iterator[Version]:
     Raises:
         CorpusError: An entry is missing or damaged.
     """
-    files = filesystem(corpus, table)
+    files = corpus.files(table)
     for expected, (number, path) in enumerate(entries(files).items()):
         try:
             actions = _actions(files, path)
@@ -171,7 +161,7 @@ def leftovers(corpus: Corpus, table: str) -> list[pyarrow.fs.FileInfo]:
         CorpusError: An entry of the log is missing or damaged.
     """
     named = {shard.name for version in versions(corpus, table) for shard in version.added}
-    found = filesystem(corpus, table).get_file_info(pyarrow.fs.FileSelector("", recursive=True))
+    found = corpus.files(table).get_file_info(pyarrow.fs.FileSelector("", recursive=True))
     files = (info for info in found if info.is_file and not info.path.startswith(f"{FOLDER}/"))
     return sorted(
         (info for info in files if info.path.removeprefix(f"{SUPERSEDED}/") not in named), key=lambda info: info.path

@@ -118,9 +118,7 @@ def _with_audio_feature(table: pa.Table) -> pa.Table:
 
 
 def _write_judgements(corpus: Corpus, folder: Path) -> Iterator[Path]:
-    if not corpus.is_local:
-        return
-    table = Judgements(corpus.folder).table()
+    table = Judgements(corpus.location).table()
     if len(table):
         path = folder / JUDGEMENTS
         pq.write_table(table, path, compression="zstd")

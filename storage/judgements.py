@@ -12,37 +12,30 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.corpus import Corpus, plain
-from storage.files import locked, written_aside
+from storage.corpus import Corpus, parquet, plain
 from storage.rows import CorpusError, build_table
 from storage.schema import JUDGEMENT
 
 JUDGEMENTS = "judgements.parquet"
-_LOCK = ".judgements.lock"
 GAINS = {"no": 0, "partly": 1, "fits": 2}
 """Verdict -> gain in nDCG."""
 
 
 class Judgements:
-    """The judgements of a local corpus. Many processes of one machine may add to them at once.
+    """The judgements of a corpus. Many processes on many machines may add to them at once.
 
     Args:
-        corpus_folder: Folder of the corpus.
+        corpus: Location of the corpus.
 
     Raises:
-        CorpusError: There is no such folder, or it is in an object store.
+        CorpusError: There is no such folder.
     """
 
-    def __init__(self, corpus_folder: Path | str) -> None:
-        corpus = Corpus.at(corpus_folder)
-        if not corpus.is_local:
-            raise CorpusError(
-                f"{corpus.location} is in an object store, which has no lock: two judges could overwrite each other's "
-                "verdicts. Copy the corpus to a local folder and judge there"
-            )
-        if not corpus.folder.is_dir():
-            raise CorpusError(f"no corpus at {corpus.folder}: there is no such folder; build one, or correct the name")
-        self.path = corpus.folder / JUDGEMENTS
+    def __init__(self, corpus: Path | str) -> None:
+        self._place = Corpus.at(corpus).place
+        if self._place.is_local and not self._place.folder.is_dir():
+            raise CorpusError(f"no corpus at {self._place}: there is no such folder; build one, or correct the name")
+        self.path = f"{self._place}/{JUDGEMENTS}"
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a judgement. It is on disk on return; a killed process loses at most this one.
@@ -52,16 +45,12 @@ class Judgements:
                 from UTC.
 
         Raises:
-            CorpusError: The row is invalid, the file is damaged, or the folder cannot be written
+            CorpusError: The row is invalid, the file is damaged, or the place cannot be written
                 to. Nothing has changed then.
         """
         new = build_table([_checked(row)], schema=JUDGEMENT, name="judgements")
         try:
-            with (
-                locked(self.path.with_name(_LOCK), what=f"the judgements in {self.path}", shared=True),
-                written_aside(self.path) as part,
-            ):
-                pq.write_table(pa.concat_tables([self.table(), new]), part, compression="zstd")
+            self._place.change(JUDGEMENTS, lambda known: parquet(pa.concat_tables([self._table(known), new])))
         except OSError as error:
             raise CorpusError(
                 f"cannot write {self.path}: {error}; check the disk and the permissions of the folder. "
@@ -79,8 +68,11 @@ class Judgements:
         Raises:
             CorpusError: The file is damaged.
         """
+        return self._table(self._place.read(JUDGEMENTS))
+
+    def _table(self, content: bytes | None) -> pa.Table:
         try:
-            stored = pq.ParquetFile(self.path).read() if self.path.exists() else JUDGEMENT.empty_table()
+            stored = JUDGEMENT.empty_table() if content is None else pq.ParquetFile(pa.BufferReader(content)).read()
             table = build_table(stored, schema=JUDGEMENT, name="judgements")
             _check_verdicts(table["verdict"].unique().to_pylist())
             return table

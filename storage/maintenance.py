@@ -1,20 +1,21 @@
 """Maintenance of a corpus: repair it, remove sources, restore a version, free disk space.
 
 No worker may write to the corpus meanwhile: the caller holds `Corpus.lock`, which keeps out the
-workers of this machine.
+workers of this machine from a local corpus. Nothing keeps workers from one in an object store.
 """
 
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
+from storage.claims import release
 from storage.corpus import SCHEMAS, SPEAKERS, SUPERSEDED, Corpus, carrying, plain, replacing
 from storage.deltalog import (
     FOLDER,
@@ -23,7 +24,6 @@ from storage.deltalog import (
     Version,
     damaged_entries,
     entries,
-    filesystem,
     leftovers,
     require_corpus,
     versions,
@@ -34,6 +34,8 @@ from storage.verify import verify
 
 FORGOTTEN = -1
 """The ledger's token of a source to build again; no row has this token."""
+
+_OF_CHECKPOINT = re.compile(r"/\d{20}\.checkpoint.*\.parquet$|/_last_checkpoint$")
 
 # Table -> the token that means "source absent". Ledger first, so a reader who trusts it never sees
 # half a source.
@@ -62,9 +64,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A file that `vacuum` removed or would remove; its size is in bytes."""
+    """A file that `vacuum` removed or would remove; its name within the corpus, its size in bytes."""
 
-    path: Path
+    name: str
     size: int
 
 
@@ -85,11 +87,16 @@ def forget(corpus: Corpus, source_ids: Iterable[str]) -> list[str]:
     requested = set(source_ids)
     removed: set[str] = set()
     operation = uuid.uuid4().hex
+    recordings = {row["source_id"]: row["media_sha256"] for row in corpus.sources().to_pylist()}
     for name, token in _ABSENT.items():
         present = _present(corpus, name, requested)
         if present:
             _remove_rows(corpus, name, dict.fromkeys(present, token), operation=operation)
         removed |= present
+    if not corpus.is_local:
+        for source_id in removed:
+            if recording := recordings.get(source_id):
+                release(corpus, recording, source_id)
     return sorted(removed)
 
 
@@ -128,8 +135,8 @@ def repair(corpus: Corpus) -> list[str]:
         The steps taken, one sentence each; none for a sound corpus.
 
     Raises:
-        CorpusError: There is no corpus, it is in an object store, or the damage cannot be repaired
-            here. The message gives the remedy.
+        CorpusError: There is no corpus, or the damage cannot be repaired here. The message gives the
+            remedy.
     """
     require_corpus(corpus)
     done = [step for name in SCHEMAS for step in _repair_log(corpus, name)]
@@ -138,7 +145,7 @@ def repair(corpus: Corpus) -> list[str]:
     report = verify(corpus)
     shards = [problem.shard for problem in report.problems if problem.shard is not None]
     for name, shard in shards:
-        done += _set_aside(corpus.folder / name / shard)
+        done += _set_aside(corpus, f"{name}/{shard}")
     for name in {name for name, _ in shards}:
         corpus.delta(name).repair()  # removes missing shards from the log
     forgotten = forget(corpus, report.damaged_sources())
@@ -148,32 +155,33 @@ def repair(corpus: Corpus) -> list[str]:
 
 
 def _repair_log(corpus: Corpus, name: str) -> Iterator[str]:
-    folder, files = corpus.folder / name, filesystem(corpus, name)
+    files = corpus.files(name)
     while (paths := entries(files)) and max(paths) in damaged_entries(files):
-        yield from _set_aside(folder / paths[max(paths)])
+        yield from _set_aside(corpus, f"{name}/{paths[max(paths)]}")
     if not paths:
-        yield f"created an empty table {folder}"
+        yield f"created an empty table {corpus.uri(name)}"
         return
     try:
         corpus.delta(name)
     except CorpusError:
         if damaged_entries(files):  # only the checkpoints have the contents of the missing entries
             raise
-        for path in [*(folder / FOLDER).glob("*.checkpoint*.parquet"), folder / FOLDER / "_last_checkpoint"]:
-            yield from _set_aside(path)
+        for entry in list(corpus.place.list(f"{name}/{FOLDER}/")):
+            if _OF_CHECKPOINT.search(entry.name):
+                yield from _set_aside(corpus, entry.name)
 
 
 def _set_speakers_aside(corpus: Corpus) -> Iterator[str]:
     try:
         corpus.speakers()
     except CorpusError:
-        yield from _set_aside(corpus.folder / SPEAKERS)
+        yield from _set_aside(corpus, SPEAKERS)
 
 
-def _set_aside(path: Path) -> Iterator[str]:
-    if path.exists():
-        path.rename(path.with_name(f"{path.name}.damaged"))
-        yield f"set aside: {path}"
+def _set_aside(corpus: Corpus, name: str) -> Iterator[str]:
+    if corpus.place.exists(name):
+        corpus.place.move(name, f"{name}.damaged")
+        yield f"set aside: {corpus.location}/{name}"
 
 
 # Versions
@@ -185,7 +193,7 @@ def history(corpus: Corpus) -> list[Change]:
     Raises:
         CorpusError: An entry of the log is missing or damaged.
     """
-    files = filesystem(corpus, "utterances")
+    files = corpus.files("utterances")
     found = files.get_file_info(pyarrow.fs.FileSelector("", recursive=True))
     existing = {info.path.removeprefix(f"{SUPERSEDED}/") for info in found}
     live: dict[str, Shard] = {}
@@ -289,7 +297,7 @@ def _same_step(first: Version, second: Version) -> bool:
 
 
 def _check_readable(corpus: Corpus, name: str, version: int, *, restoring: int) -> None:
-    files = filesystem(corpus, name)
+    files = corpus.files(name)
     names = corpus.shards(version=version, table=name)
     aside = [f"{SUPERSEDED}/{shard}" for shard in names]
     found = zip(names, files.get_file_info(names), files.get_file_info(aside), strict=True)
@@ -321,12 +329,8 @@ def _restore_table(corpus: Corpus, name: str, version: int, *, operation: str) -
 
 def _take_back(corpus: Corpus, name: str, version: int) -> None:
     """Move the shards of a version back to where Delta looks for them, after a compaction."""
-    if not corpus.is_local:
-        return
-    for shard in corpus.shards(version=version, table=name):
-        path = corpus.shard_path(name, shard)
-        if path.parent.name == SUPERSEDED:
-            path.rename(corpus.folder / name / shard)
+    for shard in corpus.set_aside(name).intersection(corpus.shards(version=version, table=name)):
+        corpus.place.move(f"{name}/{SUPERSEDED}/{shard}", f"{name}/{shard}")
 
 
 def _token(table: DeltaTable, name: str, source_id: str) -> int:
@@ -343,7 +347,7 @@ def vacuum(corpus: Corpus, *, keep: timedelta, dry_run: bool = False) -> list[Re
     Versions that were replaced more than `keep` ago cannot be read or restored after that.
 
     Args:
-        corpus: In a local folder.
+        corpus: The corpus.
         keep: Files that have been unused for less than this stay.
         dry_run: List the files without removing them.
 
@@ -351,31 +355,29 @@ def vacuum(corpus: Corpus, *, keep: timedelta, dry_run: bool = False) -> list[Re
         The removed files.
 
     Raises:
-        CorpusError: The corpus is in an object store, or an entry of a log is missing or damaged.
+        CorpusError: An entry of a log is missing or damaged.
     """
     until = datetime.now(UTC) - keep
-    files = [path for name in SCHEMAS for path in _unused(corpus, name, until=until)]
-    files += [path for path in sorted(corpus.folder.glob("*.tmp")) if _modified(path) <= until]
-    removed = [Removed(path, path.stat().st_size) for path in files]
+    removed = [file for name in SCHEMAS for file in _unused(corpus, name, until=until)]
+    removed += [
+        Removed(entry.name, entry.size)
+        for entry in corpus.place.list(".")
+        if entry.name.endswith(".tmp") and "/" not in entry.name and entry.modified <= until
+    ]
     if not dry_run:
-        for file in removed:
-            file.path.unlink()
+        corpus.place.delete(*(file.name for file in removed))
     return removed
 
 
-def _unused(corpus: Corpus, name: str, *, until: datetime) -> Iterator[Path]:
-    folder = corpus.folder / name
+def _unused(corpus: Corpus, name: str, *, until: datetime) -> Iterator[Removed]:
     replaced: dict[str, datetime] = {}
     for version in versions(corpus, name):
         replaced |= version.removed
         for shard in version.added:
             replaced.pop(shard.name, None)
-    for name_of_shard, time in sorted(replaced.items()):
-        path = corpus.shard_path(name, name_of_shard)
-        if time <= until and path.is_file():
-            yield path
-    yield from (folder / info.path for info in leftovers(corpus, name) if info.mtime <= until)
-
-
-def _modified(path: Path) -> datetime:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    unused = {shard for shard, time in replaced.items() if time <= until}
+    left = {info.path for info in leftovers(corpus, name) if info.mtime <= until}
+    for entry in corpus.place.list(f"{name}/"):
+        within = entry.name.removeprefix(f"{name}/")
+        if within in left or within.removeprefix(f"{SUPERSEDED}/") in unused:
+            yield Removed(entry.name, entry.size)

@@ -1,4 +1,4 @@
-"""Trained models on disk, and which of them is the current one.
+"""Trained models, and which of them is the current one.
 
     {root}/{corpus}-v{version}-{digest}/      a run: the output of training, training.json last
     {root}/promoted.json                      the current model and the decision that promoted it
@@ -9,22 +9,29 @@ is resumed and a finished one is not repeated.
 """
 
 import json
-import os
+import logging
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.files import local_folder, locked, written_aside
+from storage.copies import local_copy, upload
+from storage.objects import Place, PlaceError
+
+log = logging.getLogger(__name__)
 
 FINISHED = "training.json"
 """The file that training writes last; a run without it is unfinished."""
 PROMOTED, HISTORY = "promoted.json", "promotions.jsonl"
 
+KEEP_EVERY = 300.0
+"""Seconds after which a training's checkpoint is brought to an object store."""
 _REMEDY = "the next model that beats chance is then promoted."
 
 
@@ -61,25 +68,26 @@ class Decision(BaseModel):
 
 @dataclass(frozen=True)
 class ModelStore:
-    """Models under a local folder."""
+    """Models at a place, local or in an object store."""
 
-    root: Path
+    root: Place
 
     @classmethod
-    def open(cls, root: Path | str) -> "ModelStore":
-        """Open the store in a folder, which is created when absent.
+    def open(cls, root: Path | str | Place) -> "ModelStore":
+        """Open the store at a location; a local folder is created when absent.
 
         Raises:
-            ModelStoreError: The path is a file, or in an object store.
+            ModelStoreError: It is a file, or not a location.
         """
         try:
-            folder = local_folder(root, what="models")
-        except ValueError as error:
+            place = Place.at(root)
+        except PlaceError as error:
             raise ModelStoreError(str(error)) from error
-        if folder.exists() and not folder.is_dir():
-            raise ModelStoreError(f"{folder} is a file; name a folder for the models")
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
+        if place.is_local:
+            if place.folder.exists() and not place.folder.is_dir():
+                raise ModelStoreError(f"{place} is a file; name a folder for the models")
+            place.folder.mkdir(parents=True, exist_ok=True)
+        return cls(place)
 
     def name(self, corpus: str, version: int, depends_on: Mapping[str, Any]) -> str:
         """Return the name of a run's folder.
@@ -94,8 +102,8 @@ class ModelStore:
         readable = re.sub(r"[^\w.-]+", "-", corpus.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "corpus"
         return f"{readable}-v{version}-{sha256(canonical.encode()).hexdigest()[:8]}"
 
-    def folder(self, name: str) -> Path:
-        """Return the folder of a run, finished or not.
+    def place(self, name: str) -> Place:
+        """Return the place of a run, finished or not.
 
         Raises:
             ModelStoreError: The name is not one of a folder in the store.
@@ -104,13 +112,55 @@ class ModelStore:
             raise ModelStoreError(f"{name!r} is not the name of a model; use one of {self.names()}")
         return self.root / name
 
+    def folder(self, name: str) -> Path:
+        """Return a local folder with the files of a run: its own, or an up-to-date copy.
+
+        Raises:
+            ModelStoreError: The name is not one of a folder in the store.
+        """
+        return local_copy(self.place(name))
+
+    def keep(self, name: str, folder: Path) -> None:
+        """Bring what was made in the `folder` of a run to the store, the file that says it is finished last."""
+        upload(folder, self.place(name), last=[FINISHED])
+
+    @contextmanager
+    def keeping(self, name: str, folder: Path, *, every: float = KEEP_EVERY) -> Iterator[None]:
+        """Bring a run's `folder` to the store now and then, so that another machine can go on, and at the end.
+
+        Args:
+            name: The run.
+            folder: Its `folder`.
+            every: Seconds between two times.
+        """
+        done = threading.Event()
+
+        def follow() -> None:
+            while not done.wait(every):
+                try:
+                    self.keep(name, folder)
+                except OSError as error:  # a checkpoint was replaced meanwhile, or the network is down
+                    log.warning("%s could not be kept in %s: %s; trying again later", name, self.root, error)
+
+        follower = None if self.root.is_local else threading.Thread(target=follow, daemon=True)
+        try:
+            if follower is not None:
+                follower.start()
+            yield
+        finally:
+            done.set()
+            if follower is not None:
+                follower.join()
+            self.keep(name, folder)
+
     def finished(self, name: str) -> bool:
-        return (self.folder(name) / FINISHED).is_file()
+        return self.place(name).exists(FINISHED)
 
     def names(self) -> list[str]:
         """Finished runs, the newest last."""
-        marks = sorted(self.root.glob(f"*/{FINISHED}"), key=lambda path: path.stat().st_mtime_ns)
-        return [mark.parent.name for mark in marks]
+        marks = [entry for entry in self.root.list() if PurePosixPath(entry.name).match(f"*/{FINISHED}")]
+        runs = [mark for mark in marks if mark.name.count("/") == 1]
+        return [run.name.split("/")[0] for run in sorted(runs, key=lambda run: (run.modified, run.name))]
 
     def promoted(self) -> Decision | None:
         """Return the decision that promoted the current model; None before the first.
@@ -118,11 +168,14 @@ class ModelStore:
         Raises:
             ModelStoreError: The model's folder is gone, or promoted.json is damaged.
         """
-        path = self.root / PROMOTED
-        if not path.is_file():
+        return self._current(self.root.read(PROMOTED))
+
+    def _current(self, content: bytes | None) -> Decision | None:
+        path = f"{self.root}/{PROMOTED}"
+        if content is None:
             return None
         try:
-            decision = Decision.model_validate_json(path.read_bytes())
+            decision = Decision.model_validate_json(content)
         except ValidationError as error:
             raise ModelStoreError(f"{path} is damaged; delete it: {_REMEDY}") from error
         if not self.finished(decision.model):
@@ -141,12 +194,14 @@ class ModelStore:
         current = self.promoted()
         if current is not None:
             return current.model
-        return self.names()[-1] if self.names() else None
+        names = self.names()
+        return names[-1] if names else None
 
     def record(self, decision: Decision) -> None:
-        """Append a decision to the history and apply it.
+        """Apply a decision, and append it to the history.
 
-        A killed process leaves either the old or the new current model.
+        A killed process leaves either the old or the new current model; the decision that made a model the
+        current one is in the history when the next one is recorded.
 
         Raises:
             ModelStoreError: Another model became the current one meanwhile, or `decision` names no
@@ -154,25 +209,29 @@ class ModelStore:
         """
         if not self.finished(decision.model):
             raise ModelStoreError(f"{decision.model} is not a finished model of {self.root}")
-        with locked(self.root, what=f"the models in {self.root}"):
-            current = self.promoted()
-            if decision.promoted and (current.model if current else None) != decision.against:
-                raise ModelStoreError(
-                    f"{decision.model} was compared with {decision.against or 'no model'}, but "
-                    f"{current.model if current else 'none'} is the current one now; start the evaluation again"
-                )
-            _append(self.root / HISTORY, decision.model_dump_json())
-            if decision.promoted:
-                with written_aside(self.root / PROMOTED) as part:
-                    part.write_text(f"{decision.model_dump_json(indent=1)}\n", encoding="utf-8")
+        if decision.promoted:
+            self.root.change(PROMOTED, lambda content: self._replaced(content, decision))
+        current = self.promoted()
+        self.root.change(HISTORY, lambda history: _with_lines(history, current, decision))
+
+    def _replaced(self, content: bytes | None, decision: Decision) -> bytes:
+        current = self._current(content)
+        if (current.model if current else None) != decision.against:
+            raise ModelStoreError(
+                f"{decision.model} was compared with {decision.against or 'no model'}, but "
+                f"{current.model if current else 'none'} is the current one now; start the evaluation again"
+            )
+        return f"{decision.model_dump_json(indent=1)}\n".encode()
 
 
-def _append(path: Path, line: str) -> None:
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # a killed process left an incomplete line
-                file.write(b"\n")
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+def model_folder(model: str) -> Path:
+    """Return a local folder with the files of a model, by its location."""
+    return local_copy(Place.at(model))
+
+
+def _with_lines(history: bytes | None, current: Decision | None, decision: Decision) -> bytes:
+    """Add a decision to a history, and before it the one in force if a killed process didn't come to that."""
+    lines = (history or b"").decode(errors="replace").splitlines()
+    if current not in (None, decision) and current.model_dump_json() not in lines:
+        lines.append(current.model_dump_json())
+    return "".join(f"{line}\n" for line in [*lines, decision.model_dump_json()]).encode()

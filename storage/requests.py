@@ -5,12 +5,11 @@ sources loses it.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-from storage.build_record import read_record
+from storage.build_record import parse_record
 from storage.corpus import Corpus
-from storage.files import written_aside
 
 AGAIN = "again.json"
 
@@ -38,23 +37,34 @@ def read_requests(corpus: Corpus) -> Requests:
     Raises:
         CorpusError: The file is damaged.
     """
-    content = read_record(corpus.folder / AGAIN, remedy="Delete it, and ask again") or {}
-    return Requests(*(frozenset(map(str, content.get(name) or ())) for name in ("retry", "fetch")))
+    return _requests(corpus, corpus.place.read(AGAIN))
 
 
 def add_requests(corpus: Corpus, source_ids: Iterable[str], *, fetch: bool) -> None:
     """Ask the next build to decide sources again, and with `fetch` to download them again."""
-    known, ids = read_requests(corpus), frozenset(source_ids)
-    _write(corpus, Requests(known.retry | ids, known.fetch | (ids if fetch else frozenset())))
+    ids = frozenset(source_ids)
+    _change(corpus, lambda known: Requests(known.retry | ids, known.fetch | (ids if fetch else frozenset())))
 
 
 def clear_requests(corpus: Corpus, source_ids: Iterable[str]) -> None:
     """Note that these sources were done again."""
-    known, done = read_requests(corpus), frozenset(source_ids)
-    if known.all & done:
-        _write(corpus, Requests(known.retry - done, known.fetch - done))
+    done = frozenset(source_ids)
+    _change(corpus, lambda known: Requests(known.retry - done, known.fetch - done))
 
 
-def _write(corpus: Corpus, requests: Requests) -> None:
-    with written_aside(corpus.folder / AGAIN) as part:
-        part.write_text(json.dumps({name: sorted(ids) for name, ids in asdict(requests).items()}, indent=1))
+def _change(corpus: Corpus, to: Callable[[Requests], Requests]) -> None:
+    def changed(content: bytes | None) -> bytes | None:
+        before = _requests(corpus, content)
+        after = to(before)
+        return None if after == before else _content(after)
+
+    corpus.place.change(AGAIN, changed)
+
+
+def _requests(corpus: Corpus, content: bytes | None) -> Requests:
+    record = parse_record(content, where=f"{corpus.location}/{AGAIN}", remedy="Delete it, and ask again") or {}
+    return Requests(*(frozenset(map(str, record.get(name) or ())) for name in ("retry", "fetch")))
+
+
+def _content(requests: Requests) -> bytes:
+    return json.dumps({name: sorted(ids) for name, ids in asdict(requests).items()}, indent=1).encode()

@@ -15,7 +15,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from storage.corpus import SCHEMAS, Corpus
-from storage.deltalog import Shard, damaged_entries, entries, filesystem, leftovers, require_corpus
+from storage.deltalog import Shard, damaged_entries, entries, leftovers, require_corpus
 from storage.judgements import Judgements
 from storage.rows import CorpusError, token_of
 from storage.schema import PUBLISHED, schema_problem
@@ -89,10 +89,9 @@ def verify(corpus: Corpus, *, audio: bool = True) -> Report:
         if not known.issuperset(problem.sources):  # a lost shard is also a wrong count and another token
             report.problems.append(problem)
             known.update(problem.sources)
-    if corpus.is_local:  # an object store has neither of these files
-        _check_speakers(corpus, report)
-        _check_judgements(corpus, report)
-        _note_twins(corpus, contents, report)
+    _check_speakers(corpus, report)
+    _check_judgements(corpus, report)
+    _note_twins(corpus, contents, report)
     _note_leftovers(corpus, report)
     return report
 
@@ -102,7 +101,7 @@ def _read(corpus: Corpus, tables: Mapping[str, DeltaTable], report: Report, *, a
     shards = {name: live_shards(table) for name, table in tables.items()}
     known = {source_id for listed in shards.values() for shard in listed for source_id in (shard.first, shard.last)}
     for name, listed in shards.items():
-        files = filesystem(corpus, name)
+        files = corpus.files(name)
         for shard in listed:
             report.shards += 1
             contents.close(name, before=shard.first)
@@ -126,7 +125,7 @@ def _may_contain(shard: Shard, source_id: str) -> bool:
 
 def _open(corpus: Corpus, name: str, report: Report) -> DeltaTable | None:
     """Open a table; None, and a problem in the report, when its log or its schema is faulty."""
-    files = filesystem(corpus, name)
+    files = corpus.files(name)
     damaged, last = damaged_entries(files), max(entries(files), default=-1)
     problem = _log_problem(corpus, name, damaged=damaged, last=last)
     if problem is not None:
@@ -285,7 +284,7 @@ def _check_speakers(corpus: Corpus, report: Report) -> None:
 
 def _check_judgements(corpus: Corpus, report: Report) -> None:
     try:
-        Judgements(corpus.folder).table()
+        Judgements(corpus.location).table()
     except CorpusError as error:
         report.problems.append(Problem("judgements_damaged", str(error)))
 

@@ -15,6 +15,7 @@ from fsclap.corpus.download import REASONS_OF_ADDRESSES
 from fsclap.corpus.filtering import selection
 from fsclap.corpus.fingerprint import SLACK, from_text, same_sound
 from fsclap.timeline import Timeline
+from storage.claims import claim
 from storage.corpus import Corpus
 from storage.requests import clear_requests
 from storage.sounds import add_sound, read_sounds
@@ -87,7 +88,7 @@ class _Kept:
 
 
 def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan: Plan) -> Committed:
-    item = _spared(_without_duplicate(item, kept, store), kept)
+    item = _spared(_without_duplicate(item, corpus, kept, store), kept)
     utterances, rejects = _rows(item, store, plan) if item.alive else ([], [])
     source = _source_row(item, store, plan, kept=len(utterances), rejected=len(rejects))
     why = _detail(item, store)
@@ -159,13 +160,25 @@ def _spared(item: Item, kept: _Kept) -> Item:
     return item.refused(refusal.model_copy(update={"transient": True}))
 
 
-def _without_duplicate(item: Item, kept: _Kept, store: WorkStore) -> Item:
-    """Refuse bytes that another address has already committed: they are the same recording."""
-    twin = kept.by_media.get(_media_sha256(item, store) or "")
-    if not item.alive or twin is None or twin["source_id"] == item.episode.source_id:
+def _without_duplicate(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore) -> Item:
+    """Refuse bytes that another address has already committed, or is committing: they are the same recording."""
+    recording = _media_sha256(item, store)
+    if not item.alive or recording is None:
         return item
-    detail = f"{item.episode.locator}: the same bytes as {twin['url']}, which is in the corpus"
+    source_id, twin = item.episode.source_id, kept.by_media.get(recording)
+    where = "" if twin is None or twin["source_id"] == source_id else f"{twin['url']}, which is in the corpus"
+    if not where and not corpus.is_local:
+        claimed = claim(corpus, recording, source_id, has=lambda other: _keeps(corpus, other, recording))
+        where = f"source {claimed}, which another worker commits" if claimed else ""
+    if not where:
+        return item
+    detail = f"{item.episode.locator}: the same bytes as {where}"
     return item.refused(Refusal(stage=DOWNLOAD, reason=DUPLICATE, detail=detail))
+
+
+def _keeps(corpus: Corpus, source_id: str, recording: str) -> bool:
+    row = corpus.ledger().get(source_id)
+    return row is not None and row["status"] == "kept" and row["media_sha256"] == recording
 
 
 def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row]]:

@@ -11,10 +11,11 @@ from prefect.cache_policies import NO_CACHE
 
 from storage.corpus import Corpus
 from storage.judgements import Judgements
-from storage.models import Decision, ModelStore
+from storage.models import Decision, ModelStore, model_folder
+from storage.objects import Place
 from tasks import notes
 from tasks.outcomes import EvaluatedModel
-from tasks.training import features_folder, open_clips, report_folder
+from tasks.training import features_folder, open_clips, report_name
 
 if TYPE_CHECKING:
     from fsclap.evaluation.judged import Graded
@@ -37,7 +38,8 @@ def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> E
     version = table.version() if version is None else version
     graded = judgements_of(table, version)  # first: a damaged file must not cost an evaluation
     clips = open_clips(table, version, work)
-    folder = _model_folder(model)
+    store, name = _model(model)
+    folder = store.folder(name)
     split = Split.load(folder / "split.json")
     run = evaluate_model(
         folder, clips, split, "test",
@@ -45,16 +47,18 @@ def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> E
     )  # fmt: skip
     judged = judge_model(folder, run, graded)
     evaluation = run.evaluation.model_copy(update={"judged": judged})
-    report = write_report(
+    page = write_report(
         evaluation,
-        report_folder(model, corpus, version),
+        folder / report_name(corpus, version),
         audio_embeddings=run.audio,
         text_embeddings=run.text,
         history=history_of(folder),
         clips=report_clips(clips, clips_needed(evaluation)),
     )
     write_model_card(folder, Trained.load(folder))
-    return EvaluatedModel(corpus=corpus, version=version, model=model, report=str(report), leaks=evaluation.leak.leaks)
+    store.keep(name, folder)
+    report = f"{store.place(name)}/{page.relative_to(folder)}"
+    return EvaluatedModel(corpus=corpus, version=version, model=model, report=report, leaks=evaluation.leak.leaks)
 
 
 @task(task_run_name="promote {evaluated.model}?", cache_policy=NO_CACHE)
@@ -63,20 +67,20 @@ def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
     from fsclap.data.splits import Split
     from fsclap.evaluation import promotion
 
-    folder = _model_folder(evaluated.model)
-    store = ModelStore.open(folder.parent)
+    store, name = _model(evaluated.model)
     current = store.promoted()
-    if current is not None and current.model == folder.name:
+    if current is not None and current.model == name:
         return evaluated.model_copy(update={"promoted": True, "reason": f"it is the current model: {current.reason}"})
     if evaluated.leaks:
         decision = promotion.LEAKS
     else:
         clips = open_clips(Corpus.open(evaluated.corpus), evaluated.version, work)
+        folder = store.folder(name)
         split = Split.load(folder / "split.json")
         against = store.folder(current.model) if current else None
         decision = promotion.decide_promotion(folder, against, clips, split, cache=features_folder(work))
-    store.record(_record(decision, folder.name, current.model if current else None))
-    log.info("%s is %s: %s", folder.name, "promoted" if decision.promoted else "not promoted", decision.reason)
+    store.record(_record(decision, name, current.model if current else None))
+    log.info("%s is %s: %s", name, "promoted" if decision.promoted else "not promoted", decision.reason)
     return evaluated.model_copy(update={"promoted": decision.promoted, "reason": decision.reason})
 
 
@@ -85,7 +89,7 @@ def show_evaluation(evaluated: EvaluatedModel) -> None:
     """Show the headline with the map, the metrics, and a link to the report."""
     from fsclap.evaluation.results import FILE, Evaluation
 
-    report = Path(evaluated.report).resolve()
+    report = _report(evaluated)
     evaluation = Evaluation.load(report.parent / FILE)
     create_markdown_artifact(notes.evaluation_text(evaluated, evaluation, report), key="evaluation-report")
     create_table_artifact(notes.metrics_table(evaluation), key="evaluation-metrics", description="Retrieval, in %")
@@ -104,18 +108,16 @@ def refuse_leak(evaluated: EvaluatedModel) -> None:
     from fsclap.evaluation.leak import require_no_leak
     from fsclap.evaluation.results import FILE, Evaluation
 
-    require_no_leak(Evaluation.load(Path(evaluated.report).with_name(FILE)).leak)
+    require_no_leak(Evaluation.load(_report(evaluated).with_name(FILE)).leak)
 
 
 def judgements_of(corpus: Corpus, version: int) -> "list[Graded]":
-    """Read people's judgements of a corpus version; a corpus in an object store has none."""
+    """Read people's judgements of a corpus version."""
     from fsclap.evaluation.judged import Graded
 
-    if not corpus.is_local:
-        return []
     rows = corpus.utterances(version=version, columns=["utterance_id", "recipe"])
     recipes = dict(zip(rows["utterance_id"].to_pylist(), rows["recipe"].to_pylist(), strict=True))
-    return [Graded(**row) for row in Judgements(corpus.folder).graded(recipes)]
+    return [Graded(**row) for row in Judgements(corpus.location).graded(recipes)]
 
 
 def _record(decision: "PromotionDecision", model: str, against: str | None) -> Decision:
@@ -131,10 +133,18 @@ def _record(decision: "PromotionDecision", model: str, against: str | None) -> D
     )
 
 
-def _model_folder(model: str) -> Path:
-    folder = Path(model)
-    store = ModelStore.open(folder.parent) if folder.parent.is_dir() else None
-    if store is None or not store.finished(folder.name):
+def _report(evaluated: EvaluatedModel) -> Path:
+    """Return the page of a report as a file of this machine."""
+    model = Place.at(evaluated.model)
+    return (model_folder(evaluated.model) / evaluated.report.removeprefix(f"{model}/")).resolve()
+
+
+def _model(model: str) -> tuple[ModelStore, str]:
+    """Return the store of a finished model, and its name there."""
+    place = Place.at(model)
+    exists = not place.is_local or place.parent.folder.is_dir()
+    store = ModelStore.open(place.parent) if exists else None
+    if store is None or not store.finished(place.name):
         known = ", ".join(store.names()) if store else ""
-        raise ValueError(f"{model} is not the folder of a finished model; {folder.parent} has: {known or 'none'}")
-    return folder
+        raise ValueError(f"{model} is not the folder of a finished model; {place.parent} has: {known or 'none'}")
+    return store, place.name

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import soundfile
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -24,9 +24,9 @@ from fsclap.corpus.captioning.attributes import Attributes, measure
 from fsclap.corpus.captioning.bins import load_bins
 from fsclap.corpus.captioning.describe import style, usual
 from fsclap.settings import complete, digest
-from storage.card import write_card
-from storage.corpus import Corpus
-from storage.files import written_aside
+from storage.card import PAGE, README, write_card
+from storage.copies import upload
+from storage.corpus import Corpus, parquet
 from storage.importers import Check, Entry, ImportSettings, Preset, check, read_entries
 from storage.importers.checking import require, sound_of
 from storage.schema import PUBLISHED
@@ -166,16 +166,18 @@ def import_block(block: Block, root: str, corpus: str, preset: Preset, settings:
 def publish_import(corpus: str, done: list[Committed], found: Check, settings: ImportSettings) -> Published:
     """Write the corpus card and show this run's outcome as artifacts."""
     table = Corpus.open(corpus)
-    with table.lock():
+    with TemporaryDirectory() as scratch, table.lock():
         totals, version = table.totals(), table.version()
         shown = complete(settings) | {"terms": found.licence}
-        card = write_card(table, title=f"Imported: {Path(corpus).name}", settings=shown, threshold=None)
+        title = f"Imported: {table.place.name}"
+        write_card(table, title=title, settings=shown, threshold=None, folder=Path(scratch))
+        upload(Path(scratch), table.place, last=[README])
     create_table_artifact(notes.episodes_table(done), key="import-blocks", description=notes.build_summary(done))
     rejects = notes.rejects_table(table.rejects().to_pylist())
     create_table_artifact(rejects, key="import-rejects", description="Refused so far, by reason")
     return Published(
         corpus=corpus, version=version, utterances=totals.turns_kept, hours=totals.hours_out,
-        changed_sources=len(done), new=bool(done), card=str(card.page),
+        changed_sources=len(done), new=bool(done), card=f"{table.location}/{PAGE}",
     )  # fmt: skip
 
 
@@ -265,9 +267,5 @@ def _write_captions(corpus: Corpus, block: Block, utterances: list[Row]) -> None
         for row in utterances
         for caption in block.entries[int(row["utterance_id"].rsplit("-", 1)[1])].captions
     ]
-    if not corpus.is_local or len(rows) == len(utterances):
-        return
-    folder = corpus.folder / CAPTIONS
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_aside(folder / f"{block.source_id}.parquet") as part:
-        pq.write_table(pa.Table.from_pylist(rows), part)
+    if len(rows) != len(utterances):
+        corpus.place.write(f"{CAPTIONS}/{block.source_id}.parquet", parquet(pa.Table.from_pylist(rows)))

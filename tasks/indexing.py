@@ -1,13 +1,14 @@
 """Index tasks: build the index of a corpus with the current model, and show it."""
 
 import logging
-from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from storage.copies import local_copy, upload
 from storage.models import ModelStore
+from storage.objects import Place
 from storage.versions import CorpusVersion
 from tasks import notes
 from tasks.events import announce_event
@@ -21,11 +22,12 @@ EVALUATED = "fsclap.evaluation.finished"
 
 def announce_evaluated(evaluated: EvaluatedModel) -> None:
     """Emit the event that starts the index: the current model or the corpus may have changed."""
+    model = Place.at(evaluated.model)
     announce_event(
         EVALUATED,
         name=evaluated.model,
-        resource=f"fsclap.model.{Path(evaluated.model).name}",
-        payload={**evaluated.model_dump(), "models": str(Path(evaluated.model).parent)},
+        resource=f"fsclap.model.{model.name}",
+        payload={**evaluated.model_dump(), "models": model.parent.location},
     )
 
 
@@ -33,24 +35,31 @@ def announce_evaluated(evaluated: EvaluatedModel) -> None:
 def build_index(corpus: str, version: int | None, models: str, index: str | None) -> Indexed:
     """Embed what the index lacks, with the current model."""
     from fsclap.retrieval import build
-    from fsclap.retrieval.index import index_folder
+    from fsclap.retrieval.index import RECORD, index_location
     from fsclap.retrieval.status import model_status
 
     store = ModelStore.open(models)
     name = store.to_search_with()
     if name is None:
         raise ValueError(f"{models} has no finished model; run train-fsclap first")
-    folder = Path(index) if index else index_folder(corpus)
+    place = Place.at(index or index_location(corpus))
+    folder, model = local_copy(place), store.folder(name)
     current = store.promoted()
-    status = model_status(store.folder(name), promoted=current is not None and current.model == name)
+    status = model_status(model, promoted=current is not None and current.model == name)
     found = build.build_index(
-        folder, store.folder(name), CorpusVersion.open(corpus, version), status=status, progress=False
+        folder,
+        model,
+        CorpusVersion.open(corpus, version),
+        model_location=store.place(name).location,
+        status=status,
+        progress=False,
     ).record
+    upload(folder, place, last=[RECORD])
     return Indexed(
         corpus=found.corpus,
         version=found.version,
         model=found.model,
-        index=str(folder),
+        index=place.location,
         clips=found.clips,
         captions=found.captions,
         left_out=len(found.left_out),

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from prefect import task
 from prefect.artifacts import (
@@ -16,9 +17,11 @@ from prefect.cache_policies import NO_CACHE
 from fsclap.corpus.addresses import has_credentials
 from fsclap.corpus.settings import BuildSettings
 from fsclap.settings import complete
-from storage.build_record import read_announced, read_build, write_announced, write_build
-from storage.card import data_uri, write_card
+from storage.build_record import Record, change_build, read_announced, write_announced
+from storage.card import PAGE, README, data_uri, write_card
+from storage.copies import upload
 from storage.corpus import Corpus
+from storage.objects import Place
 from tasks import notes
 from tasks.declared import Plan
 from tasks.events import announce_event
@@ -46,21 +49,25 @@ class Progress:
 def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
     """Write the corpus card and show this run's outcome as artifacts."""
     table = Corpus.open(corpus)
-    with table.lock():  # two builds of one corpus would overwrite each other's card
+    # Two builds of one local corpus would overwrite each other's card; in an object store the last one stays.
+    with TemporaryDirectory() as scratch, table.lock():
         totals, version = table.totals(), table.version()
         card = write_card(
             table,
-            title=f"Emotional speech: {Path(corpus).name}",
+            title=f"Emotional speech: {table.place.name}",
             settings=complete(plan.settings),
             threshold=plan.threshold,
+            folder=Path(scratch),
         )
+        upload(Path(scratch), table.place, last=[README])
+        create_markdown_artifact(notes.card_text(card), key="corpus-card", description=f"Card of {corpus}")
+        retention = card.plots["retention"].read_bytes() if "retention" in card.plots else None
     create_table_artifact(notes.episodes_table(done), key="build-episodes", description=notes.build_summary(done))
     rejects = notes.rejects_table(table.rejects().to_pylist())
     create_table_artifact(rejects, key="build-rejects", description="Refused so far, by stage and reason")
-    create_markdown_artifact(notes.card_text(card), key="corpus-card", description=f"Card of {corpus}")
-    if "retention" in card.plots:
+    if retention is not None:
         create_image_artifact(
-            data_uri(card.plots["retention"].read_bytes(), "image/png"),
+            data_uri(retention, "image/png"),
             key="corpus-retention",
             description="Share of turns kept against the threshold of Eq. 5",
         )
@@ -71,7 +78,7 @@ def publish(corpus: str, done: list[Committed], plan: Plan) -> Published:
         hours=totals.hours_out,
         changed_sources=sum(row.changed for row in done),
         new=version != read_announced(table) and totals.turns_kept > 0,
-        card=str(card.page),
+        card=f"{table.location}/{PAGE}",
     )
 
 
@@ -83,7 +90,7 @@ def announce(published: Published) -> None:
     announce_event(
         COMMITTED,
         name=published.corpus,
-        resource=f"fsclap.corpus.{Path(published.corpus).name}",
+        resource=f"fsclap.corpus.{Place.at(published.corpus).name}",
         payload=published.model_dump(),
     )
     # After the event: a run that dies in between announces again, and training is idempotent.
@@ -103,13 +110,13 @@ def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSe
     """
     table = Corpus.open(corpus)
     sources = [source for source in sources if not has_credentials(source)]
-    with table.lock():
-        known = read_build(table) or {"sources": []}
-        write_build(
-            table,
-            {
-                "sources": list(dict.fromkeys([*known["sources"], *sources])),
-                "work": work,
-                "settings": complete(_repeatable(settings)),
-            },
-        )
+
+    def to(known: Record | None) -> Record:
+        before = known["sources"] if known else []
+        return {
+            "sources": list(dict.fromkeys([*before, *sources])),
+            "work": work,
+            "settings": complete(_repeatable(settings)),
+        }
+
+    change_build(table, to)

@@ -14,7 +14,8 @@ from fsclap.evaluation.words import corpus_name
 from fsclap.settings import shaping
 from fsclap.training.settings import TrainSettings
 from storage.corpus import Corpus
-from storage.models import ModelStore
+from storage.models import ModelStore, model_folder
+from storage.objects import Place
 from tasks import notes
 from tasks.events import announce_event
 from tasks.outcomes import TooFewClips, TrainedModel
@@ -52,15 +53,19 @@ def train_model(
             clips = open_clips(table, version, work)
             split = _split(clips, folder, store, settings)
             cache = features_folder(work)
-            trained = train(clips, split, settings, folder, cache=cache, corpus=corpus, version=version, progress=False)
+            with store.keeping(name, folder):
+                trained = train(
+                    clips, split, settings, folder, cache=cache, corpus=corpus, version=version, progress=False
+                )
         except TooSmall as error:
             return TooFewClips(reason=str(error))
     if not (folder / CARD).exists():  # an interrupted run may have left a finished model without one
         write_model_card(folder, trained)
+        store.keep(name, folder)
     return TrainedModel(
         corpus=corpus,
         version=version,
-        model=str(folder),
+        model=store.place(name).location,
         validation=trained.validation,
         clips=trained.clips,
         kept=trained.kept,
@@ -74,7 +79,7 @@ def show_training(trained: TrainedModel) -> None:
     from fsclap.evaluation.plots import curves_figure, png
     from fsclap.training.record import history_of
 
-    history = history_of(Path(trained.model))
+    history = history_of(model_folder(trained.model))
     create_markdown_artifact(notes.training_text(trained, png(curves_figure(history))), key="training-report")
     create_table_artifact(history, key="training-epochs", description=f"Epochs of {trained.model}")
 
@@ -86,13 +91,13 @@ def show_too_small(corpus: str, refusal: TooFewClips) -> None:
 
 def announce_trained(trained: TrainedModel) -> bool:
     """Emit the event that starts the evaluation, unless this version was evaluated."""
-    if report_folder(trained.model, trained.corpus, trained.version).joinpath(FILE).is_file():
+    if (Place.at(trained.model) / report_name(trained.corpus, trained.version)).exists(FILE):
         log.info("%s was evaluated before: no event", trained.model)
         return False
     announce_event(
         TRAINED,
         name=trained.model,
-        resource=f"fsclap.model.{Path(trained.model).name}",
+        resource=f"fsclap.model.{Place.at(trained.model).name}",
         payload=trained.model_dump(),
     )
     return True
@@ -106,8 +111,9 @@ def run_name(store: ModelStore, corpus: Corpus, version: int, settings: TrainSet
     return store.name(corpus.location, version, identity)
 
 
-def report_folder(model: str, corpus: str, version: int) -> Path:
-    return Path(model) / "evaluation" / f"{corpus_name(corpus)}-v{version}"
+def report_name(corpus: str, version: int) -> str:
+    """Name the folder of a report within that of its model."""
+    return f"evaluation/{corpus_name(corpus)}-v{version}"
 
 
 def features_folder(work: str) -> Path:

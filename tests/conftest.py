@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -57,6 +58,33 @@ def quick_plots() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("storage.plots._save", save)
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 server, which keeps the promise of conditional puts; the environment of its clients."""
+    from storage.objects import Place
+    from storage.race import race_problem
+    from tests.object_store import BUCKET, seaweedfs
+
+    with seaweedfs(tmp_path_factory.mktemp("s3") / "data") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        problem = race_problem(Place.at(f"s3://{BUCKET}/race"))
+        if problem:
+            pytest.fail(problem)
+        yield environment
+
+
+@pytest.fixture
+def bucket(s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address of its own in the S3 server."""
+    from tests.object_store import BUCKET
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FSCLAP_CACHE", str(tmp_path / "cache"))
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,7 @@ def build_index(
     model_folder: Path,
     version: Version,
     *,
+    model_location: str | None = None,
     status: ModelStatus | None = None,
     device: str = "auto",
     approximate_above: int = approximate.ABOVE,
@@ -96,6 +97,7 @@ def build_index(
         folder: Folder of the index; created if absent.
         model_folder: Folder of the model, for `load_system`.
         version: The corpus version to embed.
+        model_location: Where others find the model; by default `model_folder`, unless that is a copy.
         status: How far the model can be trusted, kept in the record; None: as an earlier index of
             the same model says.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
@@ -121,7 +123,7 @@ def build_index(
         if embedded.clips > approximate_above:
             with written_aside(place / APPROXIMATE) as aside:
                 approximate.build(np.load(place / VECTORS, mmap_mode="r"), aside)
-        record = _record(version, embedded, model=str(model_folder), weights=weights, build=build)
+        record = _record(version, embedded, model=model_location or str(model_folder), weights=weights, build=build)
         known = earlier.record.model_status if earlier is not None else None
         record = record.model_copy(update={"model_status": status or known})
         _publish(folder, record)

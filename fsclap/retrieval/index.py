@@ -149,6 +149,7 @@ class Index:
         Raises:
             SearchError: There is no index, or one of its files is damaged.
         """
+        refuse_address(folder)
         folder = Path(folder)
         record = read_record(folder)
         if record is None:
@@ -174,10 +175,22 @@ class Index:
         return index
 
 
-def index_folder(corpus: str) -> Path:
-    """Name the default folder of an index: next to its corpus, or in data/ for an object store."""
-    location = corpus.rstrip("/").removeprefix("file://")
-    return Path("data", f"{location.rsplit('/', 1)[-1]}-index") if "://" in location else Path(f"{location}-index")
+def index_location(corpus: str) -> str:
+    """Name the default location of an index: next to its corpus."""
+    return f"{corpus.rstrip('/').removeprefix('file://')}-index"
+
+
+def refuse_address(folder: Path | str) -> None:
+    """Refuse what is not a folder of this machine, and would be taken for one.
+
+    Raises:
+        SearchError: It is an address.
+    """
+    if "://" in str(folder):
+        raise SearchError(
+            f"{folder} is in an object store, and files are read from a folder: take a copy of it first, with "
+            "storage.copies.local_copy, as the commands `fsclap search` and `fsclap app` do"
+        )
 
 
 def read_record(folder: Path) -> Record | None:

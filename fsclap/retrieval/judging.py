@@ -76,7 +76,7 @@ class Judging:
     def __init__(self, searcher: Searcher, log: JudgementLog) -> None:
         self._searcher, self._log, self._lock = searcher, log, threading.Lock()
         self._ids = np.array(searcher.index.rows["utterance_id"].to_pylist(), dtype=object)
-        test = _test_part(Path(searcher.index.record.model) / "split.json")
+        test = _test_part(searcher.model_folder / "split.json")
         among = np.array([id_ in test for id_ in self._ids])
         self.part: Literal["test", "all"] = "test" if among.any() else "all"
         self._among = among if among.any() else np.ones(len(self._ids), dtype=bool)

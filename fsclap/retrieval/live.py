@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -17,21 +16,21 @@ log = logging.getLogger(__name__)
 CHECK_EVERY: Seconds = 10.0
 
 
-def live_app(make: Callable[[], FastAPI], record: Path, *, every: Seconds = CHECK_EVERY) -> FastAPI:
-    """Make an application that serves the one from `make`, and a new one when `record` changes.
+def live_app(make: Callable[[], FastAPI], seen: Callable[[], str | None], *, every: Seconds = CHECK_EVERY) -> FastAPI:
+    """Make an application that serves the one from `make`, and a new one when the index was built again.
 
     The old application answers until the new one is ready. If no new one can be made, the old one
     stays and the log says why.
 
     Args:
         make: Makes an application from the present index; called in a thread after the first time.
-        record: File that a build of the index replaces last.
-        every: Seconds between two looks at the file.
+        seen: Tells the version of the file that a build of the index replaces last; called in a thread.
+        every: Seconds between two looks at it.
 
     Raises:
         Exception: Whatever the first call of `make` raises.
     """
-    live = _Live(make, record)
+    live = _Live(make, seen)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,11 +46,11 @@ def live_app(make: Callable[[], FastAPI], record: Path, *, every: Seconds = CHEC
 
 
 class _Live:
-    """The present application, and the state of the record that it was made from."""
+    """The present application, and the version of the index that it was made from."""
 
-    def __init__(self, make: Callable[[], FastAPI], record: Path) -> None:
-        self._make, self._record = make, record
-        self._seen = _stamp(record)  # read before `make`: a change during it is noticed later
+    def __init__(self, make: Callable[[], FastAPI], look: Callable[[], str | None]) -> None:
+        self._make, self._look = make, look
+        self._seen = look()  # before `make`: a change during it is noticed later
         self.current = make()
 
     @asynccontextmanager
@@ -68,20 +67,24 @@ class _Live:
     async def _follow(self, every: Seconds) -> None:
         while True:
             await asyncio.sleep(every)
-            if (stamp := _stamp(self._record)) != self._seen:
-                self._seen = stamp
+            try:
+                seen = await to_thread.run_sync(self._look)
+            except OSError as error:
+                log.warning("The index can't be looked at; the page shows what it has: %s", error)
+                continue
+            if seen != self._seen:
+                self._seen = seen
                 await self._replace()
 
     async def _replace(self) -> None:
-        folder = self._record.parent
         try:
             fresh = await to_thread.run_sync(self._make)
             started = await _start(fresh)
         except Exception as error:
-            log.warning("%s has changed, but can't be used; the page still shows the old index: %s", folder, error)
+            log.warning("The index has changed, but can't be used; the page still shows the old index: %s", error)
             return
         self.current = fresh
-        log.info("%s has changed; the page shows the new index", folder)
+        log.info("The index has changed; the page shows the new one")
         await self._started.aclose()
         self._started = started
 
@@ -91,12 +94,3 @@ async def _start(app: FastAPI) -> AsyncExitStack:
     stack = AsyncExitStack()
     await stack.enter_async_context(app.router.lifespan_context(app))
     return stack
-
-
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """Identify the content of a file that is always replaced as a whole; None if missing."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns

@@ -21,7 +21,7 @@ from fsclap.queries.reading import combined
 from fsclap.refusal import Refused
 from fsclap.retrieval import DEFAULT, By, approximate
 from fsclap.retrieval.filters import Condition, mask
-from fsclap.retrieval.index import Index, SearchError, model_digest
+from fsclap.retrieval.index import Index, SearchError, model_digest, refuse_address
 from fsclap.retrieval.notes import Readable
 from fsclap.retrieval.words import Styles
 
@@ -88,10 +88,14 @@ class Searcher:
 
     Args:
         sound: Reads the clips of the corpus; needed only for re-ranking.
+        model_folder: Folder of the model; by default the one that the index names.
     """
 
-    def __init__(self, index: Index, model: System, sound: Sound | None = None) -> None:
+    def __init__(
+        self, index: Index, model: System, sound: Sound | None = None, *, model_folder: Path | None = None
+    ) -> None:
         self.index, self.model, self._sound = index, model, sound
+        self.model_folder = model_folder or Path(index.record.model)
 
     @classmethod
     def open(
@@ -109,13 +113,14 @@ class Searcher:
             SearchError: There is no index, or that model is not the one that built it.
         """
         index = Index.open(folder)
+        refuse_address(model or index.record.model)
         place = Path(model or index.record.model)
         if model_digest(place) != index.record.weights:
             raise SearchError(
                 f"{place} is not the model that {folder} was built with; build the index again, "
                 "or name the folder of its model with --model"
             )
-        return cls(index, load_system(place, device), sound)
+        return cls(index, load_system(place, device), sound, model_folder=place)
 
     @property
     def default(self) -> By:

@@ -17,7 +17,7 @@ import sys
 from flows.build_dataset import build_dataset
 from flows.index_corpus import index_corpus
 from flows.train_fsclap import train_fsclap
-from fsclap.retrieval.index import index_folder
+from fsclap.retrieval.index import index_location
 from fsclap.retrieval.search import Searcher
 from tests.flows.built import local_settings
 from tests.fsclap.training.conftest import tiny

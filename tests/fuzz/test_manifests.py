@@ -238,7 +238,7 @@ def test_the_current_model_is_one_of_the_store_or_refused(beside: Path, altered:
     for name in ("models/m-v1-0123abcd", "models-of-others"):
         (beside / name).mkdir(exist_ok=True)
         (beside / name / FINISHED).write_text("{}")
-    (store.root / PROMOTED).write_bytes(altered)
+    (store.root.folder / PROMOTED).write_bytes(altered)
     found, told = attempt(lambda: store.promoted(), ModelStoreError)
     if told:
         assert "m-v1-0123abcd" in told or PROMOTED in told

@@ -106,7 +106,7 @@ def written(folder: Path, texts: list[str]) -> CardPaths:
     source = rows["source"] | {"title": everything, "url": everything, "stage_seconds": dict.fromkeys(texts, 1.0)}
     corpus.commit_source(source, utterances=rows["utterances"], rejects=rows["rejects"])
     settings = {"outer": {f"{number}.{said}": said for number, said in enumerate(texts)}}
-    return write_card(corpus, title=everything, settings=settings, threshold=0.65)
+    return write_card(corpus, title=everything, settings=settings, threshold=0.65, folder=corpus.folder)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from storage.checkpoints import EVERY, thin_checkpoints
 from storage.compaction import compact
 from storage.corpus import SCHEMAS, SUPERSEDED, Corpus
 from storage.maintenance import forget, history, restore, vacuum
+from storage.objects import Place
 from storage.verify import verify
 from tests.storage.conftest import Rows, source_id
 from tests.storage.test_maintenance import everything
@@ -102,6 +103,6 @@ def test_few_checkpoints_stay(tmp_path: Path) -> None:
     log.mkdir()
     for version in range(EVERY, 100 * EVERY + 1, EVERY):
         (log / f"{version:020d}.checkpoint.parquet").write_bytes(b"")
-        thin_checkpoints(tmp_path)
+        thin_checkpoints(Place(str(tmp_path.parent)), tmp_path.name)
     kept = sorted(int(path.name[:20]) // EVERY for path in log.iterdir())
     assert kept == [1, 2, 4, 8, 16, 32, 64, 99, 100]

@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError
 
 import storage.corpus
 from storage.corpus import WITHOUT_AUDIO, Corpus
+from storage.objects import PlaceError
 from storage.rows import CorpusError
 from storage.verify import verify
 
@@ -82,8 +83,10 @@ def test_a_location_may_be_a_uri(tmp_path, make_rows):
     corpus.commit_source(**make_rows("e1"))
     assert corpus.folder == tmp_path / "c"
     assert verify(corpus).problems == []
-    with pytest.raises(CorpusError, match="not a local folder"):
+    with pytest.raises(PlaceError, match="not a local folder"):
         _ = Corpus("s3://bucket/corpus").folder
+    with pytest.raises(CorpusError, match="not a location"):
+        Corpus.at("ftp://host/corpus")
 
 
 # Committing

@@ -136,7 +136,13 @@ def test_the_command_exports_each_format(
 @pytest.fixture(scope="module")
 def used(filled: Corpus, quick_plots: None) -> Corpus:
     """A corpus with its card, that was worked with: judgements and the files of locks are in its folder."""
-    write_card(filled, title="A test: 'quoted', with #signs", settings={"threshold": 0.65}, threshold=0.65)
+    write_card(
+        filled,
+        title="A test: 'quoted', with #signs",
+        settings={"threshold": 0.65},
+        threshold=0.65,
+        folder=filled.folder,
+    )
     with filled.lock():
         Judgements(filled.folder).add(
             {
@@ -144,7 +150,7 @@ def used(filled: Corpus, quick_plots: None) -> Corpus:
                 "corpus": "c", "version": 1, "date": "2026-11-23T12:00:00+00:00",
             }
         )  # fmt: skip
-    assert {".lock", ".judgements.lock", "judgements.parquet"} <= {path.name for path in filled.folder.iterdir()}
+    assert {".lock", "judgements.parquet"} <= {path.name for path in filled.folder.iterdir()}
     return filled
 
 

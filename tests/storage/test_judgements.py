@@ -49,12 +49,12 @@ def test_what_was_added_comes_back_in_order(judgements: Judgements) -> None:
     for row in rows:
         judgements.add(row)
     assert judgements.rows() == rows
-    assert pq.read_schema(judgements.path).equals(JUDGEMENT)
+    assert pq.read_schema(Path(judgements.path)).equals(JUDGEMENT)
 
 
 def test_none_yet_is_an_empty_list(judgements: Judgements) -> None:
     assert (judgements.rows(), judgements.graded(HELD)) == ([], [])
-    assert not judgements.path.exists()
+    assert not Path(judgements.path).exists()
 
 
 def test_a_date_is_kept_in_utc(judgements: Judgements) -> None:
@@ -151,13 +151,13 @@ def _add_and_die(folder: Path) -> None:
 
 def test_a_kill_loses_the_one_being_added_and_no_more(judgements: Judgements) -> None:
     judgements.add(judgement(query="first"))
-    killed = multiprocessing.get_context("spawn").Process(target=_add_and_die, args=(judgements.path.parent,))
+    killed = multiprocessing.get_context("spawn").Process(target=_add_and_die, args=(Path(judgements.path).parent,))
     killed.start()
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
     judgements.add(judgement(query="second"))  # the lock went with its holder
     assert [row["query"] for row in judgements.rows()] == ["first", "second"]
-    left = {path.name for path in judgements.path.parent.iterdir()} - {JUDGEMENTS, ".judgements.lock"}
+    left = {path.name for path in Path(judgements.path).parent.iterdir()} - {JUDGEMENTS}
     assert all(name.startswith(f".{JUDGEMENTS}.") and name.endswith(".tmp") for name in left), "for vacuum to remove"
 
 
@@ -167,20 +167,20 @@ def damage(path: Path) -> None:
 
 def test_a_damaged_file_is_said_and_left_alone(judgements: Judgements) -> None:
     judgements.add(judgement())
-    damage(judgements.path)
-    held = judgements.path.read_bytes()
+    damage(Path(judgements.path))
+    held = Path(judgements.path).read_bytes()
     for use in (judgements.rows, lambda: judgements.graded(HELD), lambda: judgements.add(judgement())):
         with pytest.raises(CorpusError, match=rf"{JUDGEMENTS} is damaged .* put a backup in its place"):
             use()
-    assert judgements.path.read_bytes() == held
+    assert Path(judgements.path).read_bytes() == held
 
 
 def test_a_file_of_another_kind_is_no_judgements(judgements: Judgements) -> None:
-    pq.write_table(pa.table({"a": [1]}), judgements.path)
+    pq.write_table(pa.table({"a": [1]}), Path(judgements.path))
     with pytest.raises(CorpusError, match="lacks corpus, date"):
         judgements.rows()
     odd = pa.Table.from_pylist([judgement(verdict="maybe", date=NOON)], schema=JUDGEMENT)
-    pq.write_table(odd, judgements.path)
+    pq.write_table(odd, Path(judgements.path))
     with pytest.raises(CorpusError, match="verdict is 'maybe'"):
         judgements.graded(HELD)
 
@@ -191,15 +191,13 @@ def test_a_folder_that_takes_no_file_is_said(judgements: Judgements, monkeypatch
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("storage.judgements.pq.write_table", full)
+    monkeypatch.setattr("storage.corpus.pq.write_table", full)
     with pytest.raises(CorpusError, match=r"cannot write .*No space left on device; check the disk"):
         judgements.add(judgement(query="another"))
     assert judgements.rows() == [judgement()]
 
 
-def test_an_object_store_and_no_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="object store, which has no lock"):
-        Judgements("s3://bucket/corpus")
+def test_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="no such folder"):
         Judgements(tmp_path / "nowhere")
 

@@ -11,8 +11,7 @@ import pytest
 
 from storage.corpus import LOCK, Corpus
 from storage.files import locked
-from storage.judgements import Judgements
-from storage.models import ModelStore, ModelStoreError
+from storage.objects import Place, PlaceError
 from storage.rows import CorpusError
 from storage.work import WorkStore
 from tests.storage.conftest import rows_of
@@ -72,7 +71,6 @@ def test_a_group_shares_the_lock_of_its_corpus(umask: int, mode: int, tmp_path: 
         os.umask(before)
     assert stat.S_IMODE((tmp_path / LOCK).stat().st_mode) == mode
     assert stat.S_IMODE((tmp_path / "machine").stat().st_mode) == 0o600, "the lock of a machine is this user's"
-    assert Judgements(tmp_path).path.parent == tmp_path
 
 
 @pytest.fixture
@@ -113,6 +111,12 @@ def test_an_address_is_not_taken_for_a_folder(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="not a folder of this machine: work files stay on a local disk"):
         WorkStore(location)
-    with pytest.raises(ModelStoreError, match="not a folder of this machine"):
-        ModelStore.open(location)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("location", ["ftp://host/x", "https://host/x", "s3://", "gs:///x"])
+def test_an_address_of_no_object_store_is_refused(location: str) -> None:
+    with pytest.raises(PlaceError, match=r"not a location|names a bucket"):
+        Place.at(location)
+    with pytest.raises(CorpusError, match=r"not a location|names a bucket"):
+        Corpus.at(location)

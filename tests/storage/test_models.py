@@ -42,7 +42,7 @@ def decision(model: str, *, against: str | None = None, promoted: bool = True) -
 def decisions(store: ModelStore) -> list[Decision]:
     """Every recorded decision; lines that are not complete are left out."""
     found = []
-    for line in (store.root / HISTORY).read_text().splitlines():
+    for line in (store.root.folder / HISTORY).read_text().splitlines():
         with suppress(ValidationError):
             found.append(Decision.model_validate_json(line))
     return found
@@ -55,7 +55,7 @@ def test_a_run_has_one_name_for_one_version_and_one_set_of_settings(store: Model
     others = {store.name("data/My corpus!", 4, SETTINGS), store.name("data/My corpus!", 3, SETTINGS | {"epochs": 11})}
     assert len(others | {name}) == 3
     assert store.name("s3://bucket/日本語", 1, {}).startswith("日本語-v1-")
-    assert store.folder(store.name("...", 1, {})).parent == store.root
+    assert store.folder(store.name("...", 1, {})).parent == store.root.folder
 
 
 @pytest.mark.parametrize("name", ["", "..", "../promoted", "/etc", ".hidden", "a/b"])
@@ -115,12 +115,12 @@ def test_a_current_model_whose_folder_is_gone_is_named_with_a_way_out(store: Mod
 def test_damaged_files_are_named(store: ModelStore) -> None:
     name = finished(store, 1)
     store.record(decision(name))
-    with (store.root / HISTORY).open("a") as history:
+    with (store.root.folder / HISTORY).open("a") as history:
         history.write('{"model": "half a li')
     assert [found.model for found in decisions(store)] == [name]
     store.record(decision(name, against=name))
     assert [found.model for found in decisions(store)] == [name, name]
-    (store.root / PROMOTED).write_text("{")
+    (store.root.folder / PROMOTED).write_text("{")
     with pytest.raises(ModelStoreError, match=PROMOTED):
         store.promoted()
 
@@ -141,7 +141,9 @@ def test_a_kill_in_the_middle_leaves_a_current_model(store: ModelStore) -> None:
     name = finished(store, 1)
     store.record(decision(name))
     for round_ in range(5):
-        writer = multiprocessing.get_context("fork").Process(target=_promote_again_and_again, args=(store.root, name))
+        writer = multiprocessing.get_context("fork").Process(
+            target=_promote_again_and_again, args=(store.root.folder, name)
+        )
         writer.start()
         before = len(decisions(store))
         while len(decisions(store)) < before + 3 + round_:

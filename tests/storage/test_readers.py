@@ -89,7 +89,7 @@ def test_datasets_reads_the_shards(shards, given, cache):
 
 @pytest.mark.usefixtures("quick_plots")
 def test_datasets_reads_the_folder_by_its_card(filled, given, cache):
-    write_card(filled, title="Test", settings={}, threshold=None)
+    write_card(filled, title="Test", settings={}, threshold=None, folder=filled.folder)
     corpus = datasets.load_dataset(str(filled.folder), split="train", cache_dir=cache)
     assert corpus.features["audio"] == datasets.Audio(sampling_rate=24_000)
     assert corpus.features["attributes"]["pitch_hz"] == datasets.Value("float32")

@@ -16,6 +16,7 @@ from fsclap.retrieval.live import live_app
 from fsclap.retrieval.search import Searcher
 from harness.faults.stand import until
 from storage.corpus import Corpus
+from storage.objects import Place
 from storage.versions import CorpusVersion
 from tests.fsclap.retrieval.fixtures import commit
 from tests.fsclap.retrieval.serving import served
@@ -38,7 +39,7 @@ def page(index: Path, corpus: Corpus) -> FastAPI:
         version = CorpusVersion.open(str(corpus.folder))
         return make_app(Searcher.open(index, sound=version.audio, device="cpu"), version.audio, None)
 
-    return live_app(make, index / RECORD, every=0.05)
+    return live_app(make, lambda: Place(str(index)).version(RECORD), every=0.05)
 
 
 def test_a_page_shows_what_was_added_while_it_ran(
