@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from storage.files import locked, written_aside
 from storage.objects import Place, PlaceError
@@ -81,7 +81,10 @@ def _send(folder: Path, place: Place, name: str) -> list[str | int]:
 
 def _fetch(place: Place, folder: Path) -> bool:
     """Bring a copy up to date; False if a file was replaced meanwhile."""
-    state, entries = _read(folder), {entry.name: entry for entry in place.list()}
+    listed = list(place.list())
+    # Some object stores list a folder as if it were a file.
+    folders = {str(parent) for entry in listed for parent in PurePosixPath(entry.name).parents}
+    state, entries = _read(folder), {entry.name: entry for entry in listed if entry.name not in folders}
 
     def is_current(name: str) -> bool:
         return state.get(name, [None])[0] == entries[name].version and (folder / name).is_file()

@@ -162,7 +162,10 @@ def leftovers(corpus: Corpus, table: str) -> list[pyarrow.fs.FileInfo]:
     """
     named = {shard.name for version in versions(corpus, table) for shard in version.added}
     found = corpus.files(table).get_file_info(pyarrow.fs.FileSelector("", recursive=True))
-    files = (info for info in found if info.is_file and not info.path.startswith(f"{FOLDER}/"))
+    # Some object stores list an empty folder as if it were a file.
+    files = (
+        info for info in found if info.is_file and info.path != SUPERSEDED and not info.path.startswith(f"{FOLDER}/")
+    )
     return sorted(
         (info for info in files if info.path.removeprefix(f"{SUPERSEDED}/") not in named), key=lambda info: info.path
     )

@@ -30,7 +30,8 @@ refresh_corpus(sys.argv[1])
 """
 
 
-def test_every_source_is_there_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["a local folder", "an object store"])
+def test_every_source_is_there_once(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     episodes = sample_episodes()[:4]
     one, two = tmp_path / "one", tmp_path / "two"
     files = [
@@ -39,7 +40,8 @@ def test_every_source_is_there_once(tmp_path: Path) -> None:
     shared = [str(file) for file in files[1:3]]
     two.mkdir()
     again = shutil.copy(files[0], two / "again.mp4")  # the same recording under another address
-    corpus, work = str(tmp_path / "corpus"), str(tmp_path / "work")
+    root = str(tmp_path) if where == "a local folder" else request.getfixturevalue("bucket")
+    corpus, work = f"{root}/corpus", str(tmp_path / "work")
     run(BUILD, corpus, work, shared[0]).wait()
     both = [
         run(BUILD, corpus, work, str(files[0]), *shared),
