@@ -27,10 +27,15 @@ from tasks.limits import LIMITS
 
 log = logging.getLogger("fsclap.bootstrap")
 
-POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1}
-"""Name -> runs at the same time. On the CPU a build and a flow that it triggered may run side by
-side; a lock of the machine (tasks/limits.py) makes them take turns."""
-FLOWS = ("build-dataset", "refresh-corpus", "import-corpus", "train-fsclap", "evaluate-fsclap", "index-corpus")
+POOLS = {"fsclap-cpu": 2, "fsclap-gpu": 1, "fsclap-batches": None}
+"""Name -> runs at the same time over all workers. On the CPU a build and a flow that it triggered
+may run side by side; a lock of the machine (tasks/limits.py) makes them take turns. Batches have a
+pool of their own, or builds that wait for them could hold all slots; how many are handed out is a
+setting of the build, how many a machine takes an option of its worker."""
+FLOWS = (
+    "build-dataset", "process-batch", "refresh-corpus", "import-corpus", "train-fsclap", "evaluate-fsclap",
+    "index-corpus",
+)  # fmt: skip
 LOST = "fsclap: runs without heartbeats have crashed"
 CRASHED = "fsclap: restart crashed runs"
 SILENCE = timedelta(seconds=120)
@@ -56,7 +61,7 @@ async def make_pools(client: PrefectClient) -> None:
             await client.create_work_pool(WorkPoolCreate(name=name, type="process", concurrency_limit=slots))
         except ObjectAlreadyExists:
             await client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=slots))
-        log.info("work pool %s: %d runs at a time", name, slots)
+        log.info("work pool %s: %s runs at a time", name, slots or "any number of")
 
 
 async def make_limits(client: PrefectClient) -> None:

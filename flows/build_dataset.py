@@ -5,6 +5,7 @@
 Start it with `prefect deployment run build-dataset/build-dataset`, or from the Prefect UI.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 from prefect import flow, get_run_logger
@@ -13,22 +14,19 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.parameters import CorpusFolder, Folder
+from flows.process_batch import describe
 from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus
 from tasks.batches import Batch
-from tasks.captioning import caption
 from tasks.commit import commit
-from tasks.consistency import filter_speakers
 from tasks.declared import Plan, declare
-from tasks.diarization import diarize
 from tasks.download import download, list_episodes
+from tasks.fan_out import HandedOut, can_be_handed_out, cancel_batches, hand_out
 from tasks.limits import compute_slot
 from tasks.linking import link_speakers
-from tasks.measure import measure
 from tasks.outcomes import Committed, Published
 from tasks.plan import plan_build, plan_orphans, recognised
 from tasks.publish import Progress, announce, publish, remember_build
-from tasks.separation import separate
 from tasks.trial import try_out
 from tasks.verdict import nothing_kept
 
@@ -40,6 +38,7 @@ Sources = Annotated[list[str], Field(min_length=1)]
     flow_run_name="build {corpus}",
     task_runner=ThreadPoolTaskRunner(max_workers=1),  # type: ignore[arg-type]  # only downloads run beside the stages
     persist_result=True,
+    on_cancellation=[cancel_batches],
 )
 def build_dataset(
     sources: Sources,
@@ -64,22 +63,37 @@ def build_dataset(
     try_out(plan)
     listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
     listed = recognised(listed, corpus)
-    done = process(plan_build(listed, corpus, work, plan), corpus, work, plan)
-    done += process(plan_orphans(listed, corpus, plan), corpus, work, plan)
+    first = process(plan_build(listed, corpus, work, plan), corpus, work, plan)
+    orphans = process(plan_orphans(listed, corpus, plan), corpus, work, plan)
+    undone = first.undone + orphans.undone
     link_speakers(corpus, plan.settings)
     remember_build(corpus, sources, work, plan.settings)
-    published = publish(corpus, done, plan)
+    published = publish(corpus, first.done + orphans.done, plan)
     announce(published)
+    if undone:
+        return Failed(message=f"{len(undone)} batches are not done; start the build again. {'; '.join(undone)[:2000]}")
     why = nothing_kept(listed, corpus)
     return Failed(message=why) if why else published
 
 
-def process(batches: list[Batch], corpus: str, work: str, plan: Plan) -> list[Committed]:
-    """Take batches from their downloads to the corpus, one after the other."""
+def process(batches: list[Batch], corpus: str, work: str, plan: Plan) -> HandedOut:
+    """Take batches from their downloads to the corpus: on the workers of a pool, or here one after the other."""
     if not batches:
-        return []
-    log = get_run_logger()
+        return HandedOut()
     progress = Progress(total=sum(len(batch.items) for batch in batches))
+    pooled = [batch for batch in batches if plan.settings.fan_out == "pool" and can_be_handed_out(batch)]
+    here = [batch for batch in batches if batch not in pooled]
+    handed = hand_out(pooled, corpus, work, plan, progress.update) if pooled else HandedOut()
+    before = sum(len(batch.items) for batch in pooled)
+    done = process_here(here, corpus, work, plan, lambda count: progress.update(before + count))
+    return HandedOut(handed.done + done, handed.undone)
+
+
+def process_here(
+    batches: list[Batch], corpus: str, work: str, plan: Plan, progress: Callable[[int], object]
+) -> list[Committed]:
+    """Process batches in this run, one after the other; the next one is downloaded meanwhile."""
+    log = get_run_logger()
     done: list[Committed] = []
     downloads = [download.submit(batch, work, plan) for batch in batches[:1]]
     for number, batch in enumerate(batches, start=1):
@@ -90,14 +104,5 @@ def process(batches: list[Batch], corpus: str, work: str, plan: Plan) -> list[Co
             downloads = [download.submit(ahead, work, plan) for ahead in batches[number : number + 1]]
             described = describe(media, work, plan)
             done += commit(described, corpus, work, plan)
-        progress.update(len(done))
+        progress(len(done))
     return done
-
-
-def describe(media: Batch, work: str, plan: Plan) -> Batch:
-    """Take downloaded episodes through the stages, from sound to words."""
-    vocals = separate(media, work, plan)
-    turns = diarize(vocals, work, plan)
-    measured = measure(turns, work, plan)
-    filtered = filter_speakers(measured, work, plan)
-    return caption(filtered, work, plan)

@@ -9,11 +9,17 @@ from flows.parameters import CorpusFolder
 from fsclap.corpus.settings import BuildSettings
 from storage.build_record import read_build
 from storage.corpus import Corpus
+from tasks.fan_out import cancel_batches
 from tasks.outcomes import Published
 from tasks.waiting import outdated
 
 
-@flow(name="refresh-corpus", flow_run_name="refresh {corpus}", persist_result=True)
+@flow(
+    name="refresh-corpus",
+    flow_run_name="refresh {corpus}",
+    persist_result=True,
+    on_cancellation=[cancel_batches],
+)
 def refresh_corpus(corpus: CorpusFolder = "data/corpus") -> Published | State[None]:
     """Process the episodes that appeared since the last build, with the settings of that build.
 

@@ -40,7 +40,7 @@ def train_fsclap(
     given = flow_run.parameters
     if outdated(lambda waiting: later_version(given, waiting)):
         return Completed(name="Outdated", message=f"A training on a later version of {corpus} is waiting")
-    with model_slot(settings.accelerator):
+    with model_slot(settings.accelerator, settings.compute.devices):
         trained = train_model(corpus, version, models, work, settings)
     if isinstance(trained, TooFewClips):
         show_too_small(corpus, trained)

@@ -40,6 +40,8 @@ class Item(BaseModel):
     refusal: Refusal | None = None
     again: bool = False
     """An earlier refusal of the work store is taken back: every stage decides again."""
+    fetch: bool = False
+    """Its recording is downloaded again, whatever the work store has of it."""
 
     @property
     def alive(self) -> bool:

@@ -4,6 +4,7 @@ Cache keys, the recipe of a source and the engines named in its rows all read th
 switched off has none.
 """
 
+import platform
 from importlib.metadata import version
 from typing import Any
 
@@ -123,3 +124,26 @@ def declare(settings: BuildSettings) -> Plan:
         for name, (engine, parameters) in stages.items()
     }
     return Plan(settings=settings, stages=declared)
+
+
+def require_same(own: Plan, other: Plan) -> None:
+    """Refuse to work for a build whose stages are not those of this machine: their rows would differ.
+
+    What only decides refusals may differ, such as the version of yt-dlp.
+
+    Raises:
+        ValueError: The message names the stages.
+    """
+    mine, theirs = (
+        {name: stage.model_dump(exclude={"decided_by"}) for name, stage in plan.stages.items()} for plan in (own, other)
+    )
+    differing = [
+        f"{name}: {mine.get(name, 'none')} here, {theirs.get(name, 'none')} in the build"
+        for name in sorted({*mine, *theirs})
+        if mine.get(name) != theirs.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"the worker on {platform.node()} has other stages than the build ({'; '.join(differing)}): give both the "
+            "same release of fsclap and the same weights, then start the build again"
+        )

@@ -7,7 +7,8 @@ concurrency limit of Prefect, which `deployments/bootstrap.py` creates; a missin
 
 import os
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefect.concurrency.sync import rate_limit
@@ -19,20 +20,31 @@ LIMITS = {DOWNLOADS: (4, 1.0)}
 """Name -> slots, and how many are released per second."""
 
 
-def compute_slot(device: str) -> AbstractContextManager[None]:
-    """Hold the machine's CPU, or its GPU with device=cuda, for all stages of one batch.
+@contextmanager
+def compute_slot(device: str) -> Iterator[None]:
+    """Hold the machine's cores, or the GPU that `device` names ("cuda", "cuda:1"), for all stages of one batch.
 
     A stage uses all cores, so one batch at a time is fastest. This is a file lock, not one of Prefect's limits: those
     lease their slots for minutes, and a killed run would hold up the next one for as long.
     """
-    return _machine("gpu" if device.startswith("cuda") else "cpu")
+    kind, _, index = device.partition(":")
+    with _machine([_gpu(int(index or 0))] if kind == "cuda" else ["cpu"]):
+        yield
 
 
-def model_slot(accelerator: str = "auto") -> AbstractContextManager[None]:
-    """Hold the machine's GPU for a training or an evaluation; its CPU without a GPU or with accelerator=cpu."""
+@contextmanager
+def model_slot(accelerator: str = "auto", devices: int = 1) -> Iterator[None]:
+    """Hold GPUs for a training or an evaluation; the machine's cores without a GPU or with accelerator=cpu.
+
+    Args:
+        accelerator: As in the settings of a training: auto, cpu or cuda.
+        devices: Number of GPUs, from the first that this process sees.
+    """
     import torch
 
-    return _machine("gpu" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    gpus = min(devices, torch.cuda.device_count()) if accelerator != "cpu" and torch.cuda.is_available() else 0
+    with _machine([_gpu(index) for index in range(gpus)] or ["cpu"]):
+        yield
 
 
 def download_slot() -> None:
@@ -40,6 +52,17 @@ def download_slot() -> None:
     rate_limit(DOWNLOADS, strict=True)
 
 
-def _machine(part: str) -> AbstractContextManager[None]:
-    path = Path(tempfile.gettempdir()) / f"fsclap-{os.getuid()}-{part}.lock"
-    return locked(path, what=f"the {part.upper()} of this machine")
+def _gpu(index: int) -> str:
+    """Name a GPU so that all processes of the machine agree: their first one may be another of eight."""
+    import torch
+
+    return f"gpu-{torch.cuda.get_device_properties(index).uuid}"
+
+
+@contextmanager
+def _machine(parts: list[str]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for part in sorted(parts):  # in one order, or two trainings of two GPUs would wait for each other
+            path = Path(tempfile.gettempdir()) / f"fsclap-{os.getuid()}-{part}.lock"
+            stack.enter_context(locked(path, what=f"the {part.upper()} of this machine"))
+        yield

@@ -65,15 +65,34 @@ def plan_build(listed: list[Item], corpus: str, work: str, plan: Plan) -> list[B
     doubtful = [item for item in unique if item.alive and _may_have_changed(item, known, plan)]
     changed = _changed(doubtful, store, plan)
     to_do = [item for item in unique if item.episode.source_id in changed or not _up_to_date(item, known, plan)]
-    for item in to_do:
-        if item.alive and item.episode.source_id in changed | known.requests.fetch:
-            store.discard(download_stage(store, plan).step(item))
+    to_do = [
+        item.model_copy(update={"fetch": item.episode.source_id in changed | known.requests.fetch}) for item in to_do
+    ]
+    _forget_downloads(to_do, store, plan)
     batches = _batches(to_do, known, plan)
     log.info(
         "%d sources listed, %d already in %s, %d to do in %d batches",
         len(unique), len(unique) - len(to_do), corpus, len(to_do), len(batches),
     )  # fmt: skip
     return batches
+
+
+@task(task_run_name="plan {batch.name}", cache_policy=NO_CACHE)
+def plan_batch(batch: Batch, corpus: str, work: str, plan: Plan) -> Batch:
+    """Leave out of a batch what the corpus holds by now; forget the downloads of what is to be fetched again.
+
+    Another build of the corpus may have done a part of it, or the run that had the batch before this one.
+    """
+    table, store = Corpus.open(corpus), WorkStore(work)
+    known = _Known(table.ledger(), table.refusals(), read_requests(table))
+    # What was refused is decided again: the build asked its server, and it may have another file by now.
+    held = {source for source, row in known.ledger.items() if row["status"] == "kept"}
+    items = tuple(
+        item for item in batch.items if item.episode.source_id not in held or not _up_to_date(item, known, plan)
+    )
+    _forget_downloads(items, store, plan)
+    log.info("%d of %d episodes of the batch are still to be done", len(items), len(batch.items))
+    return batch.model_copy(update={"items": items})
 
 
 @task(task_run_name="plan orphans of {corpus}", cache_policy=NO_CACHE)
@@ -95,6 +114,12 @@ def plan_orphans(listed: list[Item], corpus: str, plan: Plan) -> list[Batch]:
     if orphans:
         log.info("%d episodes were duplicates of a recording that %s has no more", len(orphans), corpus)
     return _batches(orphans, None, plan)
+
+
+def _forget_downloads(items: Iterable[Item], store: WorkStore, plan: Plan) -> None:
+    for item in items:
+        if item.alive and item.fetch:
+            store.discard(download_stage(store, plan).step(item))
 
 
 def _unique(listed: list[Item]) -> list[Item]:

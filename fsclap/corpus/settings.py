@@ -46,6 +46,14 @@ class BuildSettings(BaseModel):
     batch_episodes: int = execution(
         12, ge=1, le=200, description="Episodes per task. 5 to 30 minutes of audio per task is a good size."
     )
+    fan_out: Literal["none", "pool"] = execution(
+        "none",
+        description="Where batches are processed. none: in the build's own process, one after the other. pool: each as "
+        "a run of process-batch, on all workers of its work pool; corpus and sources must be within their reach.",
+    )
+    batches_ahead: int = execution(
+        16, ge=1, le=200, description="With fan_out=pool, how many batches are handed out at once: two per worker."
+    )
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: Folded[DecodeSettings] = Field(
         default_factory=DecodeSettings, description="Which recordings are refused as too short, too long or silent."

@@ -49,9 +49,12 @@ class Stand:
         folder: The folder to create and copy the project to.
         data: Folder of corpus, work files and models; in the copy by default.
         count_calls: Whether to count the calls of the server's API, in `calls`.
+        sleep: Seconds that engines sleep per recording, in place of their work; None for the real engines.
     """
 
-    def __init__(self, folder: Path, data: Path | None = None, *, count_calls: bool = False) -> None:
+    def __init__(
+        self, folder: Path, data: Path | None = None, *, count_calls: bool = False, sleep: float | None = None
+    ) -> None:
         self.project = folder / "project"
         self.faults = folder / "faults"
         self.faults.mkdir(parents=True)
@@ -87,6 +90,8 @@ class Stand:
         if count_calls:
             self.calls.touch()
             self.environment["FSCLAP_CALLS"] = str(self.calls)
+        if sleep is not None:
+            self.environment["FSCLAP_SLEEP"] = str(sleep)
         self.log = (folder / "processes.log").open("ab")
         self.server: subprocess.Popen[bytes] | None = None
         self.worker: subprocess.Popen[bytes] | None = None
@@ -117,11 +122,11 @@ class Stand:
         self.log.close()
 
     def start_server(self) -> None:
-        self.server = self._spawn([*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)])
+        self.server = self.spawn([*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)])
         until(lambda: self.get("health") is True, patience=180, what="the server answers")
 
     def start_worker(self) -> None:
-        self.worker = self._spawn([*PREFECT, "worker", "start", "--pool", "fsclap-cpu", "--type", "process"])
+        self.worker = self.spawn([*PREFECT, "worker", "start", "--pool", "fsclap-cpu", "--type", "process"])
 
     def kill_server(self) -> None:
         assert self.server is not None
@@ -154,9 +159,15 @@ class Stand:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}\n{done.stderr}")
         return done.stdout
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def spawn(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
+        """Start a process of the installation, with variables of its own."""
         return subprocess.Popen(
-            command, cwd=self.project, env=self.environment, stdout=self.log, stderr=self.log, start_new_session=True
+            command,
+            cwd=self.project,
+            env={**self.environment, **environment},
+            stdout=self.log,
+            stderr=self.log,
+            start_new_session=True,
         )
 
     # Runs -----------------------------------------------------------------------------------------
@@ -188,15 +199,19 @@ class Stand:
         corpus = self.data / "corpus"
         return Corpus.open(corpus).sources().num_rows if (corpus / "sources" / "_delta_log").is_dir() else 0
 
-    def run_processes(self) -> list[int]:
-        """List the process ids of the active runs, without the programs that they started."""
+    def run_processes(self, *having: str) -> list[int]:
+        """List the process ids of the active runs, without the programs that they started.
+
+        Args:
+            having: Only those with these entries in their environment: "NAME=value".
+        """
         processes = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
             except OSError:
                 continue
-            marks = (b"PREFECT__FLOW_RUN_ID=", os.fsencode(self.faults))
+            marks = (b"PREFECT__FLOW_RUN_ID=", os.fsencode(self.faults), *map(os.fsencode, having))
             if all(mark in environment for mark in marks) and b"prefect" in command:
                 processes.append(int(folder.name))
         return processes

@@ -17,7 +17,11 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 def test_bootstrap_makes_pools_limits_and_automations_once() -> None:
     before, after = asyncio.run(_twice())
     assert before == after
-    assert before["pools"] == [("fsclap-cpu", "process", 2), ("fsclap-gpu", "process", 1)]
+    assert before["pools"] == [
+        ("fsclap-cpu", "process", 2),
+        ("fsclap-gpu", "process", 1),
+        ("fsclap-batches", "process", None),
+    ]
     assert [name for name, _ in before["automations"]] == sorted([CRASHED, LOST])
     assert before["limits"] == {DOWNLOADS: 7}, "a limit changed by hand stays"
 

@@ -5,7 +5,7 @@ that a point names has been imported, the function that the point names is wrapp
 the files `{id}.json` in the folder FSCLAP_FAULTS. When its moment comes, a point writes the process
 id to `{id}.reached`, once; then it kills the process, or waits until the stand has caused the fault
 and written `{id}.go`. Each HTTP request adds a byte to the file FSCLAP_CALLS, if that is set: a
-count that survives a kill.
+count that survives a kill. With FSCLAP_SLEEP, engines only sleep (`sleeping.py`).
 """
 
 import functools
@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+ASLEEP = {"fsclap.corpus.separation", "fsclap.corpus.diarization"} if "FSCLAP_SLEEP" in os.environ else set()
 FOLDER = Path(os.environ["FSCLAP_FAULTS"]) if "FSCLAP_FAULTS" in os.environ else None
 
 
@@ -44,6 +45,8 @@ class Finder(importlib.abc.MetaPathFinder):
             load(module)
             if name == "httpx":
                 count(module)
+            if name in ASLEEP:
+                importlib.import_module("sleeping").install(module)
             for point in points():
                 if point["module"] == name:
                     wrap(module, point)
@@ -121,7 +124,7 @@ def reached(point: dict[str, Any]) -> None:
 
 
 if FOLDER is not None and FOLDER.is_dir():
-    wanted = {point["module"] for point in points()}
+    wanted = {point["module"] for point in points()} | ASLEEP
     if "FSCLAP_CALLS" in os.environ:
         wanted.add("httpx")
     if wanted:
