@@ -54,8 +54,9 @@ class User:
             self._ask("peaks", f"/api/clips/{quote(clip['utterance_id'])}/peaks")
         for clip in clips[:1]:
             place = f"/api/clips/{quote(clip['utterance_id'])}"
-            self._ask("audio", f"{place}/audio", headers={"Range": "bytes=0-8191"})
-            self._ask("audio", f"{place}/audio", headers={"Range": "bytes=8192-"})
+            first = self._ask("audio", f"{place}/audio", headers={"Range": "bytes=0-8191"})
+            if int(first.headers["content-range"].rpartition("/")[2]) > 8192:
+                self._ask("audio", f"{place}/audio", headers={"Range": "bytes=8192-"})
             self._ask("like", f"{place}/like")
         if self._upload is not None:
             headers = {"Content-Type": "application/octet-stream"}

@@ -241,7 +241,7 @@ def _notes(searcher: "Searcher", query: str | None, by: str) -> list[str]:
 
 
 def _entry(hit: "Hit") -> dict[str, Any]:
-    return {"score": hit.score, "match": hit.match, "why": list(hit.why), **hit.row}
+    return {"score": hit.score, "match": hit.match, "why": list(hit.why), "lacks": list(hit.told.lacks), **hit.row}
 
 
 def _lines(hit: "Hit") -> str:

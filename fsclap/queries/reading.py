@@ -106,6 +106,12 @@ class Reader:
             total = (1 - WHOLE) * total + WHOLE * self._nearest(query)[1]
         return Reading(np.asarray(total))
 
+    def nearness(self, query: str) -> float:
+        """Compute the largest cosine of a query, or of a part of it, with a wording."""
+        texts = [query, *(part.strip() for part in _PARTS.split(query) if part.strip())]
+        texts += [content for text in texts if (content := " ".join(_CARRIER.sub(" ", text).split()))]
+        return float((self._encode(texts) @ self._vectors.T).max())
+
     def _part(self, part: str) -> list[tuple[float, np.ndarray]]:
         """Read one part: how far it can be trusted, and the (words,) it asks for."""
         negation = _NEGATION.search(part)
@@ -205,10 +211,10 @@ def combined(words: np.ndarray, model: np.ndarray) -> np.ndarray:
 
     Both are standardised over the clips; the model counts MODEL_SHARE times as much.
     """
-    return _standardised(words) + MODEL_SHARE * _standardised(model)
+    return standardised(words) + MODEL_SHARE * standardised(model)
 
 
-def _standardised(scores: np.ndarray) -> np.ndarray:
+def standardised(scores: np.ndarray) -> np.ndarray:
     """Shift and scale (clips,) scores to mean 0 and standard deviation 1; all 0 if they are equal."""
     if not len(scores) or np.ptp(scores) == 0:
         return np.zeros(len(scores), dtype=np.float32)

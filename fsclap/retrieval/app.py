@@ -1,18 +1,16 @@
 """The search page and its API."""
 
+import functools
 import logging
 import math
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -24,11 +22,14 @@ from starlette.requests import ClientDisconnect
 
 from fsclap.retrieval import By, judging, playback
 from fsclap.retrieval import map as corpus_map
-from fsclap.retrieval.filters import Condition, columns
+from fsclap.retrieval.about import about, voice, voices
+from fsclap.retrieval.calibration import WEAK
+from fsclap.retrieval.export import export_hits
+from fsclap.retrieval.filters import Condition, FilterError
 from fsclap.retrieval.guard import LOOPBACK, guard, refused
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.judging import JudgementLog
-from fsclap.retrieval.search import MAX_RECORDING_BYTES, Hit, Searcher, Sound
+from fsclap.retrieval.search import Hit, Searcher, Sound
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,8 @@ STATIC = Path(__file__).parent / "static"
 VIEWS = ("/", "/map", "/judge")
 UPLOADS_AT_ONCE = 2
 """Uploaded recordings that are decoded at a time, so that other people can go on searching."""
-MOST_VALUES = 500
-"""Values that a filter suggests, the most frequent ones; any other can still be typed."""
-EXAMPLES = 4
-FACETS = ("emotion", "speaker", "series", "language")
+MOST_CHOSEN = 50
+"""Clips that can be exported together."""
 SHOWN = (
     "utterance_id", "caption", "text", "series", "episode", "title", "speaker", "start", "end", "duration", "language",
     "emotion", "emotion_confidence", "events", "quality", "overlap", "attributes", "style",
@@ -47,6 +46,7 @@ SHOWN = (
 """Columns that the page gets; `source` is added: the address of the clip's video, if it has one."""
 
 Where = Annotated[list[str], Query(default_factory=list, description="Conditions, as `Condition.parse` reads them")]
+Words = Annotated[str, Query(max_length=1000, description="In what clips should differ, such as: higher and faster")]
 Top = Annotated[int, Query(ge=1, le=100)]
 
 
@@ -82,7 +82,7 @@ def make_app(
     app = FastAPI(title="FS-CLAP", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.middleware("http")(guard(password, hosts))
     _handle_errors(app)
-    app.include_router(_routes(searcher, judges=judgements is not None))
+    app.include_router(_routes(searcher, sound, judges=judgements is not None))
     app.include_router(playback.routes(searcher, sound))
     app.include_router(corpus_map.routes(map_))
     if judgements is not None:
@@ -103,6 +103,8 @@ def _warm_up(searcher: Searcher) -> None:
     rate = searcher.model.audio_encoder.sample_rate
     searcher.describe(searcher.embedded(np.zeros(rate, dtype=np.float32), rate))
     searcher.search("a voice")
+    searcher.search("a voice", by="model")
+    searcher.calibration("sound")
 
 
 async def _page() -> FileResponse:
@@ -122,6 +124,8 @@ def _answer_error(status: int, message: str | None = None) -> Callable[[Request,
     async def answer(request: Request, error: Exception) -> Response:
         if status == 500:
             log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        if isinstance(error, FilterError):  # the page shows it beside that field, and the columns below
+            return JSONResponse({"error": error.brief, "field": "where"}, status)
         return JSONResponse({"error": message or str(error)}, status)
 
     return answer
@@ -138,24 +142,31 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"}, 400)
 
 
-def _routes(searcher: Searcher, *, judges: bool) -> APIRouter:
+def _routes(searcher: Searcher, sound: Sound, *, judges: bool) -> APIRouter:
     router = APIRouter(prefix="/api")
-    about = _about(searcher) | {"judging": judges}
+    described = about(searcher) | {"judging": judges}
     uploads = CapacityLimiter(UPLOADS_AT_ONCE)
 
     @router.get("/corpus")
     def corpus() -> dict[str, Any]:
-        return about
+        return described
 
     @router.get("/search")
     def search(
         where: Where, query: Annotated[str, Query(max_length=1000)] = "", by: By | None = None, top: Top = 10
     ) -> dict[str, Any]:
-        hits = searcher.search(query, by=by, top=top, where=_conditions(where))
+        conditions, by = _conditions(where), by or searcher.default
+        hits = searcher.search(query, by=by, top=top, where=conditions)
+        guess = searcher.guesses(query)
+        notes = [*searcher.notes(query), *searcher.unknown_values(conditions)]
+        return {"by": by, "notes": notes, "guess": guess} | _answer(searcher, hits, None if guess else by, conditions)
+
+    @router.get("/clips")
+    def clips(ids: Annotated[list[str], Query(alias="id", min_length=1, max_length=MOST_CHOSEN)]) -> dict[str, Any]:
+        found = [id_ for id_ in ids if id_ in searcher]
         return {
-            "by": by or searcher.default,
-            "notes": searcher.notes(query),
-            "clips": [_shown_hit(hit) for hit in hits],
+            "clips": [shown(searcher.row(id_)) for id_ in found],
+            "gone": [id_ for id_ in ids if id_ not in searcher],
         }
 
     @router.get("/clips/{utterance_id}")
@@ -163,35 +174,79 @@ def _routes(searcher: Searcher, *, judges: bool) -> APIRouter:
         return shown(playback.row_of(searcher, utterance_id))
 
     @router.get("/clips/{utterance_id}/like")
-    def like(utterance_id: str, where: Where, top: Top = 10) -> dict[str, Any]:
-        row = playback.row_of(searcher, utterance_id)
-        hits = searcher.like_clip(utterance_id, top=top, where=_conditions(where))
-        return {"clip": shown(row), "clips": [_shown_hit(hit) for hit in hits]}
+    def like(utterance_id: str, where: Where, query: Words = "", top: Top = 10) -> dict[str, Any]:
+        row, conditions = playback.row_of(searcher, utterance_id), _conditions(where)
+        hits = searcher.like_clip(utterance_id, words=query, top=top, where=conditions)
+        notes = searcher.unknown_values(conditions)
+        return {"clip": shown(row), "notes": notes} | _answer(searcher, hits, _of_sound(query), conditions)
 
     @router.post("/sound")
-    async def sound(request: Request, where: Where, top: Top = 10) -> dict[str, Any]:
+    async def like_sound(request: Request, where: Where, query: Words = "", top: Top = 10) -> dict[str, Any]:
         conditions = _conditions(where)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "The file"  # messages name it
             with file.open("wb") as received:
                 async for chunk in request.stream():
                     received.write(chunk)
-            return await to_thread.run_sync(partial(_like_upload, searcher, file, conditions, top), limiter=uploads)
+            work = functools.partial(_like_upload, searcher, file, query, conditions, top)
+            return await to_thread.run_sync(work, limiter=uploads)
+
+    @functools.cache
+    def most_heard() -> list[dict[str, Any]]:
+        return voices(searcher)
+
+    @router.get("/voices")
+    def frequent_voices() -> dict[str, Any]:
+        return {"voices": most_heard()}
+
+    @router.get("/voice")
+    def one_voice(speaker: str) -> dict[str, Any]:
+        return voice(searcher, speaker)
+
+    @router.get("/export")
+    def export(
+        ids: Annotated[list[str], Query(alias="id", min_length=1, max_length=MOST_CHOSEN)],
+        query: Annotated[str, Query(max_length=1000)] = "",
+    ) -> Response:
+        rows = [playback.row_of(searcher, id_) for id_ in ids]
+        hits = [Hit(rank, math.nan, None, row) for rank, row in enumerate(rows, start=1)]
+        with tempfile.TemporaryDirectory() as folder:
+            content = export_hits(hits, sound, Path(folder) / "prompts.zip", query=query).read_bytes()
+        headers = {"Content-Disposition": 'attachment; filename="prompts.zip"'}
+        return Response(content, media_type="application/zip", headers=headers)
 
     return router
 
 
-def _like_upload(searcher: Searcher, file: Path, where: Sequence[Condition], top: int) -> dict[str, Any]:
+def _like_upload(searcher: Searcher, file: Path, words: str, where: Sequence[Condition], top: int) -> dict[str, Any]:
     """Find the clips that sound like a recording, and the captions that fit it."""
     wave, rate = searcher.wave_of(file)
     vector = searcher.embedded(wave, rate)
-    hits = searcher.like_vector(vector, top=top, where=where)
+    place = searcher.place_of(wave, rate) if words.strip() else {}
+    hits = searcher.like_vector(vector, words=words, place=place, top=top, where=where)
     captions = searcher.describe(vector, top=5)
     return {
         "duration": len(wave) / rate,
-        "clips": [_shown_hit(hit) for hit in hits],
         "captions": [{"caption": found.caption, "score": found.score} for found in captions],
-    }
+        "notes": searcher.unknown_values(where),
+    } | _answer(searcher, hits, _of_sound(words), where)
+
+
+def _of_sound(words: str) -> Literal["sound"] | None:
+    """Name the calibration of a search by a sound; with words, scores are sums that have none."""
+    return None if words.strip() else "sound"
+
+
+def _answer(
+    searcher: Searcher, hits: Sequence[Hit], by: By | Literal["sound"] | None, where: Sequence[Condition]
+) -> dict[str, Any]:
+    """Word the hits of a search, with what scores of that kind mean (None: nothing beyond their order)."""
+    known = None if by is None else searcher.calibration(by)
+    clips = []
+    for hit in hits:
+        share = None if known is None else known.share(hit.score)
+        clips.append(_shown_hit(hit) | {"share": share, "weak": share is not None and share < WEAK[by == "sound"]})
+    return {"of": searcher.count(where), "chance": known.chance if known else None, "clips": clips}
 
 
 def _conditions(where: Sequence[str]) -> list[Condition]:
@@ -199,7 +254,14 @@ def _conditions(where: Sequence[str]) -> list[Condition]:
 
 
 def _shown_hit(hit: Hit) -> dict[str, Any]:
-    return shown(hit.row) | {"rank": hit.rank, "score": hit.score, "why": list(hit.why)}
+    told = hit.told
+    return shown(hit.row) | {
+        "rank": hit.rank,
+        "score": hit.score,
+        "why": list(told.has),
+        "lacks": list(told.lacks),
+        "marked": list(told.marked),
+    }
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -217,46 +279,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _about(searcher: Searcher) -> dict[str, Any]:
-    """Describe the index, for the page before the first search."""
-    record, rows = searcher.index.record, searcher.index.rows
-    duration = pc.min_max(rows["duration"]).as_py() if "duration" in rows.schema.names else {"min": None, "max": None}
-    return {
-        "corpus": Path(record.corpus).name,
-        "version": record.version,
-        "model": Path(record.model).name,
-        "status": record.model_status.sentence() if record.model_status else "",
-        "warning": record.model_status.warning() if record.model_status else "",
-        "by": {"default": searcher.default, "ways": get_args(By)},
-        "clips": record.clips,
-        "captions": record.captions,
-        "facets": [facet for name in FACETS if (facet := _facet(rows, name)) is not None],
-        "duration": duration,
-        "columns": columns(rows),
-        "examples": _examples(searcher.index.captions.to_pylist()),
-        "largest": MAX_RECORDING_BYTES,
-    }
-
-
-def _facet(rows: pa.Table, name: str) -> dict[str, Any] | None:
-    """Count a column's values, the most frequent first; None if all clips have the same one."""
-    if name not in rows.schema.names:
-        return None
-    counts = rows[name].drop_null().value_counts()
-    if len(counts) == 0 or (len(counts) == 1 and rows[name].null_count == 0):
-        return None
-    values = sorted(counts.to_pylist(), key=lambda count: (-count["counts"], count["values"]))
-    return {
-        "column": name,
-        "distinct": len(values),
-        "values": [{"value": count["values"], "clips": count["counts"]} for count in values[:MOST_VALUES]],
-    }
-
-
-def _examples(captions: Sequence[str]) -> list[str]:
-    """Choose some captions that are short enough for a button; the same ones at every start."""
-    short = sorted({caption for caption in captions if 25 <= len(caption) <= 80 and "<" not in caption}, key=len)
-    chosen = np.random.default_rng(0).permutation(len(short))[:EXAMPLES]
-    return [short[at].rstrip(".") for at in sorted(chosen)]

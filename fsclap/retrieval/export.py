@@ -1,6 +1,7 @@
 """Export search results: clips with their words and descriptions, as style prompts for a TTS."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -125,7 +126,7 @@ def _prompt(hit: Hit, name: str, query: str) -> dict[str, Any]:
         **{column: hit.row.get(column) for column in described_by},
         "query": query,
         "rank": hit.rank,
-        "score": hit.score,
+        "score": hit.score if math.isfinite(hit.score) else None,
         "match": hit.match,
         **{column: hit.row.get(column) for column in origin},
     }

@@ -99,25 +99,28 @@ class Judging:
             judge: Name of the judge.
             query: A query of the judge's choice; None: the first with clips left to judge.
             start: Number of the first of `queries` to consider.
+
+        Returns:
+            `query` and its `number` in `queries`; `all` clips of its pool, `clips` that are left of it,
+            `verdicts` by clip; `total` clips of all queries, and how many of these are `left`.
         """
-        judged = self._judged(judge)
+        verdicts = self._verdicts(judge)
+        size = min(BEST + RANDOM, int(self._among.sum()))
+        total = size * len(self.queries)
+        left = total - sum(min(size, len(verdicts.get(text, ()))) for text in self.queries)
+        found = {"part": self.part, "queries": len(self.queries), "total": total, "left": left}
         candidates = enumerate(self.queries[start:], start=start) if query is None else [(None, query)]
         for number, text in candidates:
-            done = judged.get(text, set())
-            if query is None and len(done) >= min(BEST + RANDOM, self._among.sum()):
+            done = verdicts.get(text, {})
+            if query is None and len(done) >= size:
                 continue  # saves embedding the query
             pool = self.pool(text)
-            left = [id_ for id_ in pool if id_ not in done]
-            if left or query is not None:
-                return {
-                    "part": self.part,
-                    "queries": len(self.queries),
-                    "number": number,
-                    "query": text,
-                    "clips": left,
-                    "pool": len(pool),
-                }
-        return {"part": self.part, "queries": len(self.queries), "number": None, "query": None, "clips": [], "pool": 0}
+            rest = [id_ for id_ in pool if id_ not in done]
+            if rest or query is not None:
+                given = {id_: done[id_] for id_ in pool if id_ in done}
+                chosen = {"number": number, "query": text, "clips": rest, "all": pool, "verdicts": given}
+                return found | chosen | {"pool": len(pool)}
+        return found | {"number": None, "query": None, "clips": [], "all": [], "verdicts": {}, "pool": 0}
 
     def add(self, new: NewJudgement) -> None:
         """Keep a judgement.
@@ -138,13 +141,13 @@ class Judging:
         with self._lock:
             self._log.add(judgement.model_dump())
 
-    def _judged(self, judge: str) -> dict[str, set[str]]:
-        """Map each query to the clips that this judge has judged with it."""
-        done: dict[str, set[str]] = {}
+    def _verdicts(self, judge: str) -> dict[str, dict[str, str]]:
+        """Map each query to the clips that this judge has judged with it, and the latest verdicts."""
+        given: dict[str, dict[str, str]] = {}
         for row in self._log.rows():
             if row["judge"] == judge:
-                done.setdefault(row["query"], set()).add(row["utterance_id"])
-        return done
+                given.setdefault(row["query"], {})[row["utterance_id"]] = row["verdict"]
+        return given
 
 
 def routes(judging: Judging) -> APIRouter:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,8 +26,12 @@ from fsclap.files import locked, written_aside
 from fsclap.retrieval.filters import columns
 from fsclap.retrieval.index import Index, SearchError
 
-MOST = 20_000
+MOST = 100_000
 """Clips on a map; a larger corpus gets a random sample."""
+LAID_OUT = 20_000
+"""Clips that UMAP lays out; each other clip lies among the ones that it sounds most like."""
+NEIGHBOURS = 3
+_AT_A_TIME = 2048
 NAMED = 6
 """Values of a column that get a colour of their own: everybody can tell this many colours apart."""
 CATEGORIES = ("emotion", "series", "speaker", "language")
@@ -40,11 +45,26 @@ def make_map(index: Index) -> None:
             return
         from fsclap.evaluation.plots import umap_2d  # here, because the page needs no plots
 
-        places, _ = umap_2d(np.asarray(index.vectors[sample(index)]), seed=0)
+        places = _placed(np.asarray(index.vectors[sample(index)]), lambda vectors: umap_2d(vectors, seed=0)[0])
         places -= places.min(axis=0)
         places /= places.max() or 1.0
         with written_aside(file) as aside, aside.open("wb") as sink:
             np.save(sink, places.astype(np.float32))
+
+
+def _placed(vectors: np.ndarray, lay_out: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Lay out (clips, embedding) unit rows: (clips, 2), a random LAID_OUT of them by `lay_out`."""
+    rng = np.random.default_rng(0)
+    first = np.sort(rng.permutation(len(vectors))[:LAID_OUT])
+    known = np.asarray(lay_out(vectors[first]))
+    places = np.zeros((len(vectors), 2))
+    places[first] = known
+    others = np.setdiff1d(np.arange(len(vectors)), first)
+    for rows in np.array_split(others, max(1, len(others) // _AT_A_TIME)):
+        near = np.argpartition(-(vectors[rows] @ vectors[first].T), NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        shares = rng.dirichlet(np.ones(NEIGHBOURS), size=len(rows))  # apart, so that no two lie on each other
+        places[rows] = np.einsum("rn,rnd->rd", shares, known[near])
+    return places
 
 
 def sample(index: Index) -> np.ndarray:
@@ -153,9 +173,9 @@ def _named(values: pa.Array) -> dict[str, Any]:
     counts = values.drop_null().value_counts().to_pylist()
     names = [count["values"] for count in sorted(counts, key=lambda count: (-count["counts"], count["values"]))]
     numbers = {name: min(number, NAMED) for number, name in enumerate(names)}
-    others = [f"{len(names) - NAMED} others"] if len(names) > NAMED else []
+    others = max(0, len(names) - NAMED)
     codes = [-1 if value is None else numbers[value] for value in values.to_pylist()]
-    return {"names": names[:NAMED] + others, "others": bool(others), "codes": codes}
+    return {"names": names[:NAMED] + ["others"] * bool(others), "others": others, "codes": codes}
 
 
 def _measured(values: pa.Array) -> dict[str, Any]:

@@ -2,28 +2,34 @@
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from fsclap import Hertz, Seconds
 from fsclap.audio import resample
+from fsclap.corpus.captioning.attributes import Attributes, measure
+from fsclap.corpus.captioning.bins import measures
 from fsclap.data.clips import MIN_CLIP, decode_clip
 from fsclap.data.measured import speaker_context
 from fsclap.media import DecodeSettings, decode
+from fsclap.model.functionals import CONTEXT
 from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import pad
-from fsclap.queries.reading import combined
+from fsclap.queries.reading import Heard, combined, standardised
 from fsclap.refusal import Refused
 from fsclap.retrieval import DEFAULT, By, approximate
-from fsclap.retrieval.filters import Condition, mask
+from fsclap.retrieval.filters import Condition, mask, unknown_values
 from fsclap.retrieval.index import Index, SearchError, model_digest, refuse_address
 from fsclap.retrieval.notes import Readable
-from fsclap.retrieval.words import Styles
+from fsclap.retrieval.words import NOTHING, Match, Styles
+
+if TYPE_CHECKING:
+    from fsclap.retrieval.calibration import Calibration
 
 Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
 """Utterance ids -> (id, FLAC file) in any order: `storage.versions.CorpusVersion.audio`."""
@@ -34,6 +40,9 @@ MAX_RECORDING_BYTES = 20_000_000
 """A larger file can't be searched with: a minute of sound, or a short video."""
 FEW = 0.1
 """Below this share of clips that meet the conditions, only those are scored; else all are."""
+
+CHANGE = 2.0
+"""What it counts to differ as asked, in standard deviations of the similarity."""
 
 # Short, so that a hostile upload can't occupy the page for long.
 _DECODE_TIMEOUT: Seconds = 30.0
@@ -47,18 +56,23 @@ class Hit:
         rank: From 1.
         score: What ranked the clip, the higher the better: by the model, the cosine similarity of
             query and clip, -1 to 1; by words, how well its style meets the query, about 1 if it has all
-            that is asked for; by both, the sum of the two in standard deviations.
+            that is asked for; by both, the sum of the two in standard deviations; NaN for a clip that
+            was chosen by hand.
         match: Logit of the matching head for this query and clip; None without re-ranking.
         row: The clip's row in the corpus, without its audio.
-        why: What the query asked for and the clip has, such as "very low pitch"; empty if the query
-            is a sound.
+        told: What of the query the clip has and lacks; empty if the query is a sound.
     """
 
     rank: int
     score: float
     match: float | None
     row: dict[str, Any]
-    why: tuple[str, ...] = ()
+    told: Match = NOTHING
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """What the query asked for and the clip has."""
+        return self.told.has
 
     @property
     def utterance_id(self) -> str:
@@ -162,9 +176,10 @@ class Searcher:
             scores = self._styles.heard.scores(reading)
             if by == "both":
                 scores = combined(scores, self.index.vectors @ self._embedded_text(query))
-            rows, scores = ranked(scores, max(top, rerank), mask(self.index.rows, where))
-        why = self._styles.why(reading, rows)
-        hits = [replace(hit, why=words) for hit, words in zip(self._hits(rows, scores), why, strict=True)]
+            rows, scores = ranked(scores, max(top, rerank), self._among(where))
+        hits = self._hits(rows, scores)
+        told = self._styles.matches(reading, rows, [hit.caption for hit in hits])
+        hits = [replace(hit, told=match) for hit, match in zip(hits, told, strict=True)]
         return self._reranked(query, hits, rerank)[:top] if rerank else hits
 
     def notes(self, query: str) -> list[str]:
@@ -173,35 +188,123 @@ class Searcher:
         Raises:
             SearchError: The query is empty, or nothing of it can be read.
         """
-        return [*self._styles.unused(self._read(query)), *self._readable.notes(query)]
+        kept = self._read(query)
+        guessed = self._styles.guessed(kept)
+        return [*guessed, *([] if guessed else self._styles.unused(kept)), *self._readable.notes(query)]
 
-    def like_clip(self, utterance_id: str, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
-        """Find the clips that sound like a clip of the corpus, which is left out.
+    def calibration(self, by: By | Literal["sound"]) -> "Calibration | None":
+        """Say what the scores of a kind of search mean; None if too few clips were measured.
 
-        Raises:
-            SearchError: The index has no such clip.
+        The first call puts the queries of the evaluation to the index, which takes some seconds.
         """
-        hits = self.like_vector(self.vector(utterance_id), top=top + 1, where=where)
-        others = [hit for hit in hits if hit.utterance_id != utterance_id][:top]
-        return [Hit(rank, hit.score, None, hit.row) for rank, hit in enumerate(others, start=1)]
+        return self._calibrations[by]
 
-    def like_sound(
-        self, wave: np.ndarray, sample_rate: Hertz, *, top: int = 10, where: Sequence[Condition] = ()
-    ) -> list[Hit]:
-        """Find the clips that sound like a wave, (samples,) float32.
-
-        Raises:
-            SearchError: The wave is too short, or has samples that are not finite.
-        """
-        return self.like_vector(self.embedded(wave, sample_rate), top=top, where=where)
-
-    def like_vector(self, vector: np.ndarray, *, top: int = 10, where: Sequence[Condition] = ()) -> list[Hit]:
-        """Find the clips nearest to the vector of a text or a sound, (embedding,) of unit norm.
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        """Count the clips that meet all conditions.
 
         Raises:
             SearchError: A condition can't be read.
         """
-        return self._hits(*self._near(vector, top, where))
+        among = self._among(where)
+        return len(self.index.rows) if among is None else int(among.sum())
+
+    def unknown_values(self, where: Sequence[Condition]) -> list[str]:
+        """Say which conditions ask for a text that no clip has, and what there is: one sentence each."""
+        return unknown_values(self.index.rows, where)
+
+    def guesses(self, query: str) -> bool:
+        """Whether a query is unlike all that is known of voices, so that its answer is a guess.
+
+        Raises:
+            SearchError: The query is empty, or nothing of it can be read.
+        """
+        return bool(self._styles.guessed(self._read(query)))
+
+    def like_clip(
+        self, utterance_id: str, *, words: str = "", top: int = 10, where: Sequence[Condition] = ()
+    ) -> list[Hit]:
+        """Find the clips that sound like a clip of the corpus, which is left out.
+
+        Args:
+            utterance_id: The clip.
+            words: In what they should differ from it, such as "higher and faster".
+            top: Number of clips to find.
+            where: Conditions that a clip must meet, all of them.
+
+        Raises:
+            SearchError: The index has no such clip, or the words can't be read.
+        """
+        vector = self.vector(utterance_id)
+        place = {name: float(order[self._number(utterance_id)]) for name, order in self._styles.heard.order.items()}
+        hits = self.like_vector(vector, words=words, place=place, top=top + 1, where=where)
+        others = [hit for hit in hits if hit.utterance_id != utterance_id][:top]
+        return [replace(hit, rank=rank) for rank, hit in enumerate(others, start=1)]
+
+    def like_sound(
+        self, wave: np.ndarray, sample_rate: Hertz, *, words: str = "", top: int = 10, where: Sequence[Condition] = ()
+    ) -> list[Hit]:
+        """Find the clips that sound like a wave, (samples,) float32.
+
+        Raises:
+            SearchError: The wave is too short, or has samples that are not finite; or the words
+                can't be read.
+        """
+        vector = self.embedded(wave, sample_rate)
+        place = self.place_of(wave, sample_rate) if words.strip() else {}
+        return self.like_vector(vector, words=words, place=place, top=top, where=where)
+
+    def like_vector(
+        self,
+        vector: np.ndarray,
+        *,
+        words: str = "",
+        place: Mapping[str, float] | None = None,
+        top: int = 10,
+        where: Sequence[Condition] = (),
+    ) -> list[Hit]:
+        """Find the clips nearest to the vector of a text or a sound, (embedding,) of unit norm.
+
+        Args:
+            vector: The vector.
+            words: In what they should differ from it, such as "higher and faster"; then a score is
+                the sum of similarity, in standard deviations, and CHANGE times what differs.
+            place: `place_of` the sound, for the words.
+            top: Number of clips to find.
+            where: Conditions that a clip must meet, all of them.
+
+        Raises:
+            SearchError: A condition can't be read, or nothing of the words can be compared.
+        """
+        if not words.strip():
+            return self._hits(*self._near(vector, top, where))
+        gain, compared = self._styles.compared(self._styles.read(self._read(words)), place or {})
+        if not compared:
+            raise SearchError(
+                f"{words.strip()!r} says nothing that can be compared: say higher, lower, faster, slower, louder, "
+                "softer, livelier, breathier ..."
+            )
+        similar = standardised(np.asarray(self.index.vectors @ vector))
+        rows, scores = ranked(similar + CHANGE * gain, top, self._among(where))
+        told = [
+            Match(
+                tuple(one.phrase for one in compared if one.met[row]),
+                tuple(one.phrase for one in compared if not one.met[row]),
+            )
+            for row in rows
+        ]
+        return [replace(hit, told=match) for hit, match in zip(self._hits(rows, scores), told, strict=True)]
+
+    def place_of(self, wave: np.ndarray, sample_rate: Hertz) -> dict[str, float]:
+        """Measure where a sound lies among all clips: attribute -> 0 to 1.
+
+        Its level is left out: it depends on the distance to the microphone.
+
+        Args:
+            wave: (samples,) float32.
+            sample_rate: Its rate.
+        """
+        found = measure(wave, sample_rate)
+        return self._styles.place_of(measures(found, Attributes()))
 
     def describe(self, vector: np.ndarray, *, top: int = 10) -> list[Description]:
         """Find the captions that fit a clip best, given its vector (`vector` or `embedded`)."""
@@ -253,6 +356,9 @@ class Searcher:
                 raise SearchError(_refusal(file.name, refused)) from refused
             return wave.mean(axis=0), rate
 
+    def __contains__(self, utterance_id: str) -> bool:
+        return utterance_id in self._numbers
+
     def row(self, utterance_id: str) -> dict[str, Any]:
         """Look up the corpus row of a clip, without its audio.
 
@@ -292,6 +398,39 @@ class Searcher:
         return Styles(self.index.rows, (encoder if isinstance(encoder, SentenceTokens) else SentenceTokens()).sentences)
 
     @functools.cached_property
+    def _calibrations(self) -> "dict[str, Calibration | None]":
+        from fsclap.retrieval import calibration  # here, because a search on the command line needs no evaluation
+
+        split = Path(self.index.record.model) / "split.json"
+        rows = calibration.unheard_rows(self.index.rows["utterance_id"].to_pylist(), split)
+        styles, vectors = self._styles, np.asarray(self.index.vectors[rows])
+        heard = Heard(styles.heard.words[rows], {name: order[rows] for name, order in styles.heard.order.items()})
+        measured = {name: values[rows] for name, values in styles.measured.items()}
+
+        @functools.cache  # each is taken alone and in the sum of both
+        def words(query: str) -> np.ndarray:
+            return heard.scores(styles.read(query))
+
+        @functools.cache
+        def model(query: str) -> np.ndarray:
+            return vectors @ self._embedded_text(query)
+
+        def both(query: str) -> np.ndarray:
+            return combined(words(query), model(query))
+
+        ways: dict[str, Callable[[str], np.ndarray]] = {"model": model, "words": words, "both": both}
+        found = {by: calibration.by_queries(measured, heard.order, score) for by, score in ways.items()}
+        return found | {"sound": calibration.by_sounds(heard.words, vectors, tuple(CONTEXT))}
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019 (a searcher lives as long as the process, or its index)
+    def _mask(self, where: tuple[Condition, ...]) -> np.ndarray | None:
+        return mask(self.index.rows, where)
+
+    def _among(self, where: Sequence[Condition]) -> np.ndarray | None:
+        """(rows,) bool: the clips that meet all conditions; None without any."""
+        return self._mask(tuple(where)) if where else None
+
+    @functools.cached_property
     def _readable(self) -> Readable:
         return Readable(self.model.text_encoder)
 
@@ -318,7 +457,7 @@ class Searcher:
 
     def _near(self, vector: np.ndarray, top: int, where: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows nearest to a vector, best first, and their cosines."""
-        among = mask(self.index.rows, where)
+        among = self._among(where)
         # A few clips that meet the conditions are faster to score than to look up in the lists.
         if self._approximate is not None and (among is None or among.mean() >= FEW):
             likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)

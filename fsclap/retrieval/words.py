@@ -1,19 +1,25 @@
 """Search by words: what a query asks for, and which clips of an index have it in their styles."""
 
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from fsclap.corpus.captioning.grammar import load_grammar
 from fsclap.data.measured import clip_measures, percentiles
-from fsclap.queries.conditions import ANY, clip_words, unheard, vocabulary
+from fsclap.queries.conditions import ANY, clip_words, scale_words, unheard, vocabulary
 from fsclap.queries.reading import Encode, Heard, Reader, Reading, words
 
 MEANT = 0.1
 """Share of a reading from which a word is named as one that the query means."""
 UNUSED = 0.3
 """Share of a reading from which it is said that no clip has the attribute."""
+UNDERSTOOD = 0.45
+"""Cosine of a query and the wording nearest to it, below which the reading is called a guess
+(`bench.calibration` compares queries about voices with others)."""
 _PHRASES = {
     "pitch": "{} pitch",
     "timbre": "{} timbre",
@@ -26,7 +32,54 @@ _PHRASES = {
     "relative_rate": "{} than usual",
 }
 """Attribute -> how its words are shown; others are shown as they are."""
+_COMPARATIVES = {
+    "pitch": ("lower pitch", "higher pitch"),
+    "pitch_range": ("flatter melody", "livelier melody"),
+    "energy": ("softer", "louder"),
+    "dynamics": ("more even", "more contrasts"),
+    "speaking_rate": ("slower", "faster"),
+    "pauses": ("fewer pauses", "more pauses"),
+    "voice_quality": ("clearer", "breathier"),
+    "timbre": ("brighter", "darker"),
+}
+"""Attribute -> how less and more of it are called."""
+_ABSOLUTE = {"relative_pitch": "pitch", "relative_rate": "speaking_rate"}
+FAR = 0.25
+"""Share of the clips that lie between a sound and one that is different enough."""
+AHEAD = 0.03
+"""Share of the clips by which a clip must differ to be called different."""
 _LABELS = {"emotion": "an emotion", "events": "a sound event"}
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a query asks for, seen from one clip.
+
+    Attributes:
+        has: What of it the clip has, such as "very low pitch", the most important first.
+        lacks: What of it the clip lacks, likewise.
+        marked: Words of the clip's caption that say what it has.
+    """
+
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    marked: tuple[str, ...] = ()
+
+
+NOTHING = Match()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One thing in which clips are compared with a sound.
+
+    Attributes:
+        phrase: "higher pitch".
+        met: (clips,) bool.
+    """
+
+    phrase: str
+    met: np.ndarray
 
 
 class Styles:
@@ -34,6 +87,7 @@ class Styles:
 
     Attributes:
         heard: The words and the order of the clips.
+        measured: Attribute -> (clips,) what was measured of them, NaN where unknown.
         without: Attributes for which no clip has a word.
 
     Args:
@@ -44,7 +98,8 @@ class Styles:
 
     def __init__(self, rows: pa.Table, encode: Encode) -> None:
         styles = _words_of(rows)
-        self.heard = Heard(styles, percentiles(clip_measures(rows)))
+        self.measured = clip_measures(rows)
+        self.heard = Heard(styles, percentiles(self.measured))
         absent = unheard(styles)
         self.without = tuple(
             name for name, known in vocabulary().items() if absent.issuperset((name, w) for w in known)
@@ -62,26 +117,83 @@ class Styles:
         """Read a query by the words that clips have; it asks for nothing if they have none."""
         return self._reader.read(query) if self._reader else Reading(np.zeros(len(words())))
 
-    def why(self, reading: Reading, rows: np.ndarray) -> list[tuple[str, ...]]:
-        """Name what the query meant and clips have, such as "very low pitch", the most important first.
+    def matches(self, reading: Reading, rows: np.ndarray, captions: Sequence[str]) -> list[Match]:
+        """Say what of a query each clip has, and what it lacks.
+
+        A clip has a word if it has it or one beyond it on its scale.
 
         Args:
             reading: What `read` returned.
             rows: (clips,) rows of the index.
-
-        Returns:
-            One tuple per clip. A clip has a word if it has it or one beyond it on its scale.
+            captions: One per clip.
         """
         words = self.heard.words[rows]
-        found: list[dict[str, None]] = [{} for _ in rows]
+        has: list[dict[str, None]] = [{} for _ in rows]
+        lacks: list[dict[tuple[str, str], None]] = [{} for _ in rows]
+        own: list[list[tuple[str, str]]] = [[] for _ in rows]
         for (attribute, word), weight in reading.asked().items():
             if weight < MEANT:
                 continue
             column = words[:, list(vocabulary()).index(attribute)]
             met = (Heard(words, {}).meets(attribute, word) >= 1) & (column != ANY)
-            for at in np.flatnonzero(met):
-                found[at][phrase(attribute, _own(attribute, word, int(column[at])))] = None
-        return [tuple(phrases) for phrases in found]
+            for at, true in enumerate(met):
+                if true:
+                    own[at].append((attribute, _own(attribute, word, int(column[at]))))
+                    has[at][phrase(*own[at][-1])] = None
+                else:
+                    lacks[at][(attribute, word)] = None
+        for others, said in zip(lacks, own, strict=True):
+            for attribute, _ in said:  # who has a low voice does not lack a very low one
+                for name in [name for name in others if name[0] == attribute]:
+                    del others[name]
+        marked = [marks(caption, said) for caption, said in zip(captions, own, strict=True)]
+        missing = [tuple(dict.fromkeys(phrase(*name) for name in names)) for names in lacks]
+        return [Match(tuple(h), m, said) for h, m, said in zip(has, missing, marked, strict=True)]
+
+    def compared(self, reading: Reading, place: Mapping[str, float]) -> tuple[np.ndarray, list[Comparison]]:
+        """Compare all clips with a sound, as "higher and faster" asks for.
+
+        Args:
+            reading: What `read` returned for the words; a direction on a scale counts, whatever the
+                strength of the word.
+            place: Attribute -> where the sound lies among all clips, 0 to 1.
+
+        Returns:
+            (clips,) float32: -1 to 1 for the share of the way that each clip goes, a quarter of all
+            clips counting in full; and what was compared.
+        """
+        gain = np.zeros(len(self.heard.words), dtype=np.float32)
+        found: dict[tuple[str, int], Comparison] = {}
+        for (attribute, word), weight in reading.asked().items():
+            names = scale_words(attribute)
+            sign = 0 if word not in names else int(np.sign(names.index(word) - len(names) // 2))
+            name = _ABSOLUTE.get(attribute, attribute)
+            if not sign or name not in place or name not in _COMPARATIVES:
+                continue
+            sign = sign if weight > 0 else -sign
+            ahead = sign * (self.heard.order[name] - place[name])
+            gain += abs(weight) * np.clip(ahead / FAR, -1, 1).astype(np.float32)
+            if abs(weight) >= MEANT and (name, sign) not in found:
+                found[name, sign] = Comparison(_COMPARATIVES[name][sign > 0], ahead > AHEAD)
+        return gain, list(found.values())
+
+    def place_of(self, values: Mapping[str, float | None]) -> dict[str, float]:
+        """Say where measured values lie among all clips: attribute -> 0 to 1."""
+        places = {}
+        for name, value in values.items():
+            known = self.measured[name][np.isfinite(self.measured[name])]
+            if value is not None and len(known):
+                places[name] = float((known < value).mean() + (known == value).mean() / 2)
+        return places
+
+    def guessed(self, query: str) -> list[str]:
+        """Say that a query is unlike all that is known of voices: one sentence, or none."""
+        if self._reader is None or self._reader.nearness(query) >= UNDERSTOOD:
+            return []
+        return [
+            f"{query.strip()!r} is unlike all the ways to describe a voice that are known here, so these clips are "
+            "little more than a guess. Say how the voice sounds: high, low, slow, breathy, lively ..."
+        ]
 
     def unused(self, query: str) -> list[str]:
         """Say what the query asks for in attributes that no clip has: one sentence each."""
@@ -97,6 +209,22 @@ class Styles:
                 word = max(shares, key=lambda word: shares[word])
                 sentences.append(f"No clip of this corpus has {label}, so {word!r} was not used.")
         return sentences
+
+
+def marks(caption: str, words: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Find the parts of a caption that word some (attribute, word), the longest wording of each."""
+    phrases, found = load_grammar().phrases, []
+    for attribute, word in words:
+        known = sorted({w for some in phrases.get(attribute, {}).get(word, {}).values() for w in some}, key=len)
+        at = next((at for w in reversed(known) if (at := _place(caption, w)) is not None), None)
+        if at is not None:
+            found.append(caption[slice(*at)])
+    return tuple(dict.fromkeys(found))
+
+
+def _place(caption: str, wording: str) -> tuple[int, int] | None:
+    match = re.search(rf"\b{re.escape(wording)}\b", caption, re.IGNORECASE)
+    return None if match is None else match.span()
 
 
 def phrase(attribute: str, word: str) -> str:

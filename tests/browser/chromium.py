@@ -25,4 +25,6 @@ def launch(playwright: Playwright) -> Browser:
         raise RuntimeError(MISSING)
     # The sandbox does not work as root, and a container has little shared memory.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return playwright.chromium.launch(executable_path=program, args=[*root, "--disable-dev-shm-usage", "--mute-audio"])
+    microphone = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # it beeps
+    arguments = [*root, *microphone, "--disable-dev-shm-usage", "--mute-audio"]
+    return playwright.chromium.launch(executable_path=program, args=arguments)

@@ -1,5 +1,7 @@
 // Elements, requests and number formats. Content of the corpus becomes text, never markup.
 
+import { t } from "./i18n.js";
+
 export const byId = (id) => document.getElementById(id);
 
 /** An element: el("a", {href: "/", class: "brand", onclick: f}, "text", child). Null children are left out. */
@@ -17,34 +19,45 @@ function filled(element, attributes, children) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
-export class ApiError extends Error {}
+/** An icon of 20 x 20, drawn with strokes. */
+export const icon = (path) => svg("svg", { viewBox: "0 0 20 20", class: "icon", "aria-hidden": "true" }, svg("path", { d: path }));
 
-/** Fetch JSON from the server; an ApiError has a message for the user. */
+export class ApiError extends Error {
+  constructor(message, field = null) {
+    super(message);
+    this.field = field; // the field of the page that has to be mended
+  }
+}
+
+/** Fetch JSON from the server; an ApiError has a message for the user. Paths are relative to the page. */
 export async function api(path, options = {}) {
   let response;
   try {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The server does not answer. Check that fsclap app is still running, then try again.");
+    throw new ApiError(t("The server does not answer. Check that fsclap app is still running, then try again."));
   }
   const body = await response.json().catch(() => null);
-  if (!response.ok) throw new ApiError(body?.error ?? `The server answered ${response.status} ${response.statusText}.`);
+  if (!response.ok) {
+    throw new ApiError(body?.error ?? t("The server answered {status}.", { status: `${response.status} ${response.statusText}` }), body?.field);
+  }
   return Object.assign(body, { status: response.status });
 }
 
-/** Show an error in an element with role="alert", with a button to try again. */
-export function showProblem(place, error, again = null) {
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** Show an error in an element with role="alert", with a button that may help. */
+export function showProblem(place, error, again = null, label = t("Try again")) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) console.error(error);
-  const text = error.message.charAt(0).toUpperCase() + error.message.slice(1);
   place.replaceChildren(
-    el("div", { class: "notice problem" }, el("p", {}, text),
-      again && el("button", { type: "button", class: "button", onclick: again }, "Try again")),
+    el("div", { class: "notice problem" }, el("p", {}, sentence(error.message)),
+      again && el("button", { type: "button", class: "button", onclick: again }, label)),
   );
 }
 
@@ -56,4 +69,7 @@ export function clock(seconds) {
   return hours ? `${hours}:${rest}` : rest.replace(/^0/, "");
 }
 
-export const counted = (count, one, many) => `${count.toLocaleString("en")} ${count === 1 ? one : many}`;
+/** Ask the view to go to an address: page.js listens. */
+export const go = (address) => dispatchEvent(new CustomEvent("go", { detail: address }));
+
+export const clipAddress = (id, part = "") => `api/clips/${encodeURIComponent(id)}${part}`;

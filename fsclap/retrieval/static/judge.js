@@ -1,15 +1,17 @@
 // Judging: one description, one clip at a time, and no hint of what the model or the corpus says about it.
 
-import { api, byId, showProblem } from "./dom.js";
-import { clipDeck, stop } from "./player.js";
+import { api, byId, clipAddress, showProblem } from "./dom.js";
+import { counted, number, t } from "./i18n.js";
+import { Deck, stop } from "./player.js";
+import { read, refused, write } from "./storage.js";
 
 const KEYS = { 1: "fits", 2: "partly", 3: "no" };
 const buttons = [...document.querySelectorAll("[data-verdict]")];
 let allowed = false;
 let judge = "";
-let round = null; // the server's answer: query, clips, ...
+let round = null; // the server's answer: query, all, verdicts, ...
 let customQuery = null; // the query that the judge entered
-let at = 0; // position in round.clips
+let at = 0; // position in round.all
 let deck = null;
 let audible = false; // the current clip has begun to sound
 let sending = false;
@@ -21,9 +23,10 @@ export function setUp(about) {
     event.preventDefault();
     judge = byId("judge-name").value.trim();
     customQuery = byId("judge-query").value.trim() || null;
-    localStorage.setItem("judge", judge);
+    write("judge", judge);
     next(0);
   });
+  byId("judge-link").addEventListener("click", copyLink);
   byId("judge-change").addEventListener("click", () => begin());
   byId("judge-skip").addEventListener("click", () => step(1));
   byId("judge-back").addEventListener("click", () => step(-1));
@@ -31,13 +34,18 @@ export function setUp(about) {
   document.addEventListener("keydown", key);
 }
 
-export function show() {
+/** @param parameters of the address: a link to a judge has `judge` and `query` */
+export function show(parameters) {
   shown = true;
   if (!allowed) {
     byId("judge-start").hidden = true;
-    say("Judging is switched off: this page has nowhere to store judgements.");
-  } else if (round?.clips.length) pair();
-  else begin();
+    say(t("Judging is switched off: this page has nowhere to store judgements."));
+  } else if (round?.all.length) pair();
+  else {
+    begin();
+    if (parameters.get("judge")) byId("judge-name").value = parameters.get("judge");
+    byId("judge-query").value = parameters.get("query") ?? "";
+  }
 }
 
 export function leave() {
@@ -47,33 +55,54 @@ export function leave() {
 function begin(message = "") {
   stop();
   round = null;
-  byId("judge-name").value = localStorage.getItem("judge") ?? "";
-  byId("judge-about").textContent = "You hear one clip at a time and say how well it fits a description. The clips are in random order, and some were chosen at random.";
+  byId("judge-name").value = judge || (read("judge") ?? "");
   byId("judge-start").hidden = false;
   byId("judge-pair").hidden = true;
   byId("judge-problem").replaceChildren();
-  say(message);
+  say(message || (refused ? t("This browser keeps no data of the page: you have to enter your name each time. Judging works.") : ""));
   byId(byId("judge-name").value ? "judge-query" : "judge-name").focus();
 }
 
+/** A link to this view with a name and a description, to hand to a judge. */
+async function copyLink() {
+  const parameters = new URLSearchParams();
+  for (const name of ["judge", "query"]) {
+    const value = byId(`judge-${name === "judge" ? "name" : name}`).value.trim();
+    if (value) parameters.set(name, value);
+  }
+  const link = new URL(`judge?${parameters}`, location.href).href;
+  byId("judge-link-text").value = link;
+  byId("judge-link-text").hidden = false;
+  byId("judge-link-text").select();
+  try {
+    await navigator.clipboard.writeText(link);
+    say(t("The link was copied."));
+  } catch {
+    say(t("Copy the link below."));
+  }
+}
+
 async function next(start) {
-  say("Choosing clips …");
+  say(t("Choosing clips …"));
   byId("judge-problem").replaceChildren();
   const parameters = new URLSearchParams({ judge, start });
   if (customQuery) parameters.set("query", customQuery);
   try {
-    round = await api(`/api/judging?${parameters}`);
+    round = await api(`api/judging?${parameters}`);
   } catch (error) {
     say("");
     showProblem(byId("judge-problem"), error, () => next(start));
     return;
   }
   if (!round.clips.length) {
-    begin(customQuery ? "You have judged all clips for this description. Enter another one." : "There is nothing left to judge. Thank you.");
+    const { left } = round;
+    if (customQuery) begin(t("You have judged all clips for this description. Enter another one."));
+    else if (left && start > 0) begin(counted(left, "You skipped {n} clip. Start again to judge it.", "You skipped {n} clips. Start again to judge them."));
+    else begin(t("There is nothing left to judge. Thank you."));
     return;
   }
-  at = 0;
-  say(round.part === "all" ? "The model has no test split (split.json), so the clips are from the whole corpus." : "");
+  at = round.all.indexOf(round.clips[0]);
+  say(round.part === "all" ? t("The model has no test split (split.json), so the clips are from the whole corpus.") : "");
   byId("judge-start").hidden = true;
   byId("judge-pair").hidden = false;
   pair();
@@ -81,43 +110,68 @@ async function next(start) {
 
 function pair() {
   audible = false;
-  const clip = round.clips[at];
-  deck = clipDeck(clip, "the clip", null, () => {
+  const clip = round.all[at];
+  const audio = { audio: clipAddress(clip, "/audio"), peaks: clipAddress(clip, "/peaks") };
+  deck = new Deck(t("the clip"), audio, null, () => {
     audible = true;
     ready();
   });
   byId("judge-deck").replaceChildren(deck.element);
   byId("judge-description").textContent = round.query;
-  const done = round.pool - round.clips.length + at;
-  const which = round.number === null ? "your description" : `description ${round.number + 1} of ${round.queries}`;
-  byId("judge-progress").textContent = `Clip ${done + 1} of ${round.pool}, ${which}`;
+  const values = { n: at + 1, all: round.all.length, which: (round.number ?? 0) + 1, queries: number(round.queries) };
+  byId("judge-progress").textContent = round.number === null ? t("Clip {n} of {all}, your description", values)
+    : t("Clip {n} of {all}, description {which} of {queries}", values);
+  progress();
   byId("judge-back").disabled = at === 0;
   ready();
   deck.button.focus(); // so that Space plays, instead of pressing the last button for the next clip
   deck.play();
 }
 
+function progress() {
+  const done = round.all.filter((id) => round.verdicts[id]).length;
+  const whole = round.number === null ? { done, all: round.all.length } : { done: round.total - round.left, all: round.total };
+  byId("judge-bar").max = whole.all;
+  byId("judge-bar").value = whole.done;
+  byId("judge-done").textContent = t("{done} of {all} judged", { done: number(whole.done), all: number(whole.all) });
+}
+
 function ready() {
-  for (const button of buttons) button.disabled = !audible || sending;
+  const given = round?.verdicts[round.all[at]];
+  for (const button of buttons) {
+    button.disabled = !audible || sending;
+    button.setAttribute("aria-pressed", String(button.dataset.verdict === given));
+  }
 }
 
 function step(by) {
   byId("judge-problem").replaceChildren();
+  say("");
   at += by;
-  if (at < round.clips.length) pair();
-  else if (customQuery) begin("That was the last clip for this description. Enter another one, or start again to judge the clips you skipped.");
+  if (at < round.all.length) pair();
+  else if (customQuery) finish();
   else next(round.number + 1);
+}
+
+function finish() {
+  const skipped = round.all.filter((id) => !round.verdicts[id]).length;
+  begin(skipped ? counted(skipped, "That was the last clip for this description; you skipped {n}. Start again to judge it.",
+    "That was the last clip for this description; you skipped {n}. Start again to judge them.")
+    : t("You have judged all clips for this description. Enter another one."));
 }
 
 async function decide(verdict) {
   if (!audible || sending) return;
   sending = true;
   ready();
-  const judgement = { query: round.query, utterance_id: round.clips[at], verdict, judge };
+  const clip = round.all[at];
+  const judgement = { query: round.query, utterance_id: clip, verdict, judge };
   const headers = { "Content-Type": "application/json" };
   try {
-    await api("/api/judgements", { method: "POST", headers, body: JSON.stringify(judgement) });
+    await api("api/judgements", { method: "POST", headers, body: JSON.stringify(judgement) });
     sending = false;
+    if (!round.verdicts[clip]) round.left -= 1;
+    round.verdicts[clip] = verdict;
     step(1);
   } catch (error) {
     sending = false;
@@ -132,7 +186,7 @@ function key(event) {
   if (event.key in KEYS) {
     event.preventDefault();
     if (audible) decide(KEYS[event.key]);
-    else say("Listen to the clip first.");
+    else say(t("Listen to the clip first."));
   } else if (event.key === " " && !event.target.closest("button, a, summary")) {
     event.preventDefault();
     deck.toggle();

@@ -1,7 +1,10 @@
 // The map: a canvas of points; a click or the keyboard chooses one and plays its clip.
 
-import { api, byId, counted, el, showProblem, svg } from "./dom.js";
-import { card, readable } from "./card.js";
+import { api, byId, clipAddress, el, showProblem, svg } from "./dom.js";
+import { counted, number, t } from "./i18n.js";
+import { measured, readable } from "./measures.js";
+import { row } from "./row.js";
+import * as basket from "./basket.js";
 
 // Distinguishable with any kind of colour vision (Okabe and Ito); each colour has a shape as well.
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
@@ -12,7 +15,10 @@ const LEVELS = 24;
 const PADDING = 26;
 const STRETCH = 1.6; // limit of one axis against the other; the axes have no meaning
 const POLL = 1000; // ms
-const NEAR = "Clips that sound alike to the model are close together.";
+const MANY = 20_000; // points that are drawn one by one
+const CELL = 4; // CSS pixels, of the density of more
+const CLOSE = 6; // zoom from which points are drawn one by one anyway
+const LISTED = 20; // clips of a chosen area that are shown
 
 const plane = byId("plane");
 const context = plane.getContext("2d");
@@ -25,6 +31,9 @@ let chosen = -1;
 let shown = false;
 let poll = null;
 let drawing = false;
+let lasso = null; // corners of the area that is being drawn; null: pointers move the map
+let inside = []; // points in the chosen area
+let wanted = null; // id of the clip that an address names
 const pointers = new Map();
 let moved = false;
 
@@ -36,6 +45,7 @@ export function setUp() {
     view = { zoom: 1, x: 0, y: 0 };
     draw();
   });
+  byId("lasso").addEventListener("click", () => switchLasso(byId("lasso").getAttribute("aria-pressed") !== "true"));
   plane.addEventListener("keydown", key);
   plane.addEventListener("wheel", (event) => {
     event.preventDefault();
@@ -49,8 +59,10 @@ export function setUp() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data && (makeSprites(), draw()));
 }
 
-export function show() {
+/** @param parameters of the address: `clip` names the one to show */
+export function show(parameters) {
   shown = true;
+  wanted = parameters.get("clip");
   if (data) ready();
   else load();
 }
@@ -62,11 +74,11 @@ export function leave() {
 
 async function load() {
   byId("map-problem").replaceChildren();
-  if (!byId("map-status").textContent) say("Loading the map …");
+  if (!byId("map-status").textContent) say(t("Loading the map …"));
   try {
-    const answer = await api("/api/map");
+    const answer = await api("api/map");
     if (answer.status === 202) {
-      say("Making the map. This takes up to a minute, longer for many clips, and happens only once.");
+      say(t("Making the map. This takes up to a minute, longer for many clips, and happens only once."));
       byId("map").setAttribute("aria-busy", "true");
       if (shown) poll = setTimeout(load, POLL);
       return;
@@ -83,15 +95,18 @@ async function load() {
 }
 
 function ready() {
-  const sampled = data.ids.length < data.of;
-  byId("map-note").textContent = sampled
-    ? `A random sample of ${counted(data.ids.length, "clip", "clips")} from ${data.of.toLocaleString("en")}. ${NEAR}`
-    : `${counted(data.ids.length, "clip", "clips")}. ${NEAR}`;
-  plane.setAttribute("aria-label", `Map of ${counted(data.ids.length, "clip", "clips")}`);
+  const shownClips = counted(data.ids.length, "{n} clip", "{n} clips");
+  const near = t("Clips that sound alike to the model are close together.");
+  byId("map-note").textContent = data.ids.length < data.of
+    ? `${t("A random sample of {clips} from {of}.", { clips: shownClips, of: number(data.of) })} ${near}` : `${shownClips}. ${near}`;
+  plane.setAttribute("aria-label", t("Map of {clips}", { clips: shownClips }));
   say("");
   byId("map-body").hidden = false;
-  if (chosen < 0) byId("chosen").replaceChildren(el("p", { class: "hint empty" }, "Choose a point to see its clip here."));
-  else choose(chosen, false); // its player was stopped
+  const at = wanted ? data.ids.indexOf(wanted) : -1;
+  if (wanted && at < 0) say(t("That clip is not on the map, which shows a sample."));
+  if (at >= 0) choose(at, false);
+  else if (chosen >= 0) choose(chosen, false); // its player was stopped
+  else byId("chosen").replaceChildren(el("p", { class: "hint empty" }, t("Choose a point to see its clip here.")));
   draw();
 }
 
@@ -102,7 +117,7 @@ async function colour() {
     looks = [[NONE, "circle"]];
   } else {
     try {
-      const values = await api(`/api/map/values?column=${encodeURIComponent(column)}`);
+      const values = await api(`api/map/values?column=${encodeURIComponent(column)}`);
       if (byId("colour").value !== column) return;
       if (values.names) byName(values);
       else byNumber(values, column);
@@ -119,9 +134,10 @@ function byName({ names, codes, others }) {
   looks = names.map((_, at) => (others && at === names.length - 1 ? [NONE, "circle"] : [COLOURS[at], SHAPES[at]]));
   looks.push([NONE, "ring"]);
   paints = codes.map((code) => (code < 0 ? looks.length - 1 : code));
-  const labels = codes.includes(-1) ? [...names, "unknown"] : names;
+  const named = others ? [...names.slice(0, -1), counted(others, "{n} other", "{n} others")] : names;
+  const labels = codes.includes(-1) ? [...named, t("unknown")] : named;
   const keys = codes.includes(-1) ? looks : looks.slice(0, -1);
-  byId("legend").replaceChildren(el("ul", { "aria-label": "Colours" }, ...labels.map((label, at) => el("li", {}, symbol(keys[at]), label))));
+  byId("legend").replaceChildren(el("ul", { "aria-label": t("Colours") }, ...labels.map((label, at) => el("li", {}, symbol(keys[at]), label))));
 }
 
 function byNumber({ values, low, high }, column) {
@@ -129,9 +145,8 @@ function byNumber({ values, low, high }, column) {
   looks.push([NONE, "ring"]);
   const level = (value) => Math.round(Math.min(Math.max((value - low) / (high - low || 1), 0), 1) * (LEVELS - 1));
   paints = values.map((value) => (value === null ? LEVELS : level(value)));
-  const digits = Math.abs(high) >= 20 ? 0 : Math.abs(high) >= 1 ? 1 : 2;
-  byId("legend").replaceChildren(el("p", { class: "scale" }, el("span", { class: "visually-hidden" }, `${readable(column)} from `),
-    low.toFixed(digits), el("span", { class: "cividis", "aria-hidden": "true" }), el("span", { class: "visually-hidden" }, " to "), high.toFixed(digits)));
+  byId("legend").replaceChildren(el("p", { class: "scale" }, el("span", { class: "visually-hidden" }, t("{name} from ", { name: readable(column) })),
+    measured(column, low), el("span", { class: "cividis", "aria-hidden": "true" }), el("span", { class: "visually-hidden" }, t(" to ")), measured(column, high)));
 }
 
 function mixed(share) {
@@ -211,13 +226,18 @@ function drawNow() {
   }
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
-  const size = 2 * radius() + 4;
   const project = projection();
-  for (let at = 0; at < data.ids.length; at += 1) {
-    const [x, y] = project(at);
-    if (x > -size && y > -size && x < width + size && y < height + size) {
-      context.drawImage(sprites[paints[at]], x - size / 2, y - size / 2, size, size);
-    }
+  if (data.ids.length > MANY && view.zoom < CLOSE) drawDensity(project, width, height);
+  else drawPoints(project, width, height);
+  if (lasso?.length) {
+    context.beginPath();
+    for (const [x, y] of lasso) context.lineTo(x, y);
+    context.closePath();
+    context.setLineDash([5, 4]);
+    context.lineWidth = 2;
+    context.strokeStyle = ink("--ink");
+    context.stroke();
+    context.setLineDash([]);
   }
   if (chosen >= 0) {
     const [x, y] = project(chosen);
@@ -227,6 +247,41 @@ function drawNow() {
     context.strokeStyle = ink("--ink");
     context.stroke();
   }
+}
+
+function drawPoints(project, width, height) {
+  const size = 2 * radius() + 4;
+  const marked = new Set(inside);
+  for (let at = 0; at < data.ids.length; at += 1) {
+    const [x, y] = project(at);
+    if (x > -size && y > -size && x < width + size && y < height + size) {
+      context.globalAlpha = inside.length && !marked.has(at) ? 0.25 : 1;
+      context.drawImage(sprites[paints[at]], x - size / 2, y - size / 2, size, size);
+    }
+  }
+  context.globalAlpha = 1;
+}
+
+/** Cells, the darker the more points they have, in the colour of most of them. */
+function drawDensity(project, width, height) {
+  const cells = new Map();
+  let most = 1;
+  for (let at = 0; at < data.ids.length; at += 1) {
+    const [x, y] = project(at);
+    if (x < 0 || y < 0 || x >= width || y >= height) continue;
+    const key = Math.floor(y / CELL) * 10_000 + Math.floor(x / CELL);
+    const cell = cells.get(key) ?? [0, new Uint16Array(looks.length)];
+    cells.set(key, cell);
+    cell[0] += 1;
+    cell[1][paints[at]] += 1;
+    most = Math.max(most, cell[0]);
+  }
+  for (const [key, [count, by]] of cells) {
+    context.globalAlpha = 0.25 + (0.75 * Math.log1p(count)) / Math.log1p(most);
+    context.fillStyle = looks[by.indexOf(Math.max(...by))][0];
+    context.fillRect((key % 10_000) * CELL, Math.floor(key / 10_000) * CELL, CELL, CELL);
+  }
+  context.globalAlpha = 1;
 }
 
 /** Return point => [x, y] in CSS pixels. At zoom 1 the map fits; one axis may be stretched to fill the canvas. */
@@ -277,6 +332,11 @@ function move(event) {
   const before = pointers.get(event.pointerId);
   if (!before) return;
   const now = place(event);
+  if (lasso && pointers.size === 1) {
+    lasso.push(now);
+    draw();
+    return;
+  }
   const far = Math.hypot(now[0] - before[0], now[1] - before[1]);
   if (pointers.size === 1) {
     if (!moved && far < 5) return;
@@ -291,6 +351,11 @@ function move(event) {
 }
 
 function up(event) {
+  if (lasso?.length > 2) {
+    pointers.delete(event.pointerId);
+    chooseArea();
+    return;
+  }
   if (!pointers.delete(event.pointerId) || moved || event.type === "pointercancel") return;
   const [x, y] = place(event);
   const project = projection();
@@ -299,6 +364,60 @@ function up(event) {
     return Math.hypot(px - x, py - y);
   });
   if (distance < (event.pointerType === "touch" ? 40 : 24)) choose(nearest, true);
+}
+
+function switchLasso(on) {
+  byId("lasso").setAttribute("aria-pressed", String(on));
+  plane.classList.toggle("lasso", on);
+  lasso = on ? [] : null;
+  inside = [];
+  draw();
+}
+
+/** Choose the points within the line that was drawn. */
+function chooseArea() {
+  const project = projection();
+  const corners = lasso;
+  lasso = [];
+  inside = data.ids.map((_, at) => at).filter((at) => within(project(at), corners));
+  chosen = -1;
+  draw();
+  listArea();
+}
+
+/** Whether a line from a point to the right crosses the corners' outline an odd number of times. */
+function within([x, y], corners) {
+  let odd = false;
+  corners.forEach(([ax, ay], at) => {
+    const [bx, by] = corners[(at + 1) % corners.length];
+    if (ay > y !== by > y && x < ((bx - ax) * (y - ay)) / (by - ay) + ax) odd = !odd;
+  });
+  return odd;
+}
+
+async function listArea() {
+  const ids = inside.slice(0, LISTED).map((at) => data.ids[at]);
+  const heading = el("h2", {}, counted(inside.length, "{n} clip in the area", "{n} clips in the area"));
+  byId("map-said").textContent = heading.textContent;
+  if (!ids.length) {
+    byId("chosen").replaceChildren(heading);
+    return;
+  }
+  try {
+    const { clips } = await api(`api/clips?${new URLSearchParams(ids.map((id) => ["id", id]))}`);
+    byId("chosen").replaceChildren(heading,
+      inside.length > LISTED ? el("p", { class: "hint" }, t("The first {n} are listed.", { n: LISTED })) : "",
+      el("button", { type: "button", class: "button small", onclick: () => basket.addAll(clips) }, t("Keep all that are listed")),
+      el("ol", { class: "results" }, ...clips.map((clip) => el("li", {}, row(clip, { level: 3 })))));
+    bringIntoView();
+  } catch (error) {
+    showProblem(byId("chosen"), error, listArea);
+  }
+}
+
+/** Where the map fills the screen, what was chosen lies below it. */
+function bringIntoView() {
+  if (byId("chosen").getBoundingClientRect().bottom > innerHeight) byId("chosen").scrollIntoView({ block: "end", behavior: "smooth" });
 }
 
 /** Return the point with the least `distance`, and that distance. */
@@ -343,20 +462,25 @@ function walk([dx, dy]) {
 
 async function choose(at, play) {
   chosen = at;
+  inside = [];
   keepInside(at);
   draw();
   let clip;
   try {
-    clip = await api(`/api/clips/${encodeURIComponent(data.ids[at])}`);
+    clip = await api(clipAddress(data.ids[at]));
   } catch (error) {
     showProblem(byId("chosen"), error, () => choose(at, play));
     return;
   }
   if (chosen !== at) return; // another point was chosen meanwhile
-  const element = card(clip);
+  const element = row(clip);
+  element.open();
   byId("chosen").replaceChildren(element);
   byId("map-said").textContent = clip.caption;
-  if (play) element.deck.play();
+  if (play) {
+    element.deck.play();
+    bringIntoView();
+  }
 }
 
 function keepInside(at) {

@@ -1,21 +1,24 @@
 // One audio element for the whole page, and decks: play button, waveform to seek in, time.
 
-import { api, byId, el, svg } from "./dom.js";
+import { api, byId, clipAddress, el, svg } from "./dom.js";
+import { t } from "./i18n.js";
 
 const audio = byId("audio");
 const PLAY = "M6 4l12 7-12 7z";
 const PAUSE = "M6 4h4v14H6zM13 4h4v14h-4z";
 const STEP = 0.05; // of the clip, for an arrow key
 let current = null;
+let waiting = []; // decks that play when the current one has ended
 
 for (const event of ["play", "pause", "ended", "timeupdate", "seeked", "durationchange"]) {
   audio.addEventListener(event, () => current?.show());
 }
 audio.addEventListener("playing", () => current?.audible());
 audio.addEventListener("error", () => {
-  if (current && audio.getAttribute("src")) current.fail("This clip can't be played.");
+  if (current && audio.getAttribute("src")) current.fail(t("This clip can't be played."));
 });
 audio.addEventListener("play", follow);
+audio.addEventListener("ended", () => waiting.shift()?.restart(true));
 
 function follow() {
   // timeupdate fires only four times a second, so the mark would jump on a short clip.
@@ -33,9 +36,16 @@ const observer = new IntersectionObserver((entries) => {
 
 /** Stop playing, because the clip is no longer shown. */
 export function stop() {
+  waiting = [];
   audio.pause();
   audio.removeAttribute("src");
   current = null;
+}
+
+/** Play some clips, one after another. */
+export function playInTurn(decks) {
+  waiting = decks.slice(1);
+  decks[0]?.restart(true);
 }
 
 export class Deck {
@@ -48,10 +58,10 @@ export class Deck {
   constructor(name, sources, duration, onaudible = () => {}) {
     Object.assign(this, { name, sources, duration: duration ?? 0, onaudible });
     this.icon = svg("path", { d: PLAY });
-    this.button = el("button", { type: "button", class: "play", "aria-label": `Play: ${name}`, onclick: () => this.toggle() },
+    this.button = el("button", { type: "button", class: "play", "aria-label": t("Play: {name}", { name }), onclick: () => this.toggle() },
       svg("svg", { viewBox: "0 0 22 22", "aria-hidden": "true" }, this.icon));
     this.wave = el("div", {
-      class: "wave", role: "slider", tabindex: "0", "aria-label": `Position in: ${name}`,
+      class: "wave", role: "slider", tabindex: "0", "aria-label": t("Position in: {name}", { name }),
       "aria-valuemin": "0", "aria-valuemax": "100",
       onclick: (event) => this.click(event), onkeydown: (event) => this.key(event),
     });
@@ -68,8 +78,16 @@ export class Deck {
   }
 
   toggle() {
+    waiting = [];
     if (this.active && !audio.paused) audio.pause();
     else this.play();
+  }
+
+  /** Play from the beginning. */
+  restart(inTurn = false) {
+    if (!inTurn) waiting = [];
+    this.seek(0);
+    this.play();
   }
 
   /** Resolves once it plays, or once the browser has refused to play without a click. */
@@ -78,7 +96,7 @@ export class Deck {
     try {
       await audio.play();
     } catch (error) {
-      if (error.name !== "AbortError" && error.name !== "NotAllowedError") this.fail("This clip can't be played.");
+      if (error.name !== "AbortError" && error.name !== "NotAllowedError") this.fail(t("This clip can't be played."));
     }
   }
 
@@ -105,7 +123,7 @@ export class Deck {
   key(event) {
     const at = this.active ? audio.currentTime / (this.duration || 1) : 0;
     const places = {
-      ArrowRight: at + STEP, ArrowUp: at + STEP, ArrowLeft: at - STEP, ArrowDown: at - STEP, Home: 0, End: 1,
+      ArrowRight: at + STEP, ArrowLeft: at - STEP, Home: 0, End: 1, // up and down go from clip to clip
     };
     if (event.key in places) this.seek(places[event.key]);
     else if (event.key === " " || event.key === "Enter") this.toggle();
@@ -121,10 +139,10 @@ export class Deck {
     const percent = this.duration ? Math.min(100, (100 * at) / this.duration) : 0;
     this.element.classList.toggle("playing", playing);
     this.icon.setAttribute("d", playing ? PAUSE : PLAY);
-    this.button.setAttribute("aria-label", `${playing ? "Pause" : "Play"}: ${this.name}`);
+    this.button.setAttribute("aria-label", t(playing ? "Pause: {name}" : "Play: {name}", { name: this.name }));
     this.wave.style.setProperty("--played", `${percent}%`);
     this.wave.setAttribute("aria-valuenow", percent.toFixed(0));
-    this.wave.setAttribute("aria-valuetext", `${at.toFixed(1)} of ${this.duration.toFixed(1)} seconds`);
+    this.wave.setAttribute("aria-valuetext", t("{at} of {all} seconds", { at: at.toFixed(1), all: this.duration.toFixed(1) }));
     this.time.textContent = this.active && at > 0 ? `${at.toFixed(1)} / ${this.duration.toFixed(1)} s` : `${this.duration.toFixed(1)} s`;
   }
 
@@ -151,8 +169,7 @@ export class Deck {
 
 /** Make the deck of a clip of the corpus. */
 export function clipDeck(id, name, duration, onaudible) {
-  const base = `/api/clips/${encodeURIComponent(id)}`;
-  return new Deck(name, { audio: `${base}/audio`, peaks: `${base}/peaks` }, duration, onaudible);
+  return new Deck(name, { audio: clipAddress(id, "/audio"), peaks: clipAddress(id, "/peaks") }, duration, onaudible);
 }
 
 function bars(peaks, kind) {

@@ -1,153 +1,184 @@
 // Search: the address holds the query, so that it can be shared and the back button works.
 
-import { ApiError, api, byId, counted, el, showProblem } from "./dom.js";
-import { card } from "./card.js";
+import { ApiError, api, byId, clipAddress, el, go, sentence, showProblem } from "./dom.js";
+import { counted, number, t } from "./i18n.js";
+import { row } from "./row.js";
 import { Deck, stop } from "./player.js";
+import * as filters from "./filters.js";
+import * as recorder from "./recorder.js";
+import * as voices from "./voices.js";
 
 const STEP = 10;
 const MOST = 100;
-const form = byId("search-form");
-const controls = {}; // name in the address -> input or select of a filter
-const WAYS = { both: "Model and words", model: "Model", words: "Words of the style" };
-let by = null; // select of what ranks the clips; "" is the default
+const CHANGES = ["higher", "lower", "faster", "slower", "louder", "softer", "livelier", "breathier"];
+const recordings = new Map(); // number in the state of the history -> File
 let about = null;
 let running = null; // AbortController of the current search
-let recording = null; // the uploaded file that is searched with
-let go = null;
 
-/** @param navigate (address) => void */
-export function setUp(corpus, navigate) {
+export function setUp(corpus) {
   about = corpus;
-  go = navigate;
   byId("examples").replaceChildren(...about.examples.map((example) =>
     el("li", {}, el("button", { type: "button", class: "example", onclick: () => ask({ query: example }) }, example))));
-  byId("fields").replaceChildren(...fields());
-  byId("filters").open = matchMedia("(min-width: 900px)").matches;
-  form.addEventListener("submit", (event) => {
+  filters.setUp(about, refine);
+  addEventListener("narrow", (event) => {
+    document.querySelector("dialog[open]")?.close();
+    filters.narrow(event.detail.column, event.detail.value);
+  });
+  voices.setUp(about, filters.narrow);
+  recorder.setUp(listen, (message) => showProblem(byId("search-problem"), new ApiError(message)));
+  byId("search-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    recording && !byId("query").value.trim() ? listen(recording) : ask({ query: byId("query").value.trim() });
+    const query = byId("query").value.trim();
+    if (query) ask({ query });
+    else refine();
+  });
+  byId("query").addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowDown" || !rows().length) return;
+    event.preventDefault();
+    rows()[0].deck.button.focus();
   });
   byId("file").addEventListener("change", (event) => {
     const [file] = event.target.files;
     event.target.value = ""; // so that choosing the same file again triggers a change
     if (file) listen(file);
   });
+  byId("drop").addEventListener("keydown", toolbar);
+  byId(byId("record").hidden ? "file" : "record").tabIndex = 0;
   byId("more").addEventListener("click", more);
-  byId("model-warning").textContent = about.warning;
+  byId("results").addEventListener("keydown", key);
+  byId("model-warning").hidden = !about.warning;
+  byId("model-warning").replaceChildren(el("p", {}, about.warning));
   setUpDrop();
 }
 
-/** Show the results for the address. */
+export const query = () => new URLSearchParams(location.search).get("query") ?? "";
+
+/** Show the results for the address, or for the recording in the state of the history. */
 export function show(parameters) {
   byId("query").value = parameters.get("query") ?? "";
-  for (const [name, control] of Object.entries(controls)) control.value = parameters.get(name) ?? "";
-  by.value = parameters.get("by") ?? "";
-  if (by.selectedIndex < 0) by.value = "";
-  countFilters();
+  filters.show(parameters);
   const top = Math.min(MOST, Number(parameters.get("top")) || STEP);
   const like = parameters.get("like");
-  const query = parameters.get("query");
-  if (like) find(`/api/clips/${encodeURIComponent(like)}/like?${filterParameters(top)}`, top);
-  else if (query) find(`/api/search?${filterParameters(top)}&by=${by.value || about.by.default}&query=${encodeURIComponent(query)}`, top);
-  else if (recording) listen(recording, top);
+  const recording = recordings.get(history.state?.recording);
+  const asked = Boolean(recording || like || parameters.get("query"));
+  byId("search").classList.toggle("asked", asked);
+  byId("skip").textContent = t(asked ? "Skip to the results" : "Skip to content");
+  byId("skip").href = asked ? "#results" : "#main";
+  if (recording) hear(recording, top, parameters.get("but") ?? "");
+  else if (like) find(clipAddress(like, `/like?${asking(top, { query: parameters.get("but") ?? "" })}`), top);
+  else if (asked) find(`api/search?${asking(top, { query: parameters.get("query"), by: filters.way() })}`, top);
   else welcome();
+}
+
+export function leave() {
+  running?.abort();
 }
 
 function welcome() {
   running?.abort();
   clear();
-  byId("examples").hidden = false;
-  say(`${counted(about.clips, "clip", "clips")} to search. Describe a voice, choose an example, or drop a recording here.`);
+  byId("welcome").hidden = false;
+  voices.list();
+  say(counted(about.clips, "{n} clip to search.", "{n} clips to search."));
 }
 
 /** Go to the address of a query with the current filters. */
 function ask(query) {
+  go({ address: address(query) });
+}
+
+function address(query) {
   const parameters = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value) parameters.set(name, value);
-  for (const [name, control] of Object.entries(controls)) if (control.value.trim()) parameters.set(name, control.value.trim());
-  if (by.value) parameters.set("by", by.value);
-  if (query.query) recording = null;
-  go(`/?${parameters}`);
+  const text = String(filters.store(parameters));
+  return text ? `.?${text}` : ".";
 }
 
 /** Search again after a filter was changed. */
 function refine() {
   const now = new URLSearchParams(location.search);
-  const like = now.get("like");
-  if (like || byId("query").value.trim()) ask(like ? { like } : { query: byId("query").value.trim() });
-  else if (recording) listen(recording);
-  countFilters();
+  const text = byId("query").value.trim();
+  if (history.state?.recording) go({ address: address({ but: now.get("but") }), state: history.state });
+  else if (now.get("like")) ask({ like: now.get("like"), but: now.get("but") });
+  else ask({ query: text });
+}
+
+/** Say in what the clips should differ from the one that is searched with. */
+function change(but) {
+  const now = new URLSearchParams(location.search);
+  if (history.state?.recording) go({ address: address({ but }), state: history.state });
+  else ask({ like: now.get("like"), but });
+}
+
+/** Search with a recording. */
+function listen(file) {
+  const recording = recordings.size + 1;
+  recordings.set(recording, file);
+  byId("query").value = "";
+  go({ address: address({}), state: { recording } });
 }
 
 function more() {
   const parameters = new URLSearchParams(location.search);
-  const top = Math.min(MOST, byId("results").childElementCount + STEP);
-  if (recording) {
-    listen(recording, top);
-    return;
-  }
-  parameters.set("top", top);
-  go(`/?${parameters}`);
+  parameters.set("top", Math.min(MOST, rows().length + STEP));
+  go({ address: `.?${parameters}`, state: history.state });
 }
 
-function filterParameters(top) {
+function asking(top, more_) {
   const parameters = new URLSearchParams({ top });
-  for (const condition of conditions()) parameters.append("where", condition);
+  for (const [name, value] of Object.entries(more_)) if (value) parameters.set(name, value);
+  for (const condition of filters.conditions()) parameters.append("where", condition);
   return parameters;
 }
 
-function conditions() {
-  const texts = [];
-  for (const facet of about.facets) {
-    const value = controls[facet.column].value.trim();
-    // A value of the corpus must match exactly; any other text must be contained.
-    const exact = facet.values.some((known) => known.value === value);
-    if (value) texts.push(`${facet.column} ${exact ? "=" : "~"} ${value}`);
-  }
-  if (controls.min?.value) texts.push(`duration >= ${controls.min.value}`);
-  if (controls.max?.value) texts.push(`duration <= ${controls.max.value}`);
-  return texts.concat(controls.where.value.split(";").map((text) => text.trim()).filter(Boolean));
-}
-
-async function find(address, top) {
+async function find(path, top) {
   await answer(async (signal) => {
-    say("Searching …");
-    const found = await api(address, { signal });
-    const { clip, clips, notes = [] } = found;
-    if (clip) byId("searched-with").replaceChildren(el("h2", { class: "over" }, "Clips like this one"), card(clip, 3));
-    list(clips.map((hit) => ({ ...hit, by: found.by })), top, clip, notes);
+    say(t("Searching …"));
+    const found = await api(path, { signal });
+    if (found.clip) searchedWith(t("Clips like this one"), row(found.clip, { level: 3 }));
+    list(found, top);
   });
 }
 
-async function listen(file, top = STEP) {
-  recording = file;
-  byId("query").value = "";
-  if (location.pathname !== "/" || new URLSearchParams(location.search).has("query") || new URLSearchParams(location.search).has("like")) {
-    const kept = new URLSearchParams(location.search);
-    for (const name of ["query", "like", "top"]) kept.delete(name);
-    history.pushState(null, "", `/?${kept}`);
-  }
+async function hear(file, top, but) {
   await answer(async (signal) => {
     if (file.size > about.largest) {
-      throw new ApiError(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; the limit is ${about.largest / 1e6} MB. Cut it, or use only its sound.`);
+      throw new ApiError(t("{name} has {size} MB; the limit is {limit} MB. Cut it, or use only its sound.",
+        { name: file.name, size: (file.size / 1e6).toFixed(1), limit: about.largest / 1e6 }));
     }
-    say(`Analysing ${file.name} …`);
+    say(t("Analysing {name} …", { name: file.name }));
     const headers = { "Content-Type": "application/octet-stream" };
-    const response = await api(`/api/sound?${filterParameters(top)}`, { method: "POST", body: file, headers, signal });
-    byId("searched-with").replaceChildren(uploaded(file, response));
-    list(response.clips, top, true);
+    const found = await api(`api/sound?${asking(top, { query: but })}`, { method: "POST", body: file, headers, signal });
+    searchedWith(file.name, recorded(file, found));
+    list(found, top);
   });
 }
 
-function uploaded(file, { captions, duration }) {
-  const address = URL.createObjectURL(file);
-  const deck = new Deck(file.name, { audio: address }, duration);
+/** What is searched with, and in what the clips should differ from it. */
+function searchedWith(title, element) {
+  const but = (new URLSearchParams(location.search).get("but") ?? "").split(", ").filter(Boolean);
+  const free = el("input", { id: "but", "aria-label": t("Like this, but …"), placeholder: t("higher and faster"), maxlength: "200", autocomplete: "off",
+    value: but.filter((word) => !CHANGES.includes(word)).join(", ") });
+  const pressed = new Set(but.filter((word) => CHANGES.includes(word)));
+  const send = () => change([...pressed, free.value.trim()].filter(Boolean).join(", "));
+  byId("searched-with").replaceChildren(el("section", { class: "with", "aria-label": t("Searched with") },
+    el("div", { class: "title-row" }, el("h2", {}, title),
+      el("button", { type: "button", class: "button small", onclick: () => go({ address: "." }) }, t("Remove"))),
+    element,
+    el("form", { class: "but", onsubmit: (event) => { event.preventDefault(); send(); } },
+      el("span", { class: "label", id: "but-label" }, t("Like this, but")),
+      el("div", { class: "chips", role: "group", "aria-labelledby": "but-label" }, ...CHANGES.map((word) =>
+        el("button", { type: "button", class: "chip", "aria-pressed": String(pressed.has(word)),
+          onclick: () => { pressed.delete(word) || pressed.add(word); send(); } }, t(word)))),
+      free, el("button", { class: "button small" }, t("Apply")))));
+}
+
+function recorded(file, { captions, duration }) {
+  const deck = new Deck(file.name, { audio: URL.createObjectURL(file) }, duration);
   deck.element.classList.add("plain");
-  return el("section", { class: "card upload", "aria-label": "Your recording" },
-    el("h2", { class: "caption" }, file.name), deck.element,
-    el("p", { class: "over" }, "Captions that fit best"),
-    el("ol", { class: "captions" }, ...captions.map(({ caption, score }) =>
-      el("li", {}, el("span", {}, caption), el("span", { class: "score" }, score.toFixed(3))))));
+  return el("div", { class: "recorded" }, deck.element,
+    el("details", {}, el("summary", {}, t("Captions that fit best")),
+      el("ol", { class: "captions" }, ...captions.map(({ caption }) => el("li", {}, caption)))));
 }
 
 /** Run a search and show its results, unless a later search has started. */
@@ -157,40 +188,50 @@ async function answer(search) {
   const { signal } = running;
   clear();
   byId("search").setAttribute("aria-busy", "true");
-  byId("results").replaceChildren(...Array.from({ length: 3 }, () => el("li", { class: "waiting", "aria-hidden": "true" })));
+  byId("results").replaceChildren(el("ol", { class: "results" }, ...Array.from({ length: STEP }, () => el("li", { class: "waiting", "aria-hidden": "true" }))));
   try {
     await search(signal);
   } catch (error) {
     if (signal.aborted) return;
     clear();
-    showProblem(byId("search-problem"), error, () => answer(search));
+    if (error.field === "where") {
+      filters.showProblem(sentence(error.message));
+      showProblem(byId("search-problem"), error, filters.mend, t("Mend the condition"));
+    } else showProblem(byId("search-problem"), error, () => answer(search));
   }
   if (!signal.aborted) byId("search").removeAttribute("aria-busy");
 }
 
-function list(clips, top, similar, notes = []) {
-  byId("results").replaceChildren(...clips.map((clip) => el("li", {}, card(clip))));
+function list({ clips, of, chance, notes = [], guess = false }, top) {
+  const title = chance === null ? t("How well the scores fit is not known") : t(
+    "Of what is asked for, the share that clips of this score were measured to have; a clip at random has {chance} %", { chance: Math.round(100 * chance) });
+  const made = (some, level, start) => el("ol", { class: "results", start, "aria-label": t(level === 2 ? "Search results" : "Weak matches") },
+    ...some.map((clip) => el("li", {}, row(clip, { level, title }))));
+  const changes = new URLSearchParams(location.search).has("but");
+  for (const clip of clips) Object.assign(clip, { changes, guess }, guess ? { marked: [], why: [], lacks: [] } : {});
+  const strong = clips.filter((clip) => !clip.weak && !guess);
+  const weak = clips.filter((clip) => clip.weak || guess);
+  byId("results").replaceChildren(
+    strong.length ? made(strong, 2, 1) : "",
+    weak.length ? el("section", { class: "weak", "aria-label": t("Weak matches") },
+      el("h2", {}, t(guess ? "A guess" : strong.length ? "Weak matches" : "Only weak matches"),
+        el("span", { class: "hint" }, guess ? "" : t(chance !== null && chance < 0.3 ? "little in common" : "less than half of what is asked for"))),
+      made(weak, 3, strong.length + 1)) : "");
   byId("more").hidden = clips.length < top || top >= MOST;
-  const [one, many] = similar ? ["similar clip", "similar clips"] : ["clip", "clips"];
-  if (clips.length) say(`${counted(clips.length, one, many)}, best first`, notes);
+  byId("keys").hidden = !clips.length;
+  if (clips.length) say(t("{n} of {of}, best first", { n: number(clips.length), of: counted(of, "{n} clip", "{n} clips") }), notes);
   else {
-    say("No clip meets these conditions.", notes);
-    byId("searched-with").append(el("div", { class: "notice" },
-      el("p", {}, "Remove a condition, or loosen it."),
-      el("button", { type: "button", class: "button", onclick: withoutFilters }, "Remove all filters")));
+    say(t("No clip meets these conditions."), notes);
+    byId("results").replaceChildren(el("div", { class: "notice" },
+      el("p", {}, t("Remove a condition, or loosen it.")),
+      el("button", { type: "button", class: "button", onclick: filters.clear }, t("Remove all filters"))));
   }
-}
-
-function withoutFilters() {
-  for (const control of Object.values(controls)) control.value = "";
-  refine();
 }
 
 function clear() {
   stop();
   for (const id of ["results", "searched-with", "search-problem"]) byId(id).replaceChildren();
-  byId("more").hidden = true;
-  byId("examples").hidden = true;
+  for (const id of ["more", "welcome", "keys"]) byId(id).hidden = true;
   say("");
 }
 
@@ -199,52 +240,41 @@ function say(text, notes = []) {
   byId("search-status").replaceChildren(text, ...notes.map((note) => el("span", { class: "note" }, note)));
 }
 
-function countFilters() {
-  const active = Object.values(controls).filter((control) => control.value.trim()).length;
-  byId("active-filters").textContent = active ? ` (${active})` : "";
+// Keys within the results: from clip to clip, with sound.
+
+const rows = () => [...byId("results").querySelectorAll("article")];
+
+function key(event) {
+  const at = rows().indexOf(event.target.closest("article"));
+  if (at < 0 || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+  const here = rows()[at];
+  if (event.key === "ArrowDown" || event.key === "j") step(at + 1);
+  else if (event.key === "ArrowUp" || event.key === "k") step(at - 1);
+  else if (event.key === "d") here.open();
+  else if (event.key === "b") here.keep();
+  else return;
+  event.preventDefault();
 }
 
-function fields() {
-  const parts = [byField(), ...about.facets.map(facetField)];
-  const { min, max } = about.duration;
-  if (min !== null) {
-    const limit = (name, label, value) => {
-      controls[name] = el("input", {
-        type: "number", min: "0", step: "any", inputmode: "decimal", "aria-label": label, placeholder: value.toFixed(1), onchange: refine,
-      });
-      return controls[name];
-    };
-    parts.push(el("div", { class: "field", role: "group", "aria-label": "Duration in seconds" }, el("span", { class: "label" }, "Duration (s)"),
-      el("div", { class: "span" }, limit("min", "Shortest duration in seconds", min), " to ", limit("max", "Longest duration in seconds", max))));
+function step(to) {
+  const next = rows()[to];
+  if (!next) {
+    if (to < 0) byId("query").focus();
+    return;
   }
-  controls.where = el("input", {
-    id: "where", placeholder: "attributes.pitch_hz < 150", autocomplete: "off", spellcheck: "false", onchange: refine, "aria-describedby": "where-hint",
-  });
-  parts.push(el("div", { class: "field" }, el("label", { for: "where" }, "Condition"), controls.where,
-    el("p", { id: "where-hint", class: "hint" }, "COLUMN OPERATOR VALUE; separate several with a semicolon. Operators: = != < <= > >= and ~ (contains)."),
-    el("details", { class: "columns" }, el("summary", {}, "Columns"),
-      el("p", {}, about.columns.join(", ")))));
-  parts.push(el("button", { type: "button", class: "link", onclick: withoutFilters }, "Remove all filters"));
-  return parts;
+  next.deck.button.focus();
+  next.scrollIntoView({ block: "nearest" });
+  next.deck.restart();
 }
 
-function byField() {
-  by = el("select", { id: "by", onchange: refine }, ...about.by.ways.map((way) =>
-    el("option", { value: way === about.by.default ? "" : way }, WAYS[way])));
-  return el("div", { class: "field" }, el("label", { for: "by" }, "Rank descriptions by"), by);
-}
-
-function facetField({ column, values, distinct }) {
-  const id = `filter-${column}`;
-  const label = el("label", { for: id }, column.charAt(0).toUpperCase() + column.slice(1));
-  if (distinct <= 60) {
-    controls[column] = el("select", { id, onchange: refine }, el("option", { value: "" }, "Any"),
-      ...values.map(({ value, clips }) => el("option", { value }, `${value} (${clips})`)));
-    return el("div", { class: "field" }, label, controls[column]);
-  }
-  controls[column] = el("input", { id, list: `${id}-values`, placeholder: "Any", autocomplete: "off", onchange: refine });
-  return el("div", { class: "field" }, label, controls[column],
-    el("datalist", { id: `${id}-values` }, ...values.map(({ value }) => el("option", { value }))));
+/** One stop for the Tab key: the arrows go from the one way to search with a sound to the other. */
+function toolbar(event) {
+  const to = { ArrowRight: "file", ArrowLeft: "record" }[event.key];
+  if (!to || byId("record").hidden) return;
+  event.preventDefault();
+  byId("record").tabIndex = to === "record" ? 0 : -1;
+  byId("file").tabIndex = to === "file" ? 0 : -1;
+  byId(to).focus();
 }
 
 function setUpDrop() {

@@ -1,6 +1,8 @@
 import base64
 import dataclasses
 import io
+import json
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
@@ -51,11 +53,96 @@ def test_the_corpus_is_described_before_a_search(client: TestClient, searcher: S
     assert facets["series"] == {"Crossed Lines": 20, "Dvě ryby": 20}
     assert facets["emotion"] == {"sad": 14, "happy": 14}
     assert set(facets) == {"emotion", "speaker", "series", "language"}
-    assert about["duration"] == {"min": pytest.approx(0.6), "max": pytest.approx(1.5)}
+    measures = {measure["column"]: measure for measure in about["measures"]}
+    assert set(measures) == {"attributes.pitch_hz", "duration"}  # the others are the same for all clips
+    assert sum(measures["duration"]["counts"]) == 40
+    assert (measures["duration"]["low"], measures["duration"]["high"]) == (pytest.approx(0.6), pytest.approx(1.5))
+    assert {style["attribute"]: len(style["words"]) for style in about["style"]} == {"pitch": 4, "rate": 3}
     assert about["judging"] is False
-    captions = {caption.as_py().rstrip(".") for caption in searcher.index.captions}
-    assert len(about["examples"]) == 4
-    assert set(about["examples"]) <= captions
+    assert about["examples"] == ["a mouse on helium", "sad", "laughing"]  # no clip has a word for pauses
+
+
+def test_every_hit_says_what_share_of_the_description_it_has(client: TestClient, searcher: Searcher) -> None:
+    found = client.get("/api/search", params={"query": "a high voice", "top": 40, "where": "duration < 1"}).json()
+    assert found["of"] == searcher.count([Condition.parse("duration < 1")]) == len(found["clips"]) < 40
+    shares = [clip["share"] for clip in found["clips"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 <= shares[-1] < found["chance"] < shares[0] <= 1
+    assert [clip["weak"] for clip in found["clips"]] == [share < 0.5 for share in shares]
+    high = next(clip for clip in found["clips"] if "pitch=high" in searcher.row(clip["utterance_id"])["style_key"])
+    assert (high["why"], high["lacks"], high["marked"]) == (["high pitch"], [], ["high"])
+    low = next(clip for clip in found["clips"] if "pitch=low" in searcher.row(clip["utterance_id"])["style_key"])
+    assert (low["why"], low["lacks"], low["marked"]) == ([], ["high pitch"], [])
+
+
+def test_a_query_that_is_unlike_a_voice_is_called_a_guess(client: TestClient) -> None:
+    found = client.get("/api/search", params={"query": "mortgage interest rates"}).json()
+    assert found["guess"] is True
+    assert "little more than a guess" in found["notes"][0]
+    assert {(clip["share"], clip["weak"]) for clip in found["clips"]} == {(None, False)}
+    assert client.get("/api/search", params={"query": "a high voice"}).json()["guess"] is False
+
+
+def test_a_condition_that_no_clip_meets_says_what_there_is(client: TestClient) -> None:
+    found = client.get("/api/search", params={"query": "a voice", "where": 'series == "Crossed Line"'}).json()
+    assert (found["of"], found["clips"]) == (0, [])
+    assert found["notes"][-1:] == ["No clip's series is 'Crossed Line'. It has, for instance: Crossed Lines."]
+    wrong = client.get("/api/search", params={"query": "a voice", "where": "serie = x"}).json()
+    assert wrong == {"error": "there is no column 'serie'; did you mean series?", "field": "where"}
+
+
+def test_like_a_clip_but_higher(client: TestClient, searcher: Searcher, clip: str) -> None:
+    answer = client.get(f"/api/clips/{clip}/like", params={"query": "higher", "top": 5}).json()
+    assert all(found["why"] == ["higher pitch"] for found in answer["clips"])
+    pitch = searcher.row(clip)["attributes"]["pitch_hz"]
+    assert all(found["attributes"]["pitch_hz"] > pitch for found in answer["clips"])
+    nothing = client.get(f"/api/clips/{clip}/like", params={"query": "of medium pitch"})
+    assert (nothing.status_code, "say higher, lower" in nothing.json()["error"]) == (400, True)
+
+
+def test_like_a_recording_but_lower(client: TestClient, searcher: Searcher, version: CorpusVersion, clip: str) -> None:
+    sound = flac_of(version, clip)
+    place = searcher.place_of(*decode_flac(sound))["pitch"]
+    found = client.post("/api/sound?query=lower&top=3", content=sound, headers=BINARY).json()["clips"]
+    assert place > 0.1
+    assert [hit["why"] for hit in found] == [["lower pitch"]] * 3
+
+
+def test_a_voice(client: TestClient, searcher: Searcher) -> None:
+    rows = [row for row in searcher.index.rows.to_pylist() if row["speaker"] == "Crossed Lines/e01/S01"]
+    voice = client.get("/api/voice", params={"speaker": "Crossed Lines/e01/S01"}).json()
+    assert voice["clips"] == len(rows)
+    assert voice["seconds"] == pytest.approx(sum(row["duration"] for row in rows))
+    assert voice["emotions"] == [{"value": "happy", "clips": len(rows)}]
+    pitches = [searcher.row(id_)["attributes"]["pitch_hz"] for id_ in voice["ids"]]
+    assert pitches == sorted(pitches)
+    assert pitches[0] <= voice["ranges"]["attributes.pitch_hz"][0] <= voice["ranges"]["attributes.pitch_hz"][2]
+    assert client.get("/api/voice", params={"speaker": "nobody"}).status_code == 400
+    most = client.get("/api/voices").json()["voices"]
+    assert len(most) == 6
+    assert voice in most
+
+
+def test_chosen_clips_are_exported_as_prompts(client: TestClient, searcher: Searcher, version: CorpusVersion) -> None:
+    ids = [searcher.index.rows["utterance_id"][row].as_py() for row in (9, 2)]
+    answer = client.get("/api/export", params={"id": ids, "query": "a voice"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="prompts.zip"'
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    prompts = [json.loads(line) for line in archive.read("prompts/prompts.jsonl").splitlines()]
+    assert [(p["utterance_id"], p["rank"], p["score"], p["query"]) for p in prompts] == [
+        (ids[0], 1, None, "a voice"),
+        (ids[1], 2, None, "a voice"),
+    ]
+    assert archive.read(f"prompts/{prompts[0]['audio']}") == flac_of(version, ids[0])
+    assert prompts[0]["text"] == searcher.row(ids[0])["text"]
+    assert client.get("/api/export", params={"id": "nobody-00000"}).status_code == 404
+    assert client.get("/api/export", params={"id": ids * 26}).status_code == 400
+
+
+def test_kept_clips_are_looked_up_together(client: TestClient, clip: str) -> None:
+    found = client.get("/api/clips", params={"id": [clip, "nobody-00000"]}).json()
+    assert [one["utterance_id"] for one in found["clips"]] == [clip]
+    assert found["gone"] == ["nobody-00000"]
 
 
 def test_a_search_gives_what_the_searcher_finds(client: TestClient, searcher: Searcher) -> None:

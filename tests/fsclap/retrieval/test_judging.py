@@ -80,7 +80,9 @@ def test_a_judge_never_gets_a_judged_clip_again(client: TestClient) -> None:
     clips = client.get("/api/judging", params=asked).json()["clips"]
     for clip in clips[:2]:
         assert client.post("/api/judgements", json=heard(clip)).status_code == 201
-    assert client.get("/api/judging", params=asked).json()["clips"] == clips[2:]
+    again = client.get("/api/judging", params=asked).json()
+    assert (again["clips"], again["all"]) == (clips[2:], clips)
+    assert again["verdicts"] == dict.fromkeys(clips[:2], "fits")
     assert client.get("/api/judging", params=asked | {"judge": "Bob"}).json()["clips"] == clips
     assert client.get("/api/judging", params=asked | {"query": "a loud voice"}).json()["pool"] == len(clips)
 
@@ -97,6 +99,8 @@ def test_a_query_that_is_done_gives_way_to_the_next(client: TestClient) -> None:
     assert skipped["query"] == second["query"]
     done = client.get("/api/judging", params={"judge": "Ada", "start": second["queries"]}).json()
     assert (done["query"], done["clips"]) == (None, [])
+    assert done["total"] == done["queries"] * len(first["clips"])
+    assert done["left"] == done["total"] - len(first["clips"])
 
 
 def test_a_judgement_says_who_heard_what_when_and_how_it_was_found(
@@ -121,7 +125,9 @@ def test_a_judgement_says_who_heard_what_when_and_how_it_was_found(
 
 def test_a_judge_learns_nothing_about_a_clip(client: TestClient) -> None:
     answer = client.get("/api/judging", params={"judge": "Ada", "query": QUERY}).json()
-    assert set(answer) == {"part", "queries", "number", "query", "clips", "pool"}
+    assert set(answer) == {
+        "part", "queries", "number", "query", "clips", "pool", "all", "verdicts", "total", "left",
+    }  # fmt: skip
     assert all(isinstance(clip, str) for clip in answer["clips"])
 
 

@@ -76,7 +76,7 @@ def test_the_map_can_be_coloured_by_columns(index: Index, version: CorpusVersion
 def test_rare_names_share_a_colour() -> None:
     names = [name for number, name in enumerate("abcdefghi") for _ in range(9 - number)]
     told = corpus_map._named(pa.array([*names, None]))
-    assert told["names"] == ["a", "b", "c", "d", "e", "f", "3 others"]
+    assert told["names"] == ["a", "b", "c", "d", "e", "f", "others"]
     assert told["codes"][0] == 0
     assert told["codes"][-2:] == [6, -1]
 

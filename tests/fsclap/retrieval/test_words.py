@@ -174,5 +174,7 @@ def test_of_an_encoder_without_a_tokenizer_only_the_script_is_known() -> None:
 def test_styles_that_are_damaged_or_missing_could_be_anything() -> None:
     rows = pa.table({"style_key": pa.array([None, "pitch=low", "pitch=purple"], pa.string())})
     styles = Styles(rows, SentenceTokens().sentences)
-    why = styles.why(styles.read("a low voice"), np.arange(3))
-    assert why == [(), ("low pitch",), ()]
+    told = styles.matches(styles.read("a low voice"), np.arange(3), ["A low voice.", "Slow, but low.", "A voice."])
+    assert [match.has for match in told] == [(), ("low pitch",), ()]
+    assert [match.lacks for match in told] == [("low pitch", "very low pitch"), (), ("low pitch", "very low pitch")]
+    assert [match.marked for match in told] == [(), ("low",), ()]
