@@ -314,7 +314,7 @@ def _conditions(options: argparse.Namespace) -> "list[Condition]":
 
 
 def _app(options: argparse.Namespace) -> int:
-    from fsclap.retrieval.app import make_app, serve
+    from fsclap.retrieval.app import address, listening, make_app, serve
     from fsclap.retrieval.guard import allowed_hosts
     from fsclap.retrieval.index import RECORD
     from fsclap.retrieval.live import live_app
@@ -328,7 +328,8 @@ def _app(options: argparse.Namespace) -> int:
         searcher, version = _open(options)
         return make_app(searcher, version.audio, Judgements(version.location), password=password, hosts=hosts)
 
-    app = live_app(make, lambda: Place.at(options.index).version(RECORD))
-    print(f"http://{options.host}:{options.port}  (Ctrl-C stops it)", flush=True)
-    serve(app, options.host, options.port)
+    with listening(options.host, options.port) as place:
+        app = live_app(make, lambda: Place.at(options.index).version(RECORD))
+        print(f"{address(options.host, options.port)}  (Ctrl-C stops it)", flush=True)
+        serve(app, place)
     return 0

@@ -83,10 +83,10 @@ class Judgements:
             ) from error
 
     def graded(self, recipes: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Compute the mean gain of each pair: `query`, `utterance_id`, `gain` and `judges`.
+        """Compute the mean gain of each pair: `query`, `utterance_id`, `gain`, `judges` and `gains`.
 
         The latest verdict of each judge counts; `gain` is the mean over judges of fits 2, partly 1,
-        no 0. `judges` are their names, sorted.
+        no 0. `judges` are their names, sorted; `gains` those of their verdicts, in that order.
 
         Args:
             recipes: Utterance id -> recipe of the corpus's current clips. Judgements of clips that
@@ -102,6 +102,7 @@ class Judgements:
                 "utterance_id": utterance_id,
                 "gain": sum(GAINS[verdict] for verdict in by_judge.values()) / len(by_judge),
                 "judges": tuple(sorted(by_judge)),
+                "gains": tuple(float(GAINS[by_judge[judge]]) for judge in sorted(by_judge)),
             }
             for (query, utterance_id), by_judge in verdicts.items()
         ]

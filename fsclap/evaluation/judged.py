@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import ndcg_score
 
+from fsclap.evaluation.agreement import ordinal_alpha
 from fsclap.evaluation.protocol import RESAMPLES, difference, interval
 from fsclap.evaluation.results import Judged
 from fsclap.evaluation.run import EvaluationRun
@@ -35,12 +36,14 @@ class Graded:
         utterance_id: The clip.
         gain: Mean over judges: 2 fits, 1 partly, 0 does not fit.
         judges: Names of the judges.
+        gains: Gain of each judge's verdict, in the order of `judges`.
     """
 
     query: str
     utterance_id: str
     gain: float
     judges: tuple[str, ...]
+    gains: tuple[float, ...] = ()
 
 
 def judge_model(
@@ -112,4 +115,6 @@ def judged_figure(
         elsewhere=sum(len(grade.judges) for grade in graded if grade.utterance_id not in row_of),
         clips=len({grade.utterance_id for grade in counted}),
         judges=len({name for grade in counted for name in grade.judges}),
+        alpha=ordinal_alpha([grade.gains for grade in graded]),
+        judged_twice=sum(len(grade.gains) > 1 for grade in graded),
     )

@@ -141,6 +141,9 @@ class Judged(Result):
         elsewhere: Number of verdicts on clips of other parts, such as training; they don't count.
         clips: Number of clips with a verdict that counts.
         judges: Number of people who gave these verdicts.
+        alpha: Krippendorff's ordinal alpha over all pairs of query and clip that two or more people
+            judged, of whatever part; None if it is undefined, and in older evaluations.
+        judged_twice: Number of these pairs.
     """
 
     ndcg: Interval | None
@@ -152,6 +155,8 @@ class Judged(Result):
     elsewhere: int
     clips: int
     judges: int
+    alpha: float | None = None
+    judged_twice: int = 0
 
 
 class NaturalQuery(Result):

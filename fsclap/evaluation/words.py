@@ -16,6 +16,8 @@ HEADLINE: tuple[Mode, str] = ("paper", "mAP@10")
 """Mode and metric of the figure a report opens with: largest pool, mean of both directions."""
 FEW_QUERIES = 5
 """With fewer judged queries than this, an interval over queries says nothing."""
+TENTATIVE, RELIABLE = 0.667, 0.8
+"""Krippendorff's limits: below the first, data say nothing; from the second, they can be relied on."""
 LITTLE = 0.1
 """A model that reaches less of what the attribute match reaches is said to miss most."""
 RANKINGS = {
@@ -110,7 +112,24 @@ def natural_header() -> tuple[str, str, str]:
 
 
 def judged_meaning(judged: Judged) -> str:
-    """Explain what people's judgements say about the model."""
+    """Explain what people's judgements say about the model, and how far the judges agree."""
+    return f"{_judged_model(judged)} {agreement(judged)}".strip()
+
+
+def agreement(judged: Judged) -> str:
+    """Say how far the judges agree; empty if no two judged the same."""
+    if not judged.judged_twice:
+        return ""
+    pairs = f"{judged.judged_twice:,} pairs of description and clip were judged by more than one person"
+    if judged.alpha is None:
+        return f"{pairs}, too few or too alike to say how far the judges agree."
+    text = f"{pairs}; Krippendorff's alpha is {judged.alpha:.2f} (1: all agree, 0: no better than chance)"
+    if judged.alpha < TENTATIVE:
+        return f"{text}: the judges hear different things, so the figures above say little."
+    return f"{text}: enough for tentative conclusions." if judged.alpha < RELIABLE else f"{text}: the judges agree."
+
+
+def _judged_model(judged: Judged) -> str:
     if judged.ndcg is None or judged.chance is None or judged.above_chance is None:
         return (
             f"None of {judged.left_out} judged queries can be scored: each has fewer than two judged clips in this "

@@ -1,8 +1,10 @@
 """The search page and its API."""
 
+import errno
 import functools
 import logging
 import math
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -26,7 +28,7 @@ from fsclap.retrieval.about import about, voice, voices
 from fsclap.retrieval.calibration import WEAK
 from fsclap.retrieval.export import export_hits
 from fsclap.retrieval.filters import Condition, FilterError
-from fsclap.retrieval.guard import LOOPBACK, guard, refused
+from fsclap.retrieval.guard import LOOPBACK, HeadAsGet, guard, refused
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.judging import JudgementLog
 from fsclap.retrieval.search import Hit, Searcher, Sound
@@ -81,6 +83,7 @@ def make_app(
 
     app = FastAPI(title="FS-CLAP", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.middleware("http")(guard(password, hosts))
+    app.add_middleware(HeadAsGet)
     _handle_errors(app)
     app.include_router(_routes(searcher, sound, judges=judgements is not None))
     app.include_router(playback.routes(searcher, sound))
@@ -93,9 +96,32 @@ def make_app(
     return app
 
 
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve until stopped (Ctrl-C)."""
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
+def listening(host: str, port: int) -> socket.socket:
+    """Open the socket of the page, before an address is told to anybody.
+
+    Raises:
+        SearchError: The port is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(place)
+    except OSError as error:
+        advice = "stop what uses it, or name another with --port" if error.errno == errno.EADDRINUSE else "correct it"
+        raise SearchError(f"{address(host, port)} can't be served ({error.strerror or error}): {advice}") from error
+    return found
+
+
+def address(host: str, port: int) -> str:
+    """Write the address of the page; an IPv6 address needs brackets."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(app: FastAPI, place: socket.socket) -> None:
+    """Serve on an open socket until stopped (Ctrl-C)."""
+    config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
+    uvicorn.Server(config).run(sockets=[place])
 
 
 def _warm_up(searcher: Searcher) -> None:

@@ -4,12 +4,13 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import urlsplit
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.search import MAX_RECORDING_BYTES, too_large
@@ -25,6 +26,11 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "private, no-cache",  # a browser keeps it and revalidates, which costs nothing with an ETag
 }
+
+_HOST = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,252}))(?::(?P<port>[0-9]{1,5}))?"
+)
+_ORIGIN = re.compile(r"https?://(?P<host>[^/?#@\s]+)")
 
 Answer = Callable[[Request], Awaitable[Response]]
 
@@ -58,6 +64,23 @@ def guard(password: str | None, hosts: Sequence[str]) -> Callable[[Request, Answ
     return guarded
 
 
+class HeadAsGet:
+    """Answers HEAD as GET, without the content: checks of a server's life ask so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_content(message: Message) -> None:
+            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, without_content)
+
+
 def refused(error: HTTPException) -> Response:
     """Answer with the status of an error and its message as JSON."""
     return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
@@ -65,24 +88,46 @@ def refused(error: HTTPException) -> Response:
 
 def _refusal(request: Request, password: str | None, hosts: Sequence[str]) -> HTTPException | None:
     """Return why a request is refused, or None."""
-    if "*" not in hosts and request.url.hostname not in hosts:
-        return HTTPException(400, f"this page is at {hosts[0]}, not at {request.url.hostname}")
+    header = request.headers.get("host", "")
+    host = host_of(header)
+    if host is None:
+        return HTTPException(400, f"the header Host, {header!r}, is not a host name with an optional port")
+    if "*" not in hosts and host not in hosts:
+        return HTTPException(400, f"this page is at {hosts[0]}, not at {host}")
     if password is not None and not _knows(request.headers.get("authorization", ""), password):
         return HTTPException(
             401, "wrong password", headers={"WWW-Authenticate": 'Basic realm="FS-CLAP", charset="UTF-8"'}
         )
-    return _upload_refusal(request) if request.method == "POST" else None
+    return _upload_refusal(request) if request.method not in ("GET", "HEAD") else None
+
+
+def host_of(header: str) -> str | None:
+    """Read the host name in a Host header: in lower case, without port and brackets; None if it is malformed.
+
+    Read here, because servers and frameworks put their own address in the place of a malformed one.
+    """
+    match = _HOST.fullmatch(header)
+    if match is None or (match["port"] and not 0 < int(match["port"]) < 65536):
+        return None
+    if match["ipv6"]:
+        try:
+            return str(ipaddress.IPv6Address(match["ipv6"]))
+        except ValueError:
+            return None
+    return match["name"].lower()
 
 
 def _upload_refusal(request: Request) -> HTTPException | None:
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        return HTTPException(403, f"a page from {origin} may not send anything here")
+    if origin is not None:
+        match = _ORIGIN.fullmatch(origin)
+        if match is None or host_of(match["host"]) is None or match["host"].lower() != request.headers["host"].lower():
+            return HTTPException(403, f"a page from {origin[:100]!r} may not send anything here")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in _FORMS:
         return HTTPException(415, f"send JSON, or a recording with its type (audio/wav), not {kind or 'nothing'}")
     length = request.headers.get("content-length")
-    if length is None or not length.isdecimal():
+    if length is None or not (length.isascii() and length.isdecimal()):
         return HTTPException(411, "the request must declare its length (Content-Length)")
     if int(length) > MAX_RECORDING_BYTES:
         return HTTPException(413, too_large("The file", int(length)))

@@ -112,8 +112,9 @@ def test_judges_who_disagree_count_alike(judgements: Judgements) -> None:
             "utterance_id": "0123456789abcdef-00001",
             "gain": pytest.approx(4 / 3),
             "judges": ("ada", "bob", "cy"),
+            "gains": (2, 0, 2),
         },
-        {"query": "a weary voice", "utterance_id": "other", "gain": 1, "judges": ("bob",)},
+        {"query": "a weary voice", "utterance_id": "other", "gain": 1, "judges": ("bob",), "gains": (1,)},
     ]
 
 

@@ -146,8 +146,8 @@ def test_the_judgements_beside_a_corpus_reach_the_evaluation(tmp_path: Path) -> 
     stale = {"judge": "ada", "utterance_id": c["utterance_id"], "recipe": "another", "verdict": "fits"}
     Judgements(corpus.folder).add(said | stale)
     assert judgements_of(corpus, version) == [
-        Graded("q", a["utterance_id"], 1.5, ("ada", "bob")),
-        Graded("q", b["utterance_id"], 0, ("bob",)),
+        Graded("q", a["utterance_id"], 1.5, ("ada", "bob"), (2, 1)),
+        Graded("q", b["utterance_id"], 0, ("bob",), (0,)),
     ]
 
 

@@ -16,9 +16,9 @@ from bench.users import measure
 from fsclap.audio import decode_flac
 from fsclap.model import embedded
 from fsclap.retrieval import By
-from fsclap.retrieval.app import STATIC, make_app, shown
+from fsclap.retrieval.app import STATIC, address, listening, make_app, shown
 from fsclap.retrieval.filters import Condition
-from fsclap.retrieval.guard import allowed_hosts
+from fsclap.retrieval.guard import allowed_hosts, host_of
 from fsclap.retrieval.index import ModelStatus, SearchError
 from fsclap.retrieval.playback import peaks, ranged
 from fsclap.retrieval.search import MAX_RECORDING_BYTES, Searcher
@@ -394,6 +394,51 @@ def test_another_name_for_this_machine_is_refused(client: TestClient) -> None:
         answer = client.get("/api/corpus", headers={"Host": host})
         assert answer.status_code == 400
         assert "evil.example" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.com:99999", "evil.com:0", "127.0.0.1:port", "127.0.0.1:8420:1", "a{b.evil.test", "[::1", "::1", "[::zz]", "",
+     "127.0.0.1/@evil.com", "evil.com#127.0.0.1", "user@127.0.0.1", "127.0.0.1 ", "127.0.0.1:٣"],
+)  # fmt: skip
+def test_a_malformed_host_is_refused(client: TestClient, host: str) -> None:
+    answer = client.get("/api/corpus", headers={"Host": host.encode()})
+    assert (answer.status_code, "error" in answer.json()) == (400, True)
+
+
+def test_the_host_is_read_whatever_its_case_and_form() -> None:
+    assert host_of("LOCALHOST:80") == "localhost"
+    assert host_of("[0:0:0:0:0:0:0:1]:8420") == "::1"
+
+
+@pytest.mark.parametrize("path", ["/", "/map", "/static/page.js", "/api/corpus", "audio", "/nowhere"])
+def test_head_is_get_without_its_content(client: TestClient, clip: str, path: str) -> None:
+    path = f"/api/clips/{clip}/audio" if path == "audio" else path
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.headers, head.content) == (get.status_code, get.headers, b"")
+
+
+def test_an_address_can_be_opened_as_it_is_printed() -> None:
+    assert address("::1", 8420) == "http://[::1]:8420"
+    assert address("127.0.0.1", 8420) == "http://127.0.0.1:8420"
+    with listening("::1", 0) as place:
+        port = place.getsockname()[1]
+    assert port > 0
+    with listening("127.0.0.1", 0) as place:
+        place.listen()
+        with pytest.raises(SearchError, match=r"in use.*another with --port"):
+            listening("127.0.0.1", place.getsockname()[1])
+    with pytest.raises(SearchError, match=r"http://no\.such\.host\.invalid:1 can't be served"):
+        listening("no.such.host.invalid", 1)
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "http://", "http://[::1", "http://127.0.0.1.evil.example", "ftp://127.0.0.1", "http://a\\b", "x",
+               "http://127.0.0.1:99999"],
+)  # fmt: skip
+def test_a_malformed_origin_is_refused_without_a_traceback(client: TestClient, origin: str) -> None:
+    answer = client.post("/api/sound", content=b"x", headers=BINARY | {"Origin": origin})
+    assert (answer.status_code, "may not send" in answer.json()["error"]) == (403, True)
 
 
 def test_pages_of_others_may_not_send_anything(client: TestClient, version: CorpusVersion, clip: str) -> None:
