@@ -20,11 +20,11 @@ from prefect.client.schemas.objects import FlowRun
 
 from bench import report
 from bench.orchestration import make_episodes
-from deployments.local import has_ended
 from harness.faults.campaign import kill_a_run
 from harness.faults.stand import Stand, stand
 from storage.corpus import Corpus
 from storage.verify import verify
+from tasks.waiting import has_ended
 
 PATIENCE = 3 * 3600.0
 LOOK_EVERY = 5.0  # reading the ledger of a large corpus takes a part of a second from the build

@@ -24,6 +24,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from tasks.limits import LIMITS
+from tasks.waiting import RESTARTS
 
 log = logging.getLogger("fsclap.bootstrap")
 
@@ -34,7 +35,7 @@ pool of their own, or builds that wait for them could hold all slots; how many a
 setting of the build, how many a machine takes an option of its worker."""
 FLOWS = (
     "build-dataset", "process-batch", "refresh-corpus", "import-corpus", "train-fsclap", "evaluate-fsclap",
-    "index-corpus",
+    "index-corpus", "compare-systems",
 )  # fmt: skip
 LOST = "fsclap: runs without heartbeats have crashed"
 CRASHED = "fsclap: restart crashed runs"
@@ -43,9 +44,6 @@ SILENCE = timedelta(seconds=120)
 them is gone."""
 PAUSE = timedelta(seconds=10)
 """Time from a crash to the restart; the shortest that Prefect allows."""
-RESTARTS = 3
-"""How many times a run restarts by itself. A run that takes its machine down each time must end at
-some point."""
 
 
 async def bootstrap(client: PrefectClient) -> None:

@@ -202,6 +202,8 @@ async def finished_build(run: UUID) -> dict[str, object] | None:
     from prefect.client.orchestration import get_client
     from prefect.flow_runs import wait_for_flow_run
 
+    from tasks.waiting import has_ended
+
     async with get_client() as client:
         ended: FlowRun = await wait_for_flow_run(run, timeout=None, client=client)
         while not has_ended(ended):
@@ -209,15 +211,6 @@ async def finished_build(run: UUID) -> dict[str, object] | None:
             ended = await wait_for_flow_run(run, timeout=None, client=client)
         state = ended.state
     return (await state.aresult()).model_dump() if state and state.is_completed() else None
-
-
-def has_ended(run: "FlowRun") -> bool:
-    """Whether a run is over for good: a crashed one restarts by itself, up to RESTARTS times."""
-    from deployments.bootstrap import RESTARTS
-
-    if run.state is None or not run.state.is_final():
-        return False
-    return run.state.name != "Crashed" or run.run_count > RESTARTS
 
 
 def unfinished(corpus: str, version: int) -> Sequence[str]:
@@ -251,6 +244,8 @@ async def _final_state(
 ) -> str:
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
     from prefect.client.schemas.sorting import FlowRunSort
+
+    from tasks.waiting import has_ended
 
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:

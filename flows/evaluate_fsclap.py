@@ -7,7 +7,7 @@ leak probe -> retrieval figures, collapse, report -> compared with the current m
 from prefect import flow
 
 from flows.parameters import CorpusFolder, Folder, Location
-from tasks.evaluation import decide_promotion, evaluate_model, refuse_leak, show_evaluation
+from tasks.evaluation import decide_promotion, evaluate_model, refuse_leak, show_evaluation, unpromoted
 from tasks.indexing import announce_evaluated
 from tasks.limits import model_slot
 from tasks.outcomes import EvaluatedModel
@@ -15,7 +15,11 @@ from tasks.outcomes import EvaluatedModel
 
 @flow(name="evaluate-fsclap", flow_run_name="evaluate {model} on {corpus} version {version}", persist_result=True)
 def evaluate_fsclap(
-    model: Location, corpus: CorpusFolder = "data/corpus", version: int | None = None, work: Folder = "data/work"
+    model: Location,
+    corpus: CorpusFolder = "data/corpus",
+    version: int | None = None,
+    work: Folder = "data/work",
+    promote: bool = True,
 ) -> EvaluatedModel:
     """Evaluate a model on the clips that it never saw, and make it the current one if it is better.
 
@@ -28,11 +32,13 @@ def evaluate_fsclap(
         corpus: Folder of the corpus that it was trained on.
         version: Version of its utterances; the current one by default.
         work: Folder of clips and features, which is shared with the training.
+        promote: Decide about promotion, and bring the index up to date; a comparison wants the figures alone.
     """
     with model_slot():
         evaluated = evaluate_model(model, corpus, version, work)
-        evaluated = decide_promotion(evaluated, work)
+        evaluated = decide_promotion(evaluated, work) if promote else unpromoted(evaluated)
     show_evaluation(evaluated)
     refuse_leak(evaluated)
-    announce_evaluated(evaluated)
+    if promote:
+        announce_evaluated(evaluated)
     return evaluated

@@ -22,6 +22,7 @@ def train_fsclap(
     models: Location = "data/models",
     work: Folder = "data/work",
     settings: TrainSettings = TrainSettings(),  # noqa: B008 (frozen)
+    announce: bool = True,
 ) -> TrainedModel | State[None]:
     """Train on one version of a corpus.
 
@@ -36,9 +37,10 @@ def train_fsclap(
             current model there was tested on stay test clips.
         work: Folder of the clips and features that are made on the way, which later runs reuse.
         settings: Settings of the split, the model, the loss and the training.
+        announce: Start the evaluation afterwards. A comparison does that itself, and wants this version and no later.
     """
     given = flow_run.parameters
-    if outdated(lambda waiting: later_version(given, waiting)):
+    if announce and outdated(lambda waiting: later_version(given, waiting)):
         return Completed(name="Outdated", message=f"A training on a later version of {corpus} is waiting")
     with model_slot(settings.accelerator, settings.compute.devices):
         trained = train_model(corpus, version, models, work, settings)
@@ -46,5 +48,6 @@ def train_fsclap(
         show_too_small(corpus, trained)
         return Completed(name="Too small", message=trained.reason)
     show_training(trained)
-    announce_trained(trained)
+    if announce:
+        announce_trained(trained)
     return trained

@@ -50,8 +50,7 @@ def evaluate_model(model: str, corpus: str, version: int | None, work: str) -> E
     page = write_report(
         evaluation,
         folder / report_name(corpus, version),
-        audio_embeddings=run.audio,
-        text_embeddings=run.text,
+        vectors=run.vectors,
         history=history_of(folder),
         clips=report_clips(clips, clips_needed(evaluation)),
     )
@@ -82,6 +81,11 @@ def decide_promotion(evaluated: EvaluatedModel, work: str) -> EvaluatedModel:
     store.record(_record(decision, name, current.model if current else None))
     log.info("%s is %s: %s", name, "promoted" if decision.promoted else "not promoted", decision.reason)
     return evaluated.model_copy(update={"promoted": decision.promoted, "reason": decision.reason})
+
+
+def unpromoted(evaluated: EvaluatedModel) -> EvaluatedModel:
+    """Say of a model that promotion was not asked for."""
+    return evaluated.model_copy(update={"reason": "promotion was not asked for"})
 
 
 @task(task_run_name="show the evaluation of {evaluated.model}", cache_policy=NO_CACHE)

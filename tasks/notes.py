@@ -17,7 +17,7 @@ from fsclap.evaluation.words import (
     natural_rows,
 )
 from storage.card import CardPaths, data_uri, escape_markdown
-from tasks.outcomes import Committed, EvaluatedModel, Indexed, TrainedModel
+from tasks.outcomes import Committed, Compared, EvaluatedModel, Indexed, TrainedModel
 
 TABLE_ROWS = 100
 """Artifacts lie in Prefect's database, so they show the first rows; the corpus holds them all."""
@@ -88,6 +88,12 @@ def evaluation_text(evaluated: EvaluatedModel, evaluation: Evaluation, report: P
     image = data_uri((report.parent / "map.png").read_bytes(), "image/png")
     lines.append(f"![Map of the embeddings]({image})")
     return "\n\n".join(lines)
+
+
+def comparison_text(compared: Compared) -> str:
+    """Show the figures of a comparison, and how much of it there is."""
+    missing = f", {compared.missing} of them without figures" if compared.missing else ""
+    return f"# Systems compared\n\n{compared.cells} cells{missing}. `{compared.report}`\n\n{compared.figures}"
 
 
 def _natural_text(natural: Natural) -> list[str]:

@@ -87,6 +87,24 @@ class EvaluatedModel(BaseModel):
     reason: str = ""
 
 
+class Compared(BaseModel):
+    """A comparison of systems, as far as it came.
+
+    Attributes:
+        report: Path of the page.
+        cells: Number of trainings that were asked for.
+        missing: Number of those without figures.
+        figures: The figures as a table in Markdown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    report: str
+    cells: int
+    missing: int
+    figures: str
+
+
 class Indexed(BaseModel):
     """An index, as flows pass it on.
 

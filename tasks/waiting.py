@@ -19,12 +19,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import deployment, flow_run
 
 log = logging.getLogger("fsclap.tasks")
 
 Parameters = dict[str, Any]
+RESTARTS = 3
+"""How many times a crashed run restarts by itself (deployments/bootstrap.py). A run that takes its machine down each
+time must end at some point."""
 
 
 def outdated(covers: Callable[[Parameters], bool]) -> bool:
@@ -37,6 +40,13 @@ def outdated(covers: Callable[[Parameters], bool]) -> bool:
         log.warning("The Prefect server does not say what is waiting (%s): going on", error)
         return False
     return any(covers(parameters) for run, parameters in waiting.items() if str(run) != flow_run.id)
+
+
+def has_ended(run: FlowRun) -> bool:
+    """Whether a run is over for good: a crashed one restarts by itself, up to RESTARTS times."""
+    if run.state is None or not run.state.is_final():
+        return False
+    return run.state.name != "Crashed" or run.run_count > RESTARTS
 
 
 def waiting_runs(deployment_id: UUID) -> dict[UUID, Parameters]:

@@ -68,7 +68,9 @@ def judge_model(
     def embed(queries: Sequence[str]) -> np.ndarray:
         return np.concatenate([model.embed_text([query]).cpu().numpy() for query in queries])
 
-    return judged_figure(graded, run.ids, run.audio, embed, seed=run.evaluation.seed, resamples=resamples)
+    return judged_figure(
+        graded, run.vectors.ids, run.vectors.audio, embed, seed=run.evaluation.seed, resamples=resamples
+    )
 
 
 def judged_figure(

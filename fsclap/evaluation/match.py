@@ -40,13 +40,25 @@ def match_attributes(
         ValueError: Lengths differ, or there is no clip.
     """
     figures = []
-    for stage, without in _WITHOUT.items():
-        clips = word_rows(style_keys, without=without)
-        # A caption is read in one way, also where two styles are worded alike: as its first clip's.
-        _, first, which = np.unique(caption_groups(captions), return_index=True, return_inverse=True)
-        found = evaluate_embeddings(clips, clips[first[which]], captions, style_keys, seed=seed, **settings)
+    for stage in _WITHOUT:
+        clips, texts = matcher_rows(captions, style_keys, stage)
+        found = evaluate_embeddings(clips, texts, captions, style_keys, seed=seed, **settings)
         figures += [row.model_copy(update={"stage": stage}) for row in found]
     return figures
+
+
+def matcher_rows(captions: Sequence[str], style_keys: Sequence[str], stage: str) -> tuple[np.ndarray, np.ndarray]:
+    """Encode clips and captions as the matcher knows them: rows as of `word_rows`, (N, width) each.
+
+    Args:
+        captions: One per clip.
+        style_keys: Style of each clip.
+        stage: AUDIBLE or ALL_WORDS.
+    """
+    clips = word_rows(style_keys, without=_WITHOUT[stage])
+    # A caption is read in one way, also where two styles are worded alike: as its first clip's.
+    _, first, which = np.unique(caption_groups(captions), return_index=True, return_inverse=True)
+    return clips, clips[first[which]]
 
 
 def word_rows(style_keys: Sequence[str], *, without: Collection[str] = ()) -> np.ndarray:

@@ -55,7 +55,7 @@ _STYLE: dict[Any, Any] = {
 _FEWEST_FOR_UMAP = 15
 # Of each modality: up to 4,096 points in total, UMAP finds neighbours exactly, and ten times as
 # fast.
-_MOST_POINTS = 2000
+_MOST_POINTS, _MOST_IN_A_GRID = 2000, 1000
 _PAIRS = 12
 _UNMATCHED = 100_000
 
@@ -114,15 +114,45 @@ def map_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Figure:
         text: (pairs, dim) unit rows, in the same order.
         seed: Seed of the map and of the choice.
     """
+    figure, (axes,) = _panels(1, height=4.6)
+    method, drawn = _draw_map(axes, audio, text, seed=seed, most=_MOST_POINTS, unit=1.0)
+    axes.set(title=f"{method} of {drawn:,} pairs", xlabel="lines join a clip and its caption")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=1.4)
+    return figure
+
+
+@_styled
+def maps_figure(systems: Mapping[str, tuple[np.ndarray, np.ndarray]], *, seed: int) -> Figure:
+    """Plot a map of each system, as in Fig. 2 of the paper.
+
+    Args:
+        systems: Name -> audio and text as of `map_figure`; at least one. At most 1,000 pairs each are drawn.
+        seed: Seed of the maps and of the choice.
+    """
+    columns = min(3, len(systems))
+    rows = -(-len(systems) // columns)
+    figure = Figure(figsize=(3.2 * columns, 3.1 * rows + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes, (name, (audio, text)) in zip(grid, systems.items(), strict=False):
+        method, _ = _draw_map(axes, audio, text, seed=seed, most=_MOST_IN_A_GRID, unit=0.6)
+        axes.set(title=name.replace("$", r"\$"), xlabel=method)  # else matplotlib reads mathematics
+    for axes in grid[len(systems) :]:
+        axes.set_visible(False)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, markerscale=2)
+    return figure
+
+
+def _draw_map(axes: Axes, audio: np.ndarray, text: np.ndarray, *, seed: int, most: int, unit: float) -> tuple[str, int]:
+    """Draw at most `most` pairs, points of `unit` times the usual size; return the method and the number of pairs."""
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.permutation(len(audio))[:_MOST_POINTS])
+    drawn = np.sort(rng.permutation(len(audio))[:most])
     places, method = umap_2d(np.concatenate([audio[drawn], text[drawn]]), seed=seed)
     clips, captions = np.split(places, 2)
-    figure, (axes,) = _panels(1, height=4.6)
     lined = rng.permutation(len(drawn))[:_PAIRS]
     lines = np.stack([clips[lined], captions[lined]], axis=1)
     axes.add_collection(LineCollection(list(lines), colors=_MUTED, linewidths=0.9, zorder=3))
-    size = float(np.clip(6000 / len(drawn), 9, 40))
+    size = unit * float(np.clip(6000 / len(drawn), 9, 40))
     for points, colour, name in ((clips, AUDIO_COLOUR, "audio"), (captions, TEXT_COLOUR, "text")):
         crowd = len(drawn) > 300  # as one image inside the SVG, instead of one element per point
         axes.scatter(
@@ -131,11 +161,8 @@ def map_figure(audio: np.ndarray, text: np.ndarray, *, seed: int) -> Figure:
         axes.scatter(
             points[lined, 0], points[lined, 1], s=size + 8, color=colour, edgecolors=_INK, linewidths=0.6, zorder=4
         )
-    axes.set(
-        title=f"{method} of {len(drawn):,} pairs", xticks=[], yticks=[], xlabel="lines join a clip and its caption"
-    )
-    figure.legend(loc="outside lower center", ncols=2, markerscale=1.4)
-    return figure
+    axes.set(xticks=[], yticks=[])
+    return method, len(drawn)
 
 
 @_styled

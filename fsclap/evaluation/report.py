@@ -18,6 +18,8 @@ from fsclap import Seconds
 from fsclap.audio import decode_flac
 from fsclap.evaluation import plots
 from fsclap.evaluation.results import ALL_WORDS, FILE, METRICS, Evaluation, Example, Natural, RetrievalFigures
+from fsclap.evaluation.vectors import FILE as VECTORS
+from fsclap.evaluation.vectors import Vectors
 from fsclap.evaluation.words import (
     HEADLINE,
     RANKINGS,
@@ -74,20 +76,18 @@ def write_report(
     evaluation: Evaluation,
     folder: Path,
     *,
-    audio_embeddings: np.ndarray,
-    text_embeddings: np.ndarray,
+    vectors: Vectors,
     history: Sequence[Mapping[str, Any]],
     clips: Mapping[str, Clip],
 ) -> Path:
-    """Write report.html, evaluation.json, and map.png of the embeddings.
+    """Write report.html, evaluation.json, and the embeddings with their map.
 
-    The page is self-contained: it needs no other file and no network.
+    The page is self-contained: it needs no other file and no network. evaluation.json is written last.
 
     Args:
         evaluation: The results. If the model leaks, the report shows no retrieval figure.
         folder: Created if missing; replaces an earlier report.
-        audio_embeddings: (clips, dim) unit rows of the evaluated pairs.
-        text_embeddings: (clips, dim) unit rows of their captions, in the same order.
+        vectors: The evaluated pairs, with their embeddings.
         history: One mapping per epoch of the training: epoch, step, loss, validation,
             learning_rate. May be empty.
         clips: By utterance id, at least `clips_needed(evaluation)`; a clip that is missing or
@@ -99,22 +99,24 @@ def write_report(
     Raises:
         ValueError: The embeddings are not of the same pairs.
     """
-    if audio_embeddings.shape != text_embeddings.shape or audio_embeddings.ndim != 2:
+    audio, text = vectors.audio, vectors.text
+    if audio.shape != text.shape or audio.ndim != 2:
         raise ValueError(
             "a report needs audio and text embeddings of the same pairs, (clips, dim); "
-            f"got {audio_embeddings.shape} and {text_embeddings.shape}"
+            f"got {audio.shape} and {text.shape}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    figures = _figures(evaluation, audio_embeddings, text_embeddings, history)
+    figures = _figures(evaluation, audio, text, history)
     page = _render(
         evaluation, {label: plots.inline_svg(figure, label=label) for label, figure in figures.items()}, clips
     )
     if _MAP_LABEL in figures:
         with written_aside(folder / MAP) as part:
             part.write_bytes(plots.png(figures[_MAP_LABEL]))
-    evaluation.save(folder / FILE)
     with written_aside(folder / PAGE) as part:
         part.write_text(page, encoding="utf-8")
+    vectors.save(folder / VECTORS)
+    evaluation.save(folder / FILE)
     return folder / PAGE
 
 
@@ -138,33 +140,42 @@ def _figures(
     return drawn
 
 
-def _render(evaluation: Evaluation, figures: Mapping[str, str], clips: Mapping[str, Clip]) -> str:
+def page_templates(*packages: str) -> jinja2.Environment:
+    """Return the templates of report pages: those of this package, among them page.css, and of `packages`."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fsclap.evaluation", "templates"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in (__package__, *packages)]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "interval": interval}
+    return environment
+
+
+def _render(evaluation: Evaluation, figures: Mapping[str, str], clips: Mapping[str, Clip]) -> str:
     sounds = _Sounds(clips)
     leaks = evaluation.leak.leaks
-    return environment.get_template("report.html.j2").render(
-        evaluation=evaluation,
-        leak=evaluation.leak,
-        headline=headline(evaluation),
-        metric=HEADLINE[1],
-        metrics=METRICS,
-        meaning=meaning(evaluation),
-        judged=None if leaks or evaluation.judged is None else evaluation.judged,
-        judged_meaning=judged_meaning,
-        natural=None if leaks or evaluation.natural is None else _natural(evaluation.natural),
-        tables=[] if leaks else _tables(evaluation),
-        all_words=ALL_WORDS,
-        directions=_DIRECTIONS,
-        examples=[] if leaks else _examples(evaluation, clips, sounds),
-        figures=[Markup(svg) for svg in figures.values()],
-        facts=_facts(evaluation),
+    return (
+        page_templates()
+        .get_template("report.html.j2")
+        .render(
+            evaluation=evaluation,
+            leak=evaluation.leak,
+            headline=headline(evaluation),
+            metric=HEADLINE[1],
+            metrics=METRICS,
+            meaning=meaning(evaluation),
+            judged=None if leaks or evaluation.judged is None else evaluation.judged,
+            judged_meaning=judged_meaning,
+            natural=None if leaks or evaluation.natural is None else _natural(evaluation.natural),
+            tables=[] if leaks else _tables(evaluation),
+            all_words=ALL_WORDS,
+            directions=_DIRECTIONS,
+            examples=[] if leaks else _examples(evaluation, clips, sounds),
+            figures=[Markup(svg) for svg in figures.values()],
+            facts=_facts(evaluation),
+        )
     )
 
 

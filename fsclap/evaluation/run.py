@@ -23,6 +23,7 @@ from fsclap.evaluation.natural import Searched, score_queries
 from fsclap.evaluation.protocol import Rerank, evaluate_embeddings
 from fsclap.evaluation.report import Clip
 from fsclap.evaluation.results import Evaluation, Example, LeakProbe, Natural
+from fsclap.evaluation.vectors import Vectors
 from fsclap.machine import processor
 from fsclap.model.embedded import SentenceTokens
 from fsclap.model.systems import System, load_system
@@ -43,18 +44,10 @@ _PROBED = 256
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRun:
-    """An evaluation with the embeddings it was computed from.
-
-    Attributes:
-        ids: Utterance id of each pair.
-        audio: (pairs, embedding) float32 unit rows, in the order of `ids`.
-        text: (pairs, embedding) float32 unit rows of the captions, in the same order.
-    """
+    """An evaluation with the embeddings it was computed from."""
 
     evaluation: Evaluation
-    ids: list[str]
-    audio: np.ndarray
-    text: np.ndarray
+    vectors: Vectors
 
 
 def evaluate_model(
@@ -108,7 +101,8 @@ def evaluate_model(
     )  # fmt: skip
     if not leak.leaks:
         evaluation = evaluation.model_copy(update=_retrieval(model, store, pairs, audio, text, seed))
-    return EvaluationRun(evaluation, list(pairs.ids), audio, text)
+    styles = store.column("style_key", pairs.ids)
+    return EvaluationRun(evaluation, Vectors(list(pairs.ids), list(pairs.captions), list(styles), audio, text))
 
 
 def examples(

@@ -14,7 +14,6 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.local import has_ended
 from fsclap.retrieval.index import Index
 from harness.faults.compare import corpus_content, lost_and_doubled, models, same_index
 from harness.faults.points import Fault, Moment
@@ -22,6 +21,7 @@ from harness.faults.site import Site
 from harness.faults.stand import FINAL, Stand, small_disk, stand
 from storage.corpus import Corpus
 from storage.verify import verify
+from tasks.waiting import has_ended
 
 SETTINGS = {
     "batch_episodes": 3,

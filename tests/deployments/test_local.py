@@ -11,9 +11,8 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Crashed, Failed, Running, State
 
-from deployments.bootstrap import RESTARTS
-from deployments.local import has_ended
 from deployments.processes import process, require_free, stop
+from tasks.waiting import RESTARTS, has_ended
 
 
 def test_a_port_in_use_is_refused_with_the_setting_that_changes_it() -> None:

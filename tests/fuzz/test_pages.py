@@ -19,7 +19,7 @@ from storage.card import CardPaths, escape_markdown, write_card
 from storage.corpus import Corpus
 from tasks.notes import card_text, evaluation_text
 from tasks.outcomes import EvaluatedModel
-from tests.fsclap.evaluation.examples import LEAKING, evaluation, example, history, pairs
+from tests.fsclap.evaluation.examples import LEAKING, evaluation, example, history, pairs, vectors
 from tests.storage.conftest import rows_of
 
 Page = Counter[tuple[str, str, str]]
@@ -152,7 +152,7 @@ def report(folder: Path, said: str, **changes: Any) -> str:
     audio, text = pairs(6)
     clips = {name: Clip(caption=said, style=(said, said), speaker=said, flac=b"") for name in "abc"}
     return write_report(
-        hostile_evaluation(said, **changes), folder, audio_embeddings=audio, text_embeddings=text, history=history(2),
+        hostile_evaluation(said, **changes), folder, vectors=vectors(audio, text), history=history(2),
         clips=clips,
     ).read_text()  # fmt: skip
 

@@ -1,5 +1,6 @@
 """An evaluation written by hand and embeddings drawn at random, for tests of plots and report."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from fsclap.evaluation.results import (
     NaturalRanking,
     RetrievalFigures,
 )
+from fsclap.evaluation.vectors import Vectors
 
 PASSED = LeakProbe(pairs=200, noise_r1=0.005, shuffled_r1=0.0075, moved=0.0, chance=0.005, limit=0.03, leaks=False)
 LEAKING = LeakProbe(pairs=200, noise_r1=1.0, shuffled_r1=0.98, moved=1.3, chance=0.005, limit=0.03, leaks=True)
@@ -121,6 +123,14 @@ def pairs(count: int, dim: int = 32, *, seed: int = 0, noise: float = 0.7) -> tu
         (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
         for rows in (shared + noise * rng.normal(size=shared.shape) + side * gap for side in (1, -1))
     )
+
+
+def vectors(audio: np.ndarray, text: np.ndarray, ids: Sequence[str] | None = None) -> Vectors:
+    """Embeddings of pairs that have a caption each, of three styles."""
+    ids = ids or [f"clip-{at:05d}" for at in range(len(audio))]
+    captions = [f"caption {at}" for at in range(len(ids))]
+    styles = [f"pitch={('low', 'high', 'deep')[at % 3]}" for at in range(len(ids))]
+    return Vectors(list(ids), captions, styles, audio, text)
 
 
 def history(epochs: int) -> list[dict[str, Any]]:

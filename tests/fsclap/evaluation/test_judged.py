@@ -110,7 +110,7 @@ def test_equal_scores_are_chance() -> None:
 
 
 def test_a_model_that_leaks_gets_no_figure(tmp_path: Path) -> None:
-    leaking = EvaluationRun(examples.evaluation(leak=examples.LEAKING), IDS, AUDIO, AUDIO)
+    leaking = EvaluationRun(examples.evaluation(leak=examples.LEAKING), examples.vectors(AUDIO, AUDIO, IDS))
     assert judge_model(tmp_path, leaking, graded("q", {"a": 2, "b": 0})) is None
     passed = replace(leaking, evaluation=examples.evaluation())
     assert judge_model(tmp_path, passed, []) is None
@@ -121,7 +121,7 @@ def test_a_model_embeds_the_queries_itself(tmp_path: Path) -> None:
     model = FSCLAP(ModelSettings()).eval()
     model.save_pretrained(tmp_path)
     told = model.embed_text(captions).numpy()  # clips that sound just as their captions say
-    found = EvaluationRun(examples.evaluation(), IDS, told, told)
+    found = EvaluationRun(examples.evaluation(), examples.vectors(told, told, IDS))
     said = [
         one
         for right, caption in zip(IDS, captions, strict=True)

@@ -56,8 +56,7 @@ def write(folder: Path, evaluation: Evaluation, *, clips: dict[str, Clip] | None
     page = write_report(
         evaluation,
         folder,
-        audio_embeddings=audio,
-        text_embeddings=text,
+        vectors=examples.vectors(audio, text),
         history=examples.history(3),
         clips=clips or {},
     )
@@ -196,7 +195,7 @@ def test_the_json_is_the_evaluation(tmp_path: Path) -> None:
     evaluation = examples.evaluation(best=[examples.example("ä ‹q›", right="a", found=["a"])])
     write(tmp_path, evaluation)
     assert Evaluation.load(tmp_path / "evaluation.json") == evaluation
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "evaluation.json", "map.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "evaluation.json", "map.png", "embeddings.npz"}
 
 
 def test_a_model_that_scored_nothing_has_a_page_that_says_so(tmp_path: Path) -> None:
@@ -207,6 +206,4 @@ def test_a_model_that_scored_nothing_has_a_page_that_says_so(tmp_path: Path) -> 
 def test_embeddings_of_other_pairs_are_refused(tmp_path: Path) -> None:
     audio, text = examples.pairs(4)
     with pytest.raises(ValueError, match="embeddings of the same pairs"):
-        write_report(
-            examples.evaluation(), tmp_path, audio_embeddings=audio, text_embeddings=text[:3], history=[], clips={}
-        )
+        write_report(examples.evaluation(), tmp_path, vectors=examples.vectors(audio, text[:3]), history=[], clips={})

@@ -41,9 +41,9 @@ def trained(trained_run: Trained, store: ClipStore, split: Split, cache: Path) -
 def test_an_evaluation_is_of_the_part_and_of_nothing_else(trained: Subject, store: ClipStore) -> None:
     found = trained.evaluate()
     evaluation = found.evaluation
-    assert sorted(found.ids) == trained.split.test
+    assert sorted(found.vectors.ids) == trained.split.test
     assert (evaluation.clips, evaluation.part, evaluation.corpus, evaluation.version) == (
-        len(found.ids),
+        len(found.vectors.ids),
         "test",
         "c",
         3,
@@ -60,7 +60,7 @@ def test_an_evaluation_is_of_the_part_and_of_nothing_else(trained: Subject, stor
     assert len(evaluation.matched) == 2 * len(first)
     assert evaluation.natural is not None
     assert "clips" in evaluation.natural.left_out  # too few, and none of them measured
-    assert np.linalg.norm(found.audio, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(found.vectors.audio, axis=1) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow
