@@ -158,7 +158,7 @@ class ComparisonSettings(BaseModel):
 
     def _model(self, system: SystemName) -> ModelSettings:
         if self.preset == "paper":
-            return _paper_model(system, dict(self.weights.get(system, {})))
+            return _paper_model(system, {str(kind): name for kind, name in self.weights.get(system, {}).items()})
         # A codebook in the size of the other networks of this preset.
         small = {"mga": CodebookSettings(codes=1024, temperature=100.0)} if system == "mga_clap" else {}
         fusion = {"fusion": "shared"} if system == FULL else {}
