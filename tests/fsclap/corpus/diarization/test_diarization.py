@@ -13,6 +13,7 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 from fsclap.corpus import speech
 from fsclap.corpus.diarization import load_diarizer, whisper_campplus
 from fsclap.corpus.diarization.base import DiarizationSettings, WhisperCAMPlusPlusSettings
+from fsclap.corpus.diarization.recogniser import loops
 from fsclap.corpus.diarization.whisper_campplus import RATE, WhisperCAMPlusPlus, split, turn_parts
 from fsclap.corpus.turns import Turn
 from fsclap.devices import DeviceError
@@ -235,6 +236,19 @@ def _with(engine: WhisperCAMPlusPlus, settings: DiarizationSettings) -> WhisperC
     other = object.__new__(WhisperCAMPlusPlus)
     other.__dict__.update(engine.__dict__ | {"settings": settings})
     return other
+
+
+@pytest.mark.parametrize(
+    ("text", "loop"),
+    [
+        ("I don't know what to do, I don't know what to do, I don't know what to do", True),
+        ("no no no no no", False),
+        ("I said go now. I said go now!", False),
+        ("", False),
+    ],
+)
+def test_a_text_that_repeats_itself_is_known(text: str, loop: bool) -> None:
+    assert loops(text) == loop
 
 
 def test_what_is_no_speech_has_no_words(engine: WhisperCAMPlusPlus) -> None:
