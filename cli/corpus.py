@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
     _add_verify(corpus)
     _add(corpus, "repair", _repair, help="remove what verify finds damaged; the next build makes it again")
     forget = _add(corpus, "forget", _forget, help="remove sources; the next build fetches and makes them again")
-    forget.add_argument("source", nargs="+", help="source id, as in the ledger and in the output of verify")
+    _add_forget(forget)
     _add_retry(corpus)
     _add(corpus, "history", _history, help="list the versions of the utterances and what each of them changed")
     restore = _add(corpus, "restore", _restore, help="go back to an earlier version; the ones in between are kept")
@@ -41,6 +41,18 @@ def add_commands(commands: Any) -> None:
     )
     _add_vacuum(corpus)
     _add_export(corpus)
+
+
+def _add_forget(forget: argparse.ArgumentParser) -> None:
+    forget.add_argument("source", nargs="+", help="source id, as in the ledger and in the output of verify")
+    forget.add_argument(
+        "--erase",
+        action="store_true",
+        help="leave no trace: also from earlier versions, logs, models' lists, index and work files; never built again",
+    )
+    forget.add_argument("--models", default="data/models", help="with --erase: location of the models")
+    forget.add_argument("--index", help="with --erase: location of the index; default: CORPUS-index")
+    forget.add_argument("--work", type=Path, default=Path("data/work"), help="with --erase: work folder")
 
 
 def _add_verify(commands: Any) -> None:
@@ -148,6 +160,8 @@ def _forget(options: argparse.Namespace) -> int:
     from storage.requests import add_requests
 
     corpus = Corpus.open(options.corpus)
+    if options.erase:
+        return _erase(corpus, options)
     with corpus.lock():
         removed = forget(corpus, options.source)
         add_requests(corpus, removed, fetch=True)
@@ -156,6 +170,32 @@ def _forget(options: argparse.Namespace) -> int:
     if unknown:
         print(f"not in {options.corpus}: {', '.join(unknown)}", file=sys.stderr)
     return 0
+
+
+def _erase(corpus: "Corpus", options: argparse.Namespace) -> int:
+    from fsclap.retrieval.index import index_location
+    from storage.erasure import erase
+    from storage.models import ModelStore
+    from storage.objects import Place
+    from storage.traces import erase_from_models, erase_from_work, erase_index
+
+    with corpus.lock():
+        erased = erase(corpus, options.source)
+    index = Place.at(options.index or index_location(options.corpus))
+    models, models_place = [], Place.at(options.models)
+    if not models_place.is_local or models_place.folder.is_dir():
+        models = erase_from_models(ModelStore.open(models_place), options.source)
+    print(
+        f"{len(erased.sources)} sources erased from {corpus.location}: {erased.shards} shards of all versions changed."
+    )
+    if erase_index(index):
+        print(f"{index} is removed; `fsclap index build` makes it again without them.")
+    print(f"{erase_from_work(options.work, options.source)} outputs removed from {options.work}.")
+    if models:
+        print(f"Their clips are out of the lists of {', '.join(models)}, whose weights learnt from them: train again.")
+    print(f"{erased.searched} files of the corpus searched: {len(erased.traces)} have a trace of the sources.")
+    print("\n".join(erased.traces), file=sys.stderr, end="\n" if erased.traces else "")
+    return 1 if erased.traces else 0
 
 
 def _retry(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli import corpus, imports, models, retrieval
+from cli import corpus, doctor, imports, models, retrieval
 from cli.errors import command
 
 MOST_PARAMETERS = 500_000
@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     corpus.add_commands(commands)
     retrieval.add_commands(commands)
     models.add_commands(commands)
+    doctor.add_commands(commands)
     return parser
 
 

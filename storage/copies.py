@@ -8,6 +8,7 @@ FSCLAP_CACHE is ~/.cache/fsclap by default. It can be deleted at any time.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -40,13 +41,23 @@ def local_copy(place: Place) -> Path:
     """
     if place.is_local:
         return place.folder
-    folder = cache() / f"{hashlib.sha256(place.location.encode()).hexdigest()[:16]}-{place.name}"
+    folder = _folder(place)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder.with_name(f".{folder.name}.lock"), what=f"the copy of {place}"):
         for _ in range(_ATTEMPTS):
             if _fetch(place, folder):
                 return folder
     raise PlaceError(f"{place} was replaced again and again while it was fetched; try again later")
+
+
+def drop_copy(place: Place) -> None:
+    """Remove the local copy of a place in an object store."""
+    if not place.is_local:
+        shutil.rmtree(_folder(place), ignore_errors=True)
+
+
+def _folder(place: Place) -> Path:
+    return cache() / f"{hashlib.sha256(place.location.encode()).hexdigest()[:16]}-{place.name}"
 
 
 def upload(folder: Path, place: Place, *, last: Sequence[str] = ()) -> None:

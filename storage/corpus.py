@@ -75,7 +75,8 @@ _SPARE_BYTES = 4_000_000
 
 # FLAC doesn't compress further, and the lowest zstd level passes it through at memory speed. A row
 # group has about 30 MB of audio, which readers of other columns skip.
-SHARD_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=256)
+SHARD_GROUP_ROWS = 256
+SHARD_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=SHARD_GROUP_ROWS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,10 +474,10 @@ class Corpus:
             log.info("another worker created %s: %s", self.uri(name), error)
 
 
-def parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table, *, row_group_size: int | None = None) -> bytes:
     """Return a table as a Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=row_group_size)
     return bytes(sink.getvalue())
 
 

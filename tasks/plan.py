@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from fsclap.corpus import download as downloads
 from fsclap.refusal import Refused
 from storage.corpus import Corpus
+from storage.erasure import erased_digest, read_erased
 from storage.requests import Requests, add_requests, read_requests
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, make_batches
@@ -57,7 +58,8 @@ def plan_build(listed: list[Item], corpus: str, work: str, plan: Plan) -> list[B
     programs and limits, and for a remote recording the file that its server has.
     """
     table, store = Corpus.open(corpus), WorkStore(work)
-    unique = _unique(listed)
+    erased = read_erased(table)
+    unique = [item for item in _unique(listed) if erased_digest(item.episode.source_id) not in erased]
     with table.lock():
         if plan.settings.download.limits.fetch_again:
             add_requests(table, [item.episode.source_id for item in unique if item.alive], fetch=True)

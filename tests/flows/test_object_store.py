@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from cli import main as cli
@@ -39,9 +41,13 @@ def test_build_train_evaluate_index_and_search(
     assert read_announced(Corpus.open(corpus)) == published.version
     assert build_dataset([str(episode.parent)], corpus, work, local_settings()).changed_sources == 0
 
-    clips: dict[str, list[dict[str, object]]] = {}
+    # More clips, as if the same engine had found them: thirty seconds are too few to train on.
+    made = Corpus.open(corpus).utterances(columns=["diarization_engine", "speaker_embedding"]).to_pylist()[0]
+    clips: dict[str, list[dict[str, Any]]] = {}
     for row in clip_table(tmp_path / "decoded").to_pylist():
-        clips.setdefault("a" * 16 if row["series"] == "Lines" else "b" * 16, []).append(row)
+        voice = np.resize(row["speaker_embedding"], len(made["speaker_embedding"])).tolist()
+        source_id = "a" * 16 if row["series"] == "Lines" else "b" * 16
+        clips.setdefault(source_id, []).append(row | made | {"speaker_embedding": voice})
     for source_id, rows in clips.items():
         commit(Corpus.open(corpus), rows, source_id)
     trained = train_fsclap(corpus, None, models, work, tiny())
