@@ -1,6 +1,9 @@
 """A corpus is read with no code of ours: the shards by themselves, and an export."""
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import datasets
 import duckdb
@@ -10,7 +13,9 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from deltalake import DeltaTable
 
+import storage.corpus
 from storage.card import write_card
 from storage.corpus import Corpus
 from storage.export import export
@@ -157,3 +162,48 @@ def test_there_must_be_something_to_export(corpus, tmp_path):
     with pytest.raises(CorpusError, match="no utterances to export"):
         export(corpus, tmp_path / "clean", title="Test", settings={}, threshold=None)
     assert verify(corpus).problems == []
+
+
+# A corpus that two writers write to
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def contended(request, tmp_path, monkeypatch, make_rows):
+    """A corpus of which both writers committed every source at the same moment, so that each lost some."""
+    root = str(tmp_path / "live") if request.param == "local" else request.getfixturevalue("bucket")
+    corpus = Corpus.open(f"{root}/corpus", create=True)
+    write = storage.corpus.write_deltalake
+
+    def together(table, *arguments, **options):
+        if table.table_uri.rstrip("/").endswith("utterances"):
+            with suppress(threading.BrokenBarrierError):  # the one that lost comes again, alone
+                both.wait(timeout=2)
+        return write(table, *arguments, **options)
+
+    monkeypatch.setattr(storage.corpus, "write_deltalake", together)
+    for name in ("e1", "e2"):
+        both, rows = threading.Barrier(2), make_rows(name, kept=3, rejected=0)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda _, rows=rows: corpus.commit_source(**rows), range(2)))
+    return corpus
+
+
+def test_the_documented_ways_count_right_where_a_raw_glob_does_not(contended, tmp_path, monkeypatch):
+    """README.md, "Use the corpus": whoever reads all files of the folder also reads what lost a race."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    uri = contended.uri("utterances")
+    raw = [entry.name for entry in (contended.place / "utterances").list() if entry.name.endswith(".parquet")]
+    files = [name for name in raw if "/" not in name]
+    assert len(files) > len(contended.shards()), "a writer lost a race and left its shard"
+    table = DeltaTable(uri)
+    lazy = table.to_pyarrow_dataset()
+    counts = {
+        "deltalake": lazy.count_rows(),
+        "pandas": len(table.to_pandas()),
+        "polars": pl.scan_delta(uri).select(pl.len()).collect().item(),
+        "duckdb": duckdb.sql("select count(*) from lazy").fetchall()[0][0],
+        "datasets": datasets.Dataset.from_polars(pl.scan_delta(uri).collect()).num_rows,
+        "corpus": contended.utterances(columns=["utterance_id"]).num_rows,
+    }
+    assert set(counts.values()) == {6}, counts
+    assert verify(contended).problems == []
