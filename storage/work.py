@@ -12,10 +12,12 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from storage.files import local_folder, sync, try_lock
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+UNUSED = timedelta(hours=6)
+"""An output that was not used for this long is needed by no run: longer than a batch takes."""
 _PARTIAL = ".partial"
 _STAGE = re.compile(r"[a-z][a-z0-9_-]*")
 
@@ -106,6 +110,7 @@ class WorkStore:
             return None
         damage = _damage(folder)
         if damage is None:
+            _note_use(folder)
             return folder
         log.warning(
             "work files of %s in %s are damaged (%s): removed, to be computed again",
@@ -135,6 +140,28 @@ class WorkStore:
             return False
         self._remove(folder)
         return True
+
+    def make_room(self, free: float, *, unused: timedelta = UNUSED) -> int:
+        """Remove outputs, those first that were not used for longest, until so much of the disk is free.
+
+        Args:
+            free: Bytes to be free.
+            unused: Outputs that were used within this time stay: a run may be about to read them.
+
+        Returns:
+            The number of outputs removed.
+        """
+        if shutil.disk_usage(self.root).free >= free:
+            return 0
+        until = time.time() - unused.total_seconds()
+        used = sorted((manifest.stat().st_atime, manifest.parent) for manifest in self.root.glob(f"*/*/*/{MANIFEST}"))
+        removed = 0
+        for last, folder in used:
+            if last > until or shutil.disk_usage(self.root).free >= free:
+                break
+            self._remove(folder)
+            removed += 1
+        return removed
 
     def manifest(self, step: Step) -> dict[str, Any] | None:
         """Return the step and the size and SHA-256 of each output file; None without an output."""
@@ -201,6 +228,13 @@ class WorkStore:
                 folder.rename(aside / folder.name)
             except FileNotFoundError:
                 log.info("%s was removed by another worker", folder)
+
+
+def _note_use(folder: Path) -> None:
+    """Set the time of the last use; file systems are often mounted not to."""
+    with suppress(FileNotFoundError):  # another worker made room
+        manifest = folder / MANIFEST
+        os.utime(manifest, (time.time(), manifest.stat().st_mtime))
 
 
 def sha256_file(path: Path | str) -> str:

@@ -63,7 +63,18 @@ def commit(batch: Batch, corpus: str, work: str, plan: Plan) -> list[Committed]:
         kept = _Kept(table.ledger().values(), read_sounds(table))
         done = [_commit_item(item, table, kept, store, plan) for item in batch.items]
         clear_requests(table, [row.source_id for row in done if row.status != "failed"])
-        return done
+    if plan.settings.disk.work_files == "drop":
+        _drop_outputs(batch, done, store)
+    return done
+
+
+def _drop_outputs(batch: Batch, done: list[Committed], store: WorkStore) -> None:
+    """Remove the outputs of what is kept; those of a refusal tell later builds whether to ask again."""
+    kept = {row.source_id for row in done if row.status == "kept"}
+    for item in batch.items:
+        if item.episode.source_id in kept:
+            for step in item.steps.values():
+                store.discard(step)
 
 
 class _Kept:

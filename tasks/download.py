@@ -21,6 +21,7 @@ from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
 from tasks.limits import download_slot
 from tasks.outputs import DOWNLOAD
+from tasks.room import wait_for_room
 from tasks.stages import Product, Stage, Stopwatch, run_stage
 
 
@@ -81,6 +82,7 @@ def list_episodes(locator: str, settings: DownloadSettings) -> list[Item]:
 def download(batch: Batch, work: str, plan: Plan) -> Batch:
     """Fetch the media of a batch into the work store. A retry fetches only what is still missing."""
     store = WorkStore(work)
+    wait_for_room(store, plan.settings.disk.reserve_gb)
     done = run_stage(download_stage(store, plan), batch, store)
     missing = [item for item in done.items if item.refusal and _mends_itself(item.refusal)]
     if missing and tries_left():

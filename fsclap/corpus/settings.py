@@ -32,6 +32,24 @@ ENGINES: Mapping[Profile, Mapping[EngineStage, str]] = MappingProxyType(
 """Profile -> stage -> engine."""
 
 
+class DiskSettings(BaseModel):
+    """Room for the work files of a build."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    work_files: Literal["keep", "drop"] = execution(
+        "keep",
+        description="keep: the stages' outputs stay, and another setting computes only what it changes. drop: those of "
+        "a recording go when the corpus keeps it.",
+    )
+    reserve_gb: float = execution(
+        5.0,
+        ge=0,
+        description="Gigabytes that are free on the disk of the work folder before a batch is downloaded: outputs that "
+        "were not used for longest go, then the download waits. Twice the videos of a batch is a good size.",
+    )
+
+
 class BuildSettings(BaseModel):
     """Settings of a corpus build, stage by stage, in the order of the stages."""
 
@@ -54,6 +72,7 @@ class BuildSettings(BaseModel):
     batches_ahead: int = execution(
         16, ge=1, le=200, description="With fan_out=pool, how many batches are handed out at once: two per worker."
     )
+    disk: Folded[DiskSettings] = Field(default_factory=DiskSettings, description="Room for the work files.")
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: Folded[DecodeSettings] = Field(
         default_factory=DecodeSettings, description="Which recordings are refused as too short, too long or silent."

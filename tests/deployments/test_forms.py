@@ -26,8 +26,8 @@ def shown(properties: dict[str, Any], definitions: dict[str, Any], prefix: str =
         (
             build_dataset,
             ["sources", "corpus", "work", "settings.profile", "settings.device"],
-            {"decode", "download.limits", "separation.demucs", "diarization.funasr", "selection", "linking"},
-            36,
+            {"disk", "decode", "download.limits", "separation.demucs", "diarization.funasr", "selection", "linking"},
+            37,
         ),
         (
             train_fsclap,

@@ -33,13 +33,16 @@ def test_build_train_evaluate_index_and_search(
     monkeypatch.chdir(tmp_path)
     corpus, models, work = f"{bucket}/corpus", f"{bucket}/models", str(tmp_path / "work")
     episode = cut(sample_episodes()[0], tmp_path / "videos" / "e1.mp4", start=0, seconds=30)
-    published = build_dataset([str(episode.parent)], corpus, work, local_settings())
+    published = build_dataset([str(episode.parent)], corpus, work, local_settings(disk={"work_files": "drop"}))
+    assert list(Path(work).glob("*/*/*/manifest.json")) == [], "the corpus keeps it, so its work files are gone"
     place = Place.at(corpus)
     assert published.utterances > 0
     assert published.card == f"{corpus}/{PAGE}"
     assert all(place.exists(name) for name in (README, PAGE, SPEAKERS, "build.json"))
     assert read_announced(Corpus.open(corpus)) == published.version
-    assert build_dataset([str(episode.parent)], corpus, work, local_settings()).changed_sources == 0
+    again = build_dataset([str(episode.parent)], corpus, work, local_settings(disk={"work_files": "drop"}))
+    assert again.changed_sources == 0
+    assert list(Path(work).glob("*/*/*/manifest.json")) == []
 
     # More clips, as if the same engine had found them: thirty seconds are too few to train on.
     made = Corpus.open(corpus).utterances(columns=["diarization_engine", "speaker_embedding"]).to_pylist()[0]

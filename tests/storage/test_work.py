@@ -5,13 +5,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import storage.work
 from storage.work import MANIFEST, Step, WorkStore, sha256_file
+from tasks.room import NoRoomError, wait_for_room
 
 ROOT = Path(__file__).parents[2]
 STEP = Step(stage="separation", version=1, engine="spleeter@1", parameters={"batch": 4}, inputs=("ab" * 32,))
@@ -196,3 +200,27 @@ def test_other_errors_of_the_rename_are_not_hidden(store, monkeypatch):
     with pytest.raises(OSError, match="No space left"), store.write(STEP) as folder:
         (folder / "a.flac").write_bytes(b"vocals")
     assert store.folder(STEP) is None
+
+
+def test_room_is_made_of_what_was_not_used_for_longest(store, monkeypatch):
+    steps = [Step("separation", 1, "", {}, [name]) for name in "abcd"]
+    for step in steps:
+        with store.write(step) as folder:
+            (folder / "file").write_bytes(bytes(100))
+    for step, hours in zip(steps, (9, 20, 8, 20), strict=True):
+        manifest = store.folder(step) / MANIFEST
+        os.utime(manifest, (time.time() - 3600 * hours, manifest.stat().st_mtime))
+    assert store.folder(steps[3]) is not None, "it is used now"
+
+    def disk_usage(_):
+        return SimpleNamespace(free=1000 - 100 * len(list(store.root.glob(f"*/*/*/{MANIFEST}"))))
+
+    monkeypatch.setattr(storage.work.shutil, "disk_usage", disk_usage)
+    assert store.make_room(600) == 0
+    assert store.make_room(700) == 1
+    assert store.folder(steps[1]) is None
+    assert store.make_room(1000) == 2, "what was used within hours stays"
+    assert [store.folder(step) is None for step in steps] == [True, True, True, False]
+    with pytest.raises(NoRoomError, match=r"GB needed before anything is downloaded \(disk.reserve_gb\)"):
+        wait_for_room(store, 1.0, patience=0.0)
+    wait_for_room(store, 0.0, patience=0.0)

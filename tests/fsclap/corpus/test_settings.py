@@ -12,6 +12,10 @@ from fsclap.settings import complete, is_execution, shaping
 
 MINE = {"name": "mine", "folder": "/models/mine", "revision": "v2", "hub": "modelscope"}
 EXECUTION: dict[str, Any] = {
+    "fan_out": "pool",
+    "batches_ahead": 2,
+    "disk.work_files": "drop",
+    "disk.reserve_gb": 1,
     "device": "cuda",
     "batch_episodes": 3,
     "download.private_addresses": True,
@@ -168,7 +172,7 @@ def test_rarely_set_groups_survive_json() -> None:
 def test_a_form_shows_rarely_set_groups_folded() -> None:
     schema = BuildSettings.model_json_schema()
     folded = [name for name, field in schema["properties"].items() if {"type": "null"} in field.get("anyOf", [])]
-    assert folded == ["decode", "loudness", "quality", "selection", "linking"]
+    assert folded == ["disk", "decode", "loudness", "quality", "selection", "linking"]
     assert all(schema["properties"][name]["default"] is None for name in folded)
     assert all(schema["properties"][name]["description"] for name in folded)
 
