@@ -92,7 +92,7 @@ class Result:
 
 def measure(workers: Sequence[int], *, episodes: int, batch: int, sleep: float, kill_every: float) -> list[Result]:
     results: list[Result] = []
-    with tempfile.TemporaryDirectory() as name, _postgres(Path(name)):
+    with tempfile.TemporaryDirectory() as name, postgres_for_stands(Path(name)):
         folder = Path(name)
         source = folder / "episodes"
         source.mkdir()
@@ -128,7 +128,7 @@ def measure(workers: Sequence[int], *, episodes: int, batch: int, sleep: float, 
 
 
 @contextmanager
-def _postgres(folder: Path) -> Iterator[None]:
+def postgres_for_stands(folder: Path) -> Iterator[None]:
     with postgres(folder / "postgres.log") as address:
         os.environ["FSCLAP_FAULTS_POSTGRES"] = address  # the stand makes a database there
         yield
@@ -173,8 +173,12 @@ def build(
 
 
 def batches_of(installation: Stand, corpus: Path) -> list[dict[str, Any]]:
-    runs = installation.post("flow_runs/filter", {"flows": {"name": {"any_": ["process-batch"]}}, "limit": 200}) or []
-    return [run for run in runs if run["parameters"]["corpus"] == str(corpus)]
+    found: list[dict[str, Any]] = []
+    while page := installation.post(
+        "flow_runs/filter", {"flows": {"name": {"any_": ["process-batch"]}}, "limit": 200, "offset": len(found)}
+    ):
+        found += page
+    return [run for run in found if run["parameters"]["corpus"] == str(corpus)]
 
 
 def overhead(runs: list[dict[str, Any]], workers: int) -> float:

@@ -42,7 +42,9 @@ def process_batch(batch: Batch, corpus: CorpusFolder, work: Folder, plan: Plan) 
         return []
     media = download(todo, work, own)
     with compute_slot(own.settings.device):
-        return commit(describe(media, work, own), corpus, work, own)
+        described = describe(media, work, own)
+    # Commits of all machines take turns: the next batch of this one does not wait for that.
+    return commit(described, corpus, work, own)
 
 
 def describe(media: Batch, work: str, plan: Plan) -> Batch:
