@@ -38,6 +38,7 @@ def train_model(
     from fsclap.data.splits import TooSmall
     from fsclap.training.loop import train
     from fsclap.training.model_card import CARD, write_model_card
+    from fsclap.training.ranks import by_torchrun, is_first
     from fsclap.training.record import Trained
 
     table = Corpus.open(corpus)
@@ -59,7 +60,9 @@ def train_model(
                 )
         except TooSmall as error:
             return TooFewClips(reason=str(error))
-    if not (folder / CARD).exists():  # an interrupted run may have left a finished model without one
+    if not (folder / CARD).exists() and (
+        is_first() or not by_torchrun()
+    ):  # an interrupted run may have left a finished model without one
         write_model_card(folder, trained)
         store.keep(name, folder)
     return TrainedModel(

@@ -17,10 +17,11 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,6 +48,7 @@ from fsclap.training.checkpoint import (
 )
 from fsclap.training.initial import initial_model, load_initial, start_of
 from fsclap.training.optimizer import WARMUP, Objective, Stepper, StepResult, lr_factor, make_optimizer
+from fsclap.training.ranks import PATIENCE, Ranks, by_torchrun, started_processes, synchronise_batch_norm
 from fsclap.training.record import RECORD, Metrics, Run, Trained, claim, environment, record_rejected
 from fsclap.training.settings import TrainSettings
 
@@ -91,12 +93,22 @@ def train(
     """
     run = Run(settings=settings, corpus=corpus, version=version, split=split.digest, start=start_of(settings))
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    if (folder / RECORD).exists():
         claim(folder, run)
+        return Trained.load(folder)
+    fabric = _fabric(settings)
+    job = Job(store, split, run, folder, cache, encoders, progress)
+    if by_torchrun():  # the other processes are there already; only one of them may take the folder
+        fabric.launch()
+        with locked(folder) if fabric.is_global_zero else nullcontext():
+            if fabric.is_global_zero:
+                _take(job)
+            fabric.barrier()  # another run's folder is refused before the others look into it
+            _train(fabric, job)
+        return Trained.load(folder)
+    with locked(folder):
+        _take(job)
         if not (folder / RECORD).exists():
-            split.save(folder / "split.json")
-            fabric = _fabric(settings)
-            job = Job(store, split, run, folder, cache, encoders, progress)
             fabric.launch(functools.partial(_train, job=job))
     return Trained.load(folder)
 
@@ -114,6 +126,12 @@ class Job:
     progress: bool
 
 
+def _take(job: Job) -> None:
+    claim(job.folder, job.run)
+    if not (job.folder / RECORD).exists():
+        job.split.save(job.folder / "split.json")
+
+
 def _fabric(settings: TrainSettings) -> Fabric:
     gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     if settings.accelerator == "cuda" and not gpu:
@@ -125,12 +143,19 @@ def _fabric(settings: TrainSettings) -> Fabric:
     if precision == "auto":
         precision = "32-true" if not gpu else "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     strategy: Any = "auto"
+    devices, nodes = started_processes() if by_torchrun() else (compute.devices, 1)
+    if devices * nodes != compute.devices:
+        raise ValueError(
+            f"torchrun started {devices * nodes} processes, but compute.devices={compute.devices}: a batch is divided "
+            "among that many, on all nodes together. Let both be the same"
+        )
     if compute.devices > 1:
         # Spawn: the command line may be a scheduler's, so it must not be run again. Encoders have
         # weights that no loss reaches, hence find_unused_parameters.
-        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+        start: Literal["popen", "spawn"] = "popen" if by_torchrun() else "spawn"
+        strategy = DDPStrategy(start_method=start, find_unused_parameters=True, timeout=PATIENCE)
     device = "cuda" if gpu else "cpu"
-    return Fabric(accelerator=device, devices=compute.devices, strategy=strategy, precision=precision)
+    return Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
 
 
 def _train(fabric: Fabric, job: Job) -> None:
@@ -143,9 +168,16 @@ def _train(fabric: Fabric, job: Job) -> None:
     if settings.compute.compile:
         model.compile(dynamic=True)
     # A fused AdamW undoes the scaling of gradients itself, so they could not be clipped before.
+    if fabric.world_size > 1:
+        synchronise_batch_norm(model)
     optimizer = make_optimizer(model, settings, fused=not fabric.strategy.precision.state_dict())
-    objective, wrapped = fabric.setup(Objective(model, settings), optimizer)
+    objective, wrapped = fabric.setup(Objective(model, settings, Ranks(fabric)), optimizer)
     position = load_checkpoint(job.folder / "checkpoints", model, optimizer)
+    if not Ranks(fabric).agree(position.step):
+        raise ValueError(
+            f"{job.folder}: the processes do not find the same checkpoint there. The folder of the models must be on a "
+            "disk that all nodes share"
+        )
     fabric.strategy.precision.load_state_dict(position.scaler)
     start = initial_model(settings)
     if start is not None and position.step == 0:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fsclap.data.batches import Batch
 from fsclap.model.losses import Embeddings, PairLabels, hard_negatives, matching_loss, rowwise
 from fsclap.model.systems.base import System
+from fsclap.training.ranks import Ranks
 from fsclap.training.settings import TrainSettings
 
 WARMUP = 0.05
@@ -42,10 +43,11 @@ class Outputs(NamedTuple):
 class Objective(nn.Module):
     """All that the loss needs from one batch, in a single forward pass: DDP tracks nothing else."""
 
-    def __init__(self, model: System, settings: TrainSettings) -> None:
+    def __init__(self, model: System, settings: TrainSettings, ranks: Ranks) -> None:
         super().__init__()
         self.model = model
         self.gamma = settings.loss.gamma
+        self.ranks = ranks
 
     def forward(self, batch: Batch) -> Outputs:
         audio, text = self.model(batch.audio, batch.text)
@@ -56,13 +58,16 @@ class Objective(nn.Module):
         return Outputs(audio, text, scale, matching, self.model.teach(batch.audio, batch.text))
 
     def _matching(self, batch: Batch, audio: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-        """Compute the matching loss on pairs, and on hard negatives of clips and captions."""
-        drawn = hard_negatives(audio, text, scale, gamma=self.gamma, groups=batch.groups, meets=batch.meets)
-        own = torch.arange(len(batch), device=audio.device)
-        audio_rows = torch.cat([own, own, drawn.audio])  # (3 B,)
-        text_rows = torch.cat([own, drawn.text, own])
+        """Compute the matching loss on this device's pairs, and on hard negatives from the batch of all devices."""
+        all_audio, all_text, groups = map(self.ranks.rows, (audio, text, batch.groups))
+        meets = rowwise(self.ranks.rows, [batch.meets])
+        drawn = hard_negatives(all_audio, all_text, scale.detach(), gamma=self.gamma, groups=groups, meets=meets)
+        own = self.ranks.own(len(batch))
+        audio_rows = torch.cat([own, own, drawn.audio[own]])  # (3 B,)
+        text_rows = torch.cat([own, drawn.text[own], own])
         exists = (audio_rows >= 0) & (text_rows >= 0)
-        logits = self.model.match(batch.audio[audio_rows[exists]], batch.text[text_rows[exists]])
+        clips, captions = self.ranks.tokens(batch.audio), self.ranks.tokens(batch.text)
+        logits = self.model.match(clips[audio_rows[exists]], captions[text_rows[exists]])
         labels = torch.arange(len(audio_rows), device=audio.device) < len(batch)
         return matching_loss(logits, labels[exists])
 

@@ -14,6 +14,7 @@ from fsclap.model.losses import contrastive_loss, hard_negatives
 from fsclap.model.settings import LossResearch, LossSettings
 from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.optimizer import Objective, Stepper, lr_factor, make_optimizer, step_seed
+from fsclap.training.ranks import Ranks
 from fsclap.training.settings import TrainSettings
 from tests.fsclap.training.conftest import TINY, tiny
 from tests.fsclap.training.encoders import frozen, trained
@@ -33,7 +34,9 @@ def stepper(settings: TrainSettings, encoders: Encoders) -> Stepper:
     fabric = Fabric(accelerator="cpu", devices=1)
     torch.manual_seed(0)
     model = FSCLAP(settings.model, encoders=encoders)
-    objective, optimizer = fabric.setup(Objective(model, settings), make_optimizer(model, settings, fused=True))
+    objective, optimizer = fabric.setup(
+        Objective(model, settings, Ranks(fabric)), make_optimizer(model, settings, fused=True)
+    )
     return Stepper(fabric, objective, optimizer, settings)
 
 
