@@ -8,7 +8,7 @@ scale, which sentence encoders can't tell: to them "not high" is another way to 
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -173,12 +173,15 @@ class Heard:
 
     words: np.ndarray
     order: Mapping[str, np.ndarray]
+    _met: dict[tuple[str, str], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def scores(self, reading: Reading) -> np.ndarray:
         """Rank the clips: (clips,) float32, the better a clip meets a reading the higher."""
         total = np.zeros(len(self.words), dtype=np.float32)
-        for (attribute, word), weight in reading.asked().items():
-            total += weight * self.meets(attribute, word)
+        for word, weight in reading.asked().items():
+            if word not in self._met:  # of many clips this takes longer than all else
+                self._met[word] = self.meets(*word)
+            total += np.float32(weight) * self._met[word]
         return total
 
     def meets(self, attribute: str, word: str) -> np.ndarray:

@@ -5,6 +5,7 @@
     {folder}/{build}/rows.arrow         one row per vector: the corpus row without its audio
     {folder}/{build}/captions.npy       (captions, embedding) float32, rows of unit norm
     {folder}/{build}/captions.arrow     the distinct captions
+    {folder}/{build}/half.npy           vectors in float16, only for a corpus of some size
     {folder}/{build}/approximate.faiss  only for a large corpus: `fsclap.retrieval.approximate`
 
 The files are memory-mapped: opening takes no time, and processes share one copy.
@@ -21,7 +22,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 RECORD = "index.json"
-VECTORS, ROWS = "vectors.npy", "rows.arrow"
+VECTORS, HALF, ROWS = "vectors.npy", "half.npy", "rows.arrow"
 CAPTION_VECTORS, CAPTIONS = "captions.npy", "captions.arrow"
 APPROXIMATE = "approximate.faiss"
 
@@ -132,6 +133,7 @@ class Index:
         caption_vectors: (captions, embedding) float32, rows of unit norm.
         captions: One caption per caption vector.
         approximate: File of the approximate index, if there is one.
+        half: `vectors` in float16, for a first look; None for few clips, or many.
     """
 
     folder: Path
@@ -141,6 +143,7 @@ class Index:
     caption_vectors: np.ndarray
     captions: pa.ChunkedArray
     approximate: Path | None
+    half: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path | str) -> "Index":
@@ -164,11 +167,17 @@ class Index:
                 caption_vectors=np.load(place / CAPTION_VECTORS, mmap_mode="r"),
                 captions=_mapped(place / CAPTIONS)["caption"],
                 approximate=file if (file := place / APPROXIMATE).is_file() else None,
+                half=np.load(file, mmap_mode="r") if (file := place / HALF).is_file() else None,
             )
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise SearchError(f"{place} is damaged ({error}); remove {folder} and build the index again") from error
         shapes = [(len(index.rows), record.embedding), (len(index.captions), record.embedding)]
-        if [index.vectors.shape, index.caption_vectors.shape] != shapes or len(index.rows) != record.clips:
+        halved = index.half is None or index.half.shape == index.vectors.shape
+        if (
+            [index.vectors.shape, index.caption_vectors.shape] != shapes
+            or len(index.rows) != record.clips
+            or not halved
+        ):
             raise SearchError(
                 f"{place} is damaged: its files do not fit together; remove {folder} and build the index again"
             )

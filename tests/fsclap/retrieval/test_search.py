@@ -11,7 +11,7 @@ from fsclap.audio import decode_flac
 from fsclap.retrieval.build import build_index
 from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import Searcher, best, nearest
+from fsclap.retrieval.search import Halved, Searcher, best, nearest
 from storage.versions import CorpusVersion
 from tests.fsclap.retrieval.fixtures import make_model
 
@@ -197,3 +197,37 @@ def test_a_search_among_some_is_a_search_of_those_alone(share: float) -> None:
     alone, alone_scores = nearest(vectors[chosen], query, 5)
     assert rows.tolist() == chosen[alone].tolist()
     assert scores == pytest.approx(alone_scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.02])
+def test_half_precision_misses_none_of_the_nearest(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (1 + spread * rng.standard_normal((20_000, 64))).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    half = Halved(vectors.astype(np.float16))
+    among = rng.random(20_000) < 0.3
+    for query in vectors[rng.integers(20_000, size=20)] + 0.01:
+        query /= np.linalg.norm(query)
+        for chosen in (None, among):
+            expected, _ = nearest(vectors, query, 10, chosen)
+            likely = half.candidates(query, 10, chosen)
+            assert set(expected) <= set(likely)
+            assert chosen is None or chosen[likely].all()
+            if spread == 1:
+                assert len(likely) < 1000
+    few = np.zeros(20_000, dtype=bool)
+    few[:3] = True
+    assert half.candidates(vectors[0], 10, few).tolist() == [0, 1, 2]
+
+
+def test_the_best_of_many_scores_are_found_block_by_block() -> None:
+    rng = np.random.default_rng(0)
+    for scores in (
+        rng.normal(size=9999),
+        np.arange(9999.0),
+        -np.arange(9999.0),
+        np.zeros(9999),
+        rng.integers(0, 5, 9999),
+    ):
+        for top in (1, 10, 500, 9998, 20_000):
+            assert best(scores, top).tolist() == np.argsort(-scores, kind="stable")[:top].tolist()
