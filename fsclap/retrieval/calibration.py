@@ -79,7 +79,7 @@ def by_queries(
     if not queries:
         return None
     scores = [score(query.query) for query in queries]
-    truth = [_met(query.directions, ranks) for query in queries]
+    truth = [met(query.directions, ranks) for query in queries]
     return fit(np.concatenate(scores), np.concatenate(truth))
 
 
@@ -124,6 +124,7 @@ def unheard_rows(ids: Sequence[str], split: Path) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(rows)[:MOST_CLIPS])
 
 
-def _met(directions: Mapping[str, int], ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+def met(directions: Mapping[str, int], ranks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute the share of the directions, attribute -> 1 or -1, that each clip meets: (clips,)."""
     parts = [ranks[name] > 1 - THIRD if sign > 0 else ranks[name] < THIRD for name, sign in directions.items()]
     return np.asarray(np.mean(parts, axis=0))

@@ -1,5 +1,6 @@
 """Every state of the page, for the tests of access and for the pictures."""
 
+import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page
@@ -24,7 +25,7 @@ def _keep(page: Page) -> None:
 
 def _compare(page: Page) -> None:
     _keep(page)
-    page.get_by_role("button", name="Compare").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
 
 
 def _like(page: Page) -> None:
@@ -38,9 +39,9 @@ def _voice(page: Page) -> None:
 
 
 def _recorded(page: Page) -> None:
-    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Record", exact=True).click()
     page.get_by_role("button", name="Stop (1 s)").wait_for()
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name=re.compile("^Stop")).click()
     page.locator("#searched-with .recorded").wait_for()
 
 
@@ -70,7 +71,7 @@ def _area(page: Page) -> None:
 
 def _judging(page: Page) -> None:
     page.get_by_label("Your name").fill("Ada")
-    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Start", exact=True).click()
     page.locator("#judge-deck .wave svg.rest").wait_for()
     page.wait_for_function("() => !document.querySelector('[data-verdict]').disabled")
 

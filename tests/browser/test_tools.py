@@ -43,7 +43,7 @@ def test_clips_are_kept_compared_and_exported(page: Page, address: str, mapped: 
     page.reload()
     basket = page.get_by_role("region", name="Kept clips")
     expect(basket.get_by_text("3 clips kept")).to_be_visible()
-    basket.get_by_role("button", name="Compare").click()
+    basket.get_by_role("button", name="Compare", exact=True).click()
     dialog = page.get_by_role("dialog", name="Compare")
     expect(dialog.get_by_role("columnheader")).to_have_count(3)
     for id_ in chosen:
@@ -156,7 +156,7 @@ def test_more_of_what_a_recording_found(page: Page, address: str, mapped: Search
 def test_a_recording_from_the_microphone(page: Page, address: str) -> None:
     page.goto(address)
     expect(page.get_by_text("40 clips to search")).to_be_visible()
-    page.get_by_role("button", name="Record").click()
+    page.get_by_role("button", name="Record", exact=True).click()
     expect(page.get_by_role("button", name="Stop (1 s)")).to_be_visible()
     page.get_by_role("button", name="Stop").click()
     mine = page.get_by_role("region", name="Searched with")
@@ -267,3 +267,53 @@ def test_behind_a_proxy_at_a_path(browser: Browser, mapped: Searcher, version: C
         page.reload()
         page.get_by_role("link", name="Search", exact=True).click()
         expect(page).to_have_url(f"{address}/speech/")
+
+
+def test_an_area_of_the_map_is_a_set_of_clips(page: Page, address: str, mapped: Searcher) -> None:
+    page.goto(f"{address}/map")
+    plane = page.get_by_role("application")
+    box = plane.bounding_box()
+    assert box is not None
+    page.get_by_role("button", name="Draw around clips").click()
+    left, right = box["x"] + 2, box["x"] + box["width"] / 2
+    top, bottom = box["y"] + 2, box["y"] + box["height"] - 2
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for place in ((right, top), (right, bottom), (left, bottom), (left, top)):
+        page.mouse.move(*place, steps=5)
+    page.mouse.up()
+    expect(page.get_by_role("heading", name="20 clips in the area")).to_be_visible()
+    shown = page.locator("#chosen article").evaluate_all("all => all.map((one) => one.dataset.id)")
+    ids_ = mapped.index.rows["utterance_id"].to_pylist()
+    assert shown == [id_ for at, id_ in enumerate(ids_) if at % 8 < 4]
+    page.get_by_role("button", name="Keep all that are listed").click()
+    expect(page.get_by_text("20 clips kept")).to_be_visible()
+
+
+def test_from_a_result_to_the_map_and_back(page: Page, address: str) -> None:
+    page.goto(f"{address}/?query=a+high+voice")
+    expect(results(page)).to_have_count(10)
+    chosen = ids(page)[1]
+    results(page).nth(1).get_by_role("button", name="Details:").click()
+    results(page).nth(1).get_by_role("link", name="Show on the map").click()
+    expect(page).to_have_url(f"{address}/map?clip={chosen}")
+    expect(page.locator("#chosen article")).to_have_attribute("data-id", chosen)
+    page.locator("#chosen").get_by_role("link", name="More like this").click()
+    expect(page).to_have_url(f"{address}/?like={chosen}")
+    page.go_back()
+    page.go_back()
+    expect(results(page)).to_have_count(10)
+
+
+def test_a_tap_on_the_map_brings_the_clip_into_view(phone: Page, address: str) -> None:
+    phone.goto(f"{address}/map")
+    plane = phone.get_by_role("application")
+    box = plane.bounding_box()
+    assert box is not None
+    high = 4 / 7  # the grid, stretched at most 1.6 times
+    wide, tall = box["width"] - 52, (box["height"] - 52) / high
+    unit = min(tall, 1.6 * wide)
+    plane.tap(position={"x": 26, "y": (box["height"] - unit * high) / 2})
+    phone.wait_for_function(PLAYING)
+    play = phone.locator("#chosen").get_by_role("button", name=re.compile("Play|Pause"))
+    expect(play).to_be_in_viewport(ratio=1)
