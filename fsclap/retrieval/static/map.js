@@ -415,9 +415,11 @@ async function listArea() {
   }
 }
 
-/** Where the map fills the screen, what was chosen lies below it. */
+const narrow = matchMedia("(max-width: 899px)");
+
+/** On a phone the map fills the screen, and what was chosen lies below it. */
 function bringIntoView() {
-  if (byId("chosen").getBoundingClientRect().bottom > innerHeight) byId("chosen").scrollIntoView({ block: "end", behavior: "smooth" });
+  if (narrow.matches) byId("chosen").firstElementChild.scrollIntoView({ block: "nearest" });
 }
 
 /** Return the point with the least `distance`, and that distance. */
@@ -474,7 +476,7 @@ async function choose(at, play) {
   }
   if (chosen !== at) return; // another point was chosen meanwhile
   const element = row(clip);
-  element.open();
+  if (!narrow.matches) element.open();
   byId("chosen").replaceChildren(element);
   byId("map-said").textContent = clip.caption;
   if (play) {

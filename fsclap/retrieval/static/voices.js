@@ -32,7 +32,8 @@ export async function list() {
   }
 }
 
-const said = ({ emotions, words }) => [...emotions.map(({ value }) => value), ...words.map(({ word }) => word)].slice(0, 3).join(", ");
+const said = ({ emotions, words }) => [...emotions.map(({ value }) => value),
+  ...words.map(({ attribute, word }) => `${word} (${readable(attribute).toLowerCase()})`)].slice(0, 3).join(", ");
 
 /** Where the voice lies between the lowest and the highest of the corpus. */
 function band(voice, column) {
