@@ -411,7 +411,7 @@ class Searcher:
     def _calibrations(self) -> "dict[str, Calibration | None]":
         from fsclap.retrieval import calibration  # here, because a search on the command line needs no evaluation
 
-        split = Path(self.index.record.model) / "split.json"
+        split = self.model_folder / "split.json"
         rows = calibration.unheard_rows(self.index.rows["utterance_id"].to_pylist(), split)
         styles, vectors = self._styles, np.asarray(self.index.vectors[rows])
         heard = Heard(styles.heard.words[rows], {name: order[rows] for name, order in styles.heard.order.items()})
