@@ -11,15 +11,15 @@ mean directed percentile of searches that no training saw (fsclap.evaluation.nat
 finished is not repeated.
 """
 
-import argparse
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import report
+from fsclap.comparison.settings import BUDGET as BUDGETS
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, SplitSettings, make_split
 from fsclap.evaluation.metrics import clip_map10, one_vector_a_caption
@@ -67,7 +67,7 @@ TRAINING: dict[str, dict[str, Any]] = {
 """What a row's training does otherwise."""
 """A row with one thing changed. rerank adds the matching head, whose figures are shown apart."""
 
-BUDGET: dict[str, Any] = {"epochs": 60, "batch": 96, "accumulate": 1, "head_lr": 1e-3, "init": "none"}
+BUDGET = BUDGETS["embedded"]
 """The same for all rows, from random weights. The paper's 10 epochs at 1e-4 fine-tune a CLAP on 10^5
 clips; here all but the encoders is new."""
 METRICS = ("mAP@10", "R@1")
@@ -96,9 +96,6 @@ def run(
     out: Path,
     rows: Sequence[str],
     seeds: int,
-    *,
-    settings: Callable[[str, int], TrainSettings] = train_settings,
-    against: str = "base",
 ) -> dict[str, Any]:
     """Train and evaluate rows of a table.
 
@@ -107,8 +104,6 @@ def run(
         out: Folder of the models and of what was computed for all.
         rows: Names of the rows.
         seeds: Number of seeds.
-        settings: Training of a row and seed.
-        against: Row that every other is compared with, if it is among them and before.
     """
     corpus = Corpus.open(str(style / "corpus"))
     version = corpus.version()
@@ -118,18 +113,17 @@ def run(
     split = make_split(clips.table, style_settings())
     table: dict[str, Any] = {}
     for row in rows:
-        found = [_seed(row, settings(row, seed), clips, split, out, version) for seed in range(seeds)]
+        found = [_seed(row, train_settings(row, seed), clips, split, out, version) for seed in range(seeds)]
         table[row] = _figures(found)
-        base = table.get(against)
-        if base and row != against:
+        base = table.get("base")
+        if base and row != "base":
             table[row]["against base"] = _plain(difference(table[row]["clips"], base["clips"], seed=0))
         print(_line(row, table[row]), flush=True)
     parts = {part: len(split.ids(part)) for part in ("train", "validation", "test")}
     removed = len(split.removed)
     for figures in table.values():
         del figures["clips"]
-    budget = settings(rows[0], 0).model_dump(include=set(BUDGET))
-    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "pool": POOL, "budget": budget}
+    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "pool": POOL, "budget": BUDGET}
 
 
 def _seed(row: str, settings: TrainSettings, clips: ClipStore, split: Split, out: Path, version: int) -> dict[str, Any]:
@@ -139,16 +133,13 @@ def _seed(row: str, settings: TrainSettings, clips: ClipStore, split: Split, out
     if not (folder / "clips.npy").is_file():
         found = evaluate_model(folder, clips, split, "test", cache=cache, corpus="style", version=version)
         found.evaluation.save(folder / "evaluation.json")
-        text = one_vector_a_caption(found.text, clips.column("caption", found.ids))
-        np.save(folder / "clips.npy", clip_figures(found.audio, text))
+        text = one_vector_a_caption(found.vectors.text, found.vectors.captions)
+        np.save(folder / "clips.npy", clip_figures(found.vectors.audio, text))
     return {
         "evaluation": Evaluation.load(folder / "evaluation.json"),
         "clips": np.load(folder / "clips.npy"),
         "epoch": trained.best_epoch,
         "validation": trained.validation,
-        "parameters": trained.parameters,
-        "steps": trained.steps,
-        "seconds": sum(epoch.seconds for epoch in trained.history),
     }
 
 
@@ -175,9 +166,6 @@ def _figures(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         for metric in METRICS:
             values = [100 * e.figure(metric, mode="paper", pool=pool).value for e in evaluations]
             figures[f"{metric} {pool or 'all'} by seed"] = [round(value, 2) for value in values]
-        for direction in ("audio_to_text", "text_to_audio"):
-            values = [100 * e.figure("mAP@10", mode="paper", direction=direction, pool=pool).value for e in evaluations]
-            figures[f"mAP@10 {direction} {pool or 'all'}"] = round(float(np.mean(values)), 2)
     figures["grouped mAP@10 200"] = _mean(100 * e.figure("mAP@10", mode="grouped", pool=200).value for e in evaluations)
     for stage in sorted({row.stage for row in evaluations[0].retrieval} - {"embeddings"}):
         figures[f"{stage} mAP@10 200 by seed"] = [_of_stage(e, stage) for e in evaluations]
@@ -192,7 +180,6 @@ def _figures(seeds: list[dict[str, Any]]) -> dict[str, Any]:
         figures[f"everyday queries, {ranking}"] = _mean(one[ranking].percentile.value for one in natural)
         figures[f"everyday queries above 0.7, {ranking}"] = _mean(one[ranking].good for one in natural)
     figures["validation"] = [round(100 * seed["validation"], 2) for seed in seeds]
-    figures |= {cost: _mean(seed[cost] for seed in seeds) for cost in ("parameters", "steps", "seconds")}
     return figures
 
 
@@ -261,32 +248,22 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=len(values) > 1):.2f}"
 
 
-def command_line(bench: str, doc: str | None, rows: Sequence[str], usual: Sequence[str]) -> argparse.ArgumentParser:
-    """Command line of a bench that trains rows on the style corpus."""
-    parser = report.parser(f"bench.{bench}", doc)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = report.parser("bench.ablation", __doc__)
     parser.add_argument(
         "--style", type=report.absolute_path, default="data/style", help="what bench.style_corpus wrote"
     )
-    parser.add_argument("--out", type=report.absolute_path, default=f"data/{bench}", help="default: %(default)s")
+    parser.add_argument("--out", type=report.absolute_path, default="data/ablation", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", nargs="+", choices=rows, default=list(usual))
-    return parser
-
-
-def show(parser: argparse.ArgumentParser, options: argparse.Namespace, bench: str, **study: Any) -> None:
-    """Run a study (see `run`), write its figures and print them as tables."""
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS | STUDIES), default=list(ROWS))
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        figures = run(options.style, options.out, options.rows, options.seeds, **study)
+        figures = run(options.style, options.out, options.rows, options.seeds)
     except CorpusError as error:
         parser.exit(1, f"error: {error}; `python -m bench.style_corpus` makes it\n")
-    report.write(options.json or options.out / f"{bench}.json", figures)
+    report.write(options.json or options.out / "ablation.json", figures)
     print(f"\n{markdown(figures['rows'])}")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("ablation", __doc__, list(ROWS | STUDIES), list(ROWS))
-    show(parser, parser.parse_args(arguments), "ablation")
 
 
 if __name__ == "__main__":

@@ -1,75 +1,124 @@
 """The systems of the paper on speakers never seen: the same clips, encoders, texts, split and budget for all.
 
     python -m bench.style_corpus          the corpus, once
-    python -m bench.systems [--style data/style] [--out data/systems] [--seeds 3] [--rows NAME ...]
+    python -m bench.systems [--style data/style] [--out data/systems] [--seeds 3] [--rows NAME ...] [--epochs N]
 
-The embedded preset: all systems have the same frozen encoders and functionals, so that ideas are compared
-(docs/systems.md). Figures, intervals and pools are those of bench.ablation; "against clap_laion" is the
-difference from plain CLAP, paired by clip. Each row is trained with the budget of bench.ablation; --epochs changes
-it. A run that is finished is not repeated, one that was interrupted goes on.
+What compare-systems does, in this process and without a server, on the style corpus: its rows, its report
+({out}/report.html) and its table. The embedded preset: all systems have the same frozen encoders and functionals, so
+that ideas are compared (docs/systems.md). "fs_clap, no fusion" is the default of this project. A training that is
+finished is not repeated, one that was interrupted goes on.
 """
 
-import functools
+import argparse
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from bench.ablation import BUDGET, POOL, command_line, show
+from bench import report
+from bench.ablation import style_settings
+from fsclap.comparison.compare import compare
+from fsclap.comparison.grid import Cell, Grid
+from fsclap.comparison.report import write_report
+from fsclap.comparison.settings import ComparedCorpus, ComparisonSettings
+from fsclap.comparison.tables import cell_records, difference_records, figure_records, markdown
+from fsclap.data.clips import ClipStore
+from fsclap.data.splits import Split, make_split
+from fsclap.evaluation.report import clips_needed
+from fsclap.evaluation.report import write_report as write_evaluation
+from fsclap.evaluation.run import evaluate_model, report_clips
 from fsclap.model.settings import ModelSettings
-from fsclap.training.settings import TrainSettings
+from fsclap.training.loop import train
+from fsclap.training.record import history_of
+from storage.corpus import Corpus
+from storage.rows import CorpusError
 
-BASE = "clap_laion"
-ROWS: dict[str, dict[str, Any]] = {
-    BASE: {"system": BASE},
-    "clap_microsoft": {"system": "clap_microsoft"},
-    "audioclip": {"system": "audioclip"},
-    "ra_clap": {"system": "ra_clap"},
-    "mga_clap": {"system": "mga_clap", "systems": {"mga": {"codes": 1024, "temperature": 100.0}}},
-    "emotion_rank_clap": {"system": "emotion_rank_clap"},
-    "fs_clap": {"system": "fs_clap", "fusion": "shared"},
-    "fs_clap, no fusion": {"system": "fs_clap"},
-}
-"""The paper's systems. MGA-CLAP has a codebook in the size of the embedded preset. fs_clap has all the parts
-of the paper; without fusion it is the default of this project."""
+OWN = {"fs_clap, no fusion": ModelSettings()}
+ROWS = tuple(ComparisonSettings(models=OWN).rows())
 
 
-def train_settings(row: str, seed: int, *, epochs: int | None = None) -> TrainSettings:
-    budget = BUDGET if epochs is None else BUDGET | {"epochs": epochs}
-    return TrainSettings(model=ModelSettings(**ROWS[row]), seed=seed, **budget)
+def comparison(rows: Sequence[str], seeds: int, epochs: int | None) -> ComparisonSettings:
+    """Choose rows, in the order of the tables."""
+    return ComparisonSettings(
+        systems=tuple(row for row in rows if row not in OWN),
+        models={row: model for row, model in OWN.items() if row in rows},
+        seeds=seeds,
+        training={} if epochs is None else {"epochs": epochs},
+    )
 
 
-def markdown(rows: dict[str, Any]) -> str:
-    """Make the table of docs/results.md; in pools of POOL clips where nothing else is said."""
-    heads = (
-        "system", "audio to text", "text to audio", f"mean mAP@10, pool {POOL}", f"against {BASE}", "by seed",
-        "R@1", "mAP@10, all", "weights", "seconds",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for name, figures in rows.items():
-        apart = "{:+.2f} ({:+.2f} to {:+.2f})".format(*figures["against base"]) if "against base" in figures else ""
-        one_rank = figures[f"R@1 {POOL} by seed"]
-        whole = figures["mAP@10 all by seed"]
-        cells = [
-            name,
-            f"{figures[f'mAP@10 audio_to_text {POOL}']:.2f}",
-            f"{figures[f'mAP@10 text_to_audio {POOL}']:.2f}",
-            "{:.2f} ({:.2f} to {:.2f})".format(*figures[f"mAP@10 {POOL}"]),
-            apart,
-            ", ".join(f"{value:.2f}" for value in figures[f"mAP@10 {POOL} by seed"]),
-            f"{sum(one_rank) / len(one_rank):.2f}",
-            f"{sum(whole) / len(whole):.2f}",
-            f"{figures['parameters'] / 1e6:.2f} M",
-            f"{figures['seconds']:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def run(style: Path, out: Path, settings: ComparisonSettings) -> Grid:
+    """Train and evaluate all cells.
+
+    Args:
+        style: What bench.style_corpus wrote.
+        out: Folder of the models, of the report, and of what is computed for all.
+        settings: What to compare.
+    """
+    corpus = Corpus.open(str(style / "corpus"))
+    version = corpus.version()
+    clips = ClipStore.create(
+        out / "clips", corpus.dataset(version=version).to_batches(batch_size=256), key=str(version)
+    )
+    compared = ComparedCorpus(corpus=corpus.location, version=version, name="style", split=style_settings())
+    split = make_split(clips.table, compared.split)
+    cells = [
+        Cell(
+            row=row, corpus="style", seed=seed, model=str(out / f"{row}-{seed}"), report=str(out / f"{row}-{seed}/test")
+        )
+        for row in settings.rows()
+        for seed in range(settings.seeds)
+    ]
+    grid = Grid(settings=settings, corpora=[compared], cells=cells)
+    grid.save(out)
+    for cell in cells:
+        _finish(cell, grid, clips, split, out / "features")
+        print(cell.name, flush=True)
+    return grid
+
+
+def _finish(cell: Cell, grid: Grid, clips: ClipStore, split: Split, cache: Path) -> None:
+    (corpus,) = grid.corpora
+    model, version = Path(cell.model), corpus.version
+    assert version is not None
+    settings = grid.settings.train_settings(cell.row, cell.seed, corpus.split)
+    train(clips, split, settings, model, cache=cache, version=version, progress=False)
+    if not cell.evaluated:
+        found = evaluate_model(model, clips, split, "test", cache=cache, corpus="style", version=version)
+        shown = report_clips(clips, clips_needed(found.evaluation))
+        write_evaluation(
+            found.evaluation, Path(cell.report), vectors=found.vectors, history=history_of(model), clips=shown
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = command_line("systems", __doc__, list(ROWS), list(ROWS))
-    parser.add_argument("--epochs", type=int, help="default: those of bench.ablation")
+    parser = report.parser("bench.systems", __doc__)
+    parser.add_argument(
+        "--style", type=report.absolute_path, default="data/style", help="what bench.style_corpus wrote"
+    )
+    parser.add_argument("--out", type=report.absolute_path, default="data/systems", help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--epochs", type=int, help="default: those of the embedded preset")
     options = parser.parse_args(arguments)
-    settings = functools.partial(train_settings, epochs=options.epochs)
-    show(parser, options, "systems", settings=settings, against=BASE)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        _show(options)
+    except CorpusError as error:
+        parser.exit(1, f"error: {error}; `python -m bench.style_corpus` makes it\n")
+
+
+def _show(options: argparse.Namespace) -> None:
+    grid = run(options.style, options.out, comparison(options.rows, options.seeds, options.epochs))
+    found = compare(grid)
+    page = write_report(found, options.out)
+    figures: dict[str, Any] = {
+        "figures": list(figure_records(found)),
+        "differences": list(difference_records(found)),
+        "cells": list(cell_records(found)),
+    }
+    report.write(options.json or options.out / "systems.json", figures)
+    print(f"\n{markdown(found)}\n\n{page}")
 
 
 if __name__ == "__main__":

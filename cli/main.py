@@ -1,4 +1,4 @@
-"""Start a build, maintain a corpus, search it, fetch the weights of models."""
+"""Start a build, maintain a corpus, search it, compare systems, fetch the weights of models."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cli import corpus, doctor, imports, models, retrieval
+from cli import compare, corpus, doctor, imports, models, retrieval
 from cli.errors import command
 
 MOST_PARAMETERS = 500_000
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     _add_build(commands)
     imports.add_commands(commands)
+    compare.add_commands(commands)
     corpus.add_commands(commands)
     retrieval.add_commands(commands)
     models.add_commands(commands)

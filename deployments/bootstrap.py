@@ -35,7 +35,7 @@ pool of their own, or builds that wait for them could hold all slots; how many a
 setting of the build, how many a machine takes an option of its worker."""
 FLOWS = (
     "build-dataset", "process-batch", "refresh-corpus", "import-corpus", "train-fsclap", "evaluate-fsclap",
-    "index-corpus", "compare-systems",
+    "compare-systems", "index-corpus",
 )  # fmt: skip
 LOST = "fsclap: runs without heartbeats have crashed"
 CRASHED = "fsclap: restart crashed runs"

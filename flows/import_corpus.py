@@ -13,7 +13,7 @@ from tasks.outcomes import Committed, Published
 
 Dataset = Literal[
     "generic", "expresso", "emovoice-db", "paraspeechcaps", "capspeech", "textrolspeech", "vccm", "promptspeech",
-    "speechcraft",
+    "libritts-p", "speechcraft",
 ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def import_corpus(
     done: list[Committed] = []
     for block in blocks(root, preset, settings):
         with compute_slot("cpu"):
-            committed = import_block(block, root, corpus, preset, settings)
+            committed = import_block(block, root, corpus, settings)
         if committed is not None:
             done.append(committed)
             log.info("%s %s: %d kept, %d refused", block.series, committed.episode, committed.kept, committed.rejected)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.captions import copy_captions
 from storage.card import write_card
 from storage.corpus import Corpus
 from storage.judgements import JUDGEMENTS, Judgements
@@ -39,9 +40,9 @@ def export(
 
     The folder has utterances/*.parquet, rejects/, sources/, speakers/ and the card.
 
-    Judgements are included, with the names of the judges. Utterances are in the order of their ids,
-    with metadata that lets `datasets` recognize the audio without the card. The folder appears as a
-    whole.
+    Judgements are included, with the names of the judges, and all captions of clips that have several.
+    Utterances are in the order of their ids, with metadata that lets `datasets` recognize the audio
+    without the card. The folder appears as a whole.
 
     Args:
         corpus: The corpus to export.
@@ -61,6 +62,7 @@ def export(
         files = [*_write_utterances(corpus, partial / "utterances", shard_bytes=shard_bytes)]
         files += [_write_table(corpus, name, partial / name) for name in ("rejects", "sources", "speakers")]
         files += _write_judgements(corpus, partial)
+        files += copy_captions(corpus, partial)
         data_files = {name: [f"{name}/*.parquet"] for name in ("utterances", "rejects")}
         write_card(corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files)
     return [destination / file.relative_to(partial) for file in files]

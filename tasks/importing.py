@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import soundfile
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -24,9 +23,10 @@ from fsclap.corpus.captioning.attributes import Attributes, measure
 from fsclap.corpus.captioning.bins import load_bins
 from fsclap.corpus.captioning.describe import style, usual
 from fsclap.settings import complete, digest
+from storage.captions import write_captions
 from storage.card import PAGE, README, write_card
 from storage.copies import upload
-from storage.corpus import Corpus, parquet
+from storage.corpus import Corpus
 from storage.importers import Check, Entry, ImportSettings, Preset, check, read_entries
 from storage.importers.checking import require, sound_of
 from storage.schema import PUBLISHED
@@ -41,8 +41,6 @@ MAX_RATE = 24_000
 """Sound of a higher rate is brought to that of built corpora, Hz."""
 REVISION = "import-1"
 STAGE = "import"
-CAPTIONS = "captions"
-"""Folder of the corpus with all captions of each clip, for data sets that have several."""
 _REJECT: dict[str, Any] = dict.fromkeys(("similarity", "speaker", "text"))
 
 Row = dict[str, Any]
@@ -57,12 +55,14 @@ class Block:
         split: Published part; empty if there is none.
         number: Number among the blocks of its part, from 0.
         entries: Rows.
+        files: Name of a row's sound -> its file; None: there is none.
     """
 
     dataset: str
     split: str
     number: int
     entries: list[Entry]
+    files: dict[str, Path | None]
 
     @property
     def series(self) -> str:
@@ -90,12 +90,18 @@ def blocks(root: str, preset: Preset, settings: ImportSettings) -> Iterator[Bloc
     """Cut the rows of a data set into blocks, in their order, one part at a time."""
     waiting: dict[str, list[Entry]] = defaultdict(list)
     numbers: dict[str, Iterator[int]] = defaultdict(itertools.count)
+    sound = sound_of(Path(root), preset, settings)  # once: it looks at every file below the roots
+
+    def block(split: str, entries: list[Entry]) -> Block:
+        files = {entry.name: sound.find(entry.name, entry.source) for entry in entries if entry.audio is None}
+        return Block(preset.name, split, next(numbers[split]), entries, files)
+
     for entry in read_entries(Path(root), preset, settings):
         waiting[entry.split].append(entry)
         if len(waiting[entry.split]) == ROWS:
-            yield Block(preset.name, entry.split, next(numbers[entry.split]), waiting.pop(entry.split))
+            yield block(entry.split, waiting.pop(entry.split))
     for split, entries in waiting.items():
-        yield Block(preset.name, split, next(numbers[split]), entries)
+        yield block(split, entries)
 
 
 @task(
@@ -105,12 +111,10 @@ def blocks(root: str, preset: Preset, settings: ImportSettings) -> Iterator[Bloc
     retry_delay_seconds=exponential_backoff(2),
     timeout_seconds=3600,
 )
-def import_block(block: Block, root: str, corpus: str, preset: Preset, settings: ImportSettings) -> Committed | None:
+def import_block(block: Block, root: str, corpus: str, settings: ImportSettings) -> Committed | None:
     """Decode, measure and commit a block; None if the corpus has it already."""
     table = Corpus.open(corpus)
-    sound = sound_of(Path(root), preset, settings)
-    files = {entry.name: sound.find(entry.name, entry.source) for entry in block.entries if entry.audio is None}
-    recipe = _recipe(block, files, settings)
+    recipe = _recipe(block, settings)
     known = table.ledger().get(block.source_id)
     if known is not None and known["recipe"] == recipe:
         return None
@@ -125,13 +129,13 @@ def import_block(block: Block, root: str, corpus: str, preset: Preset, settings:
     refused: list[Row] = []
     for number, entry in enumerate(block.entries):
         try:
-            kept.append(_utterance(entry, number, block, files.get(entry.name)))
+            kept.append(_utterance(entry, number, block, block.files.get(entry.name)))
         except Unusable as error:
             refused.append(identity | _REJECT | {
                 "stage": STAGE, "reason": error.reason, "detail": f"{entry.place}: {error}", "start": 0.0, "end": 0.0,
                 "text": entry.text or None,
             })  # fmt: skip
-    utterances = [identity | row for row in _described(kept, block.entries)]
+    utterances = [identity | row for row in _described(kept, block)]
     seconds = sum(row["duration"] for row in utterances)
     if not utterances:
         reason = {
@@ -153,7 +157,8 @@ def import_block(block: Block, root: str, corpus: str, preset: Preset, settings:
         "stage_seconds": [],
     }
     with table.lock():
-        _write_captions(table, block, utterances)
+        captions = {row["utterance_id"]: _entry_of(row, block).captions for row in utterances}
+        write_captions(table, block.source_id, captions)
         table.commit_source(source, utterances=utterances, rejects=refused)
     return Committed(
         source_id=block.source_id, series=block.series, episode=source["episode"], status=source["status"],
@@ -189,11 +194,11 @@ class Unusable(Exception):  # noqa: N818 (an outcome)
         self.reason = reason
 
 
-def _recipe(block: Block, files: dict[str, Path | None], settings: ImportSettings) -> str:
+def _recipe(block: Block, settings: ImportSettings) -> str:
     """Hash all that the rows of a block depend on; files by size and time, so that nothing is read."""
     rows = []
     for entry in block.entries:
-        path = files.get(entry.name)
+        path = block.files.get(entry.name)
         stat = path.stat() if path is not None else None
         sound = hashlib.sha256(entry.audio).hexdigest() if entry.audio is not None else None
         seen = [str(path), stat.st_size, stat.st_mtime_ns] if stat is not None else sound
@@ -249,23 +254,16 @@ def _decoded(entry: Entry, path: Path | None) -> tuple[np.ndarray, int]:
     return (resample(wave, rate, MAX_RATE), MAX_RATE) if rate > MAX_RATE else (wave, rate)
 
 
-def _described(rows: list[Row], entries: list[Entry]) -> Iterator[Row]:
+def _described(rows: list[Row], block: Block) -> Iterator[Row]:
     """Add the style: the published labels, or else the words for what was measured."""
     attributes = [Attributes(**row["attributes"]) for row in rows]
     known = usual(attributes, [row["speaker"] for row in rows])
     bins = load_bins(None)
     for row, measured in zip(rows, attributes, strict=True):
-        labels = entries[int(row["utterance_id"].rsplit("-", 1)[1])].style
+        labels = _entry_of(row, block).style
         words = labels or style(measured, known[row["speaker"]], bins=bins)
         yield row | {"style": words, "style_key": ";".join(f"{name}={word}" for name, word in sorted(words.items()))}
 
 
-def _write_captions(corpus: Corpus, block: Block, utterances: list[Row]) -> None:
-    """Keep the captions of clips that have several, next to the corpus, which has one per clip."""
-    rows = [
-        {"utterance_id": row["utterance_id"], "caption": caption}
-        for row in utterances
-        for caption in block.entries[int(row["utterance_id"].rsplit("-", 1)[1])].captions
-    ]
-    if len(rows) != len(utterances):
-        corpus.place.write(f"{CAPTIONS}/{block.source_id}.parquet", parquet(pa.Table.from_pylist(rows)))
+def _entry_of(row: Row, block: Block) -> Entry:
+    return block.entries[int(row["utterance_id"].rsplit("-", 1)[1])]

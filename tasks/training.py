@@ -13,6 +13,7 @@ from fsclap.evaluation.results import FILE
 from fsclap.evaluation.words import corpus_name
 from fsclap.settings import shaping
 from fsclap.training.settings import TrainSettings
+from storage.captions import captions_digest, read_captions, with_captions
 from storage.corpus import Corpus
 from storage.models import ModelStore, model_folder
 from storage.objects import Place
@@ -130,6 +131,8 @@ def open_clips(corpus: Corpus, version: int, work: str) -> "ClipStore":
     folder = Path(work) / "clips" / f"{corpus_name(corpus.location)}-{_table_id(corpus)[:8]}"
     batches = corpus.dataset(version=version).to_batches(batch_size=256, batch_readahead=2, fragment_readahead=1)
     key = f"{_table_id(corpus)} version {version}"
+    if (several := captions_digest(corpus)) is not None:
+        batches, key = with_captions(batches, read_captions(corpus)), f"{key} captions {several}"
     return ClipStore.create_version(folder, version, batches, key=key, progress=False)
 
 

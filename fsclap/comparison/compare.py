@@ -93,10 +93,6 @@ class CorpusFigures:
                 return Difference(first, second, reverse, found.p, found.corrected)
         return None
 
-    def best(self) -> str:
-        """Return the row with the highest HEADLINE."""
-        return max(self.rows, key=lambda row: self.rows[row].figures[MEAN, HEADLINE].value)
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -14,7 +14,6 @@ from fsclap.evaluation import results, vectors
 from fsclap.evaluation.results import Evaluation
 from fsclap.evaluation.vectors import Vectors
 from fsclap.files import written_aside
-from fsclap.training.record import RECORD, Trained
 
 FILE = "comparison.json"
 
@@ -50,6 +49,8 @@ class Cell(BaseModel):
 
     @property
     def trained(self) -> bool:
+        from fsclap.training.record import RECORD  # here, because it needs torch, and flows must import fast
+
         return Path(self.model, RECORD).is_file()
 
     @property
@@ -139,6 +140,8 @@ class Finished:
     @classmethod
     def of(cls, cell: Cell) -> "Finished":
         """Read the results of a finished cell."""
+        from fsclap.training.record import Trained
+
         trained = Trained.load(Path(cell.model))
         seconds = sum(epoch.seconds for epoch in trained.history)
         cost = Cost(trained.parameters, trained.steps, seconds, trained.environment["device"])

@@ -139,6 +139,21 @@ class Queries:
 
 
 @dataclass(frozen=True)
+class Captions:
+    """The captions of clips of which some have several.
+
+    Attributes:
+        features: Text features of each distinct caption.
+        groups: (captions,) int64, equal where two captions are the same; None if pairs are grouped by something else.
+        of_pair: Each pair's captions, as positions in `features`; its own caption is the first.
+    """
+
+    features: Features
+    groups: np.ndarray | None
+    of_pair: Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
 class Pairs(Dataset[Item]):
     """Clips with their captions, as features.
 
@@ -155,6 +170,8 @@ class Pairs(Dataset[Item]):
         context: (pairs, measures) how each clip compares with its speaker's others; None: the encoder
             takes no such measures.
         queries: Queries to train on beside the captions; None: captions alone.
+        several: All captions of the clips, of which each epoch draws one; None: each clip has one, or the part is
+            not trained on.
     """
 
     ids: Sequence[str]
@@ -168,6 +185,7 @@ class Pairs(Dataset[Item]):
     levels: np.ndarray
     context: np.ndarray | None = None
     queries: Queries | None = None
+    several: Captions | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -176,8 +194,9 @@ class Pairs(Dataset[Item]):
         """Return the pair at (epoch, position).
 
         In an epoch, a long clip is cropped at random, the context is left out now and then (as it is
-        of an uploaded recording), and the text may be a query. With epoch None the pair is as it is
-        evaluated: cropped to the middle, with its context and its caption.
+        of an uploaded recording), and the text is one of the clip's captions, or a query. With epoch
+        None the pair is as it is evaluated: cropped to the middle, with its context and its (first)
+        caption.
         """
         epoch, position = at
         rng = None if epoch is None else np.random.default_rng((self.seed, epoch, position))
@@ -185,12 +204,24 @@ class Pairs(Dataset[Item]):
         if self.context is not None and (rng is None or rng.random() >= CONTEXT_LEFT_OUT):
             frames = with_context(frames, self.context[position])
         own = int(self.groups[position]), position, self.levels[position]
-        if rng is None or self.queries is None:
+        if rng is None:
             return Item(frames, self.text[position], *own)
-        query, words = self.queries.drawn(position, rng), self.queries.words[position]
-        if query is None:
-            return Item(frames, self.text[position], *own, np.zeros_like(words), words)
-        return Item(frames, self.queries.features[query], *own, self.queries.asked[query], words)
+        words = None if self.queries is None else self.queries.words[position]
+        query = None if self.queries is None else self.queries.drawn(position, rng)
+        if self.queries is not None and query is not None:
+            return Item(frames, self.queries.features[query], *own, self.queries.asked[query], words)
+        text, group = self._caption(position, rng)
+        return Item(frames, text, group, *own[1:], None if words is None else np.zeros_like(words), words)
+
+    def _caption(self, position: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Draw one of a clip's captions: its features and its group."""
+        group = int(self.groups[position])
+        if self.several is None:
+            return self.text[position], group
+        among = self.several.of_pair[position]
+        # A clip with one caption takes no number from the generator.
+        drawn = int(rng.choice(among)) if len(among) > 1 else int(among[0])
+        return self.several.features[drawn], group if self.several.groups is None else int(self.several.groups[drawn])
 
     def _cropped(self, frames: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
         spare = len(frames) - self.max_frames
@@ -211,6 +242,7 @@ def load_pairs(
     cached: Literal["frozen", "all"] = "frozen",
     bank: Bank | None = None,
     query_share: float = 0.0,
+    several: bool = False,
     progress: bool = True,
 ) -> Pairs:
     """Load the pairs of these utterances, in order; unusable clips are left out and logged.
@@ -225,6 +257,7 @@ def load_pairs(
         cached: "all" also computes and keeps the features of encoders that are trained.
         bank: Queries to train on beside the captions.
         query_share: Share of the texts that are queries of the bank.
+        several: Draw among all captions of a clip in each epoch, if the store has several of some.
         progress: Show bars.
 
     Raises:
@@ -247,6 +280,10 @@ def load_pairs(
     if bank is not None:
         features = text_features(bank.texts, text_encoder, folder=folder, progress=progress)
         queries = Queries(features, bank.allowed, clip_words(store.column("style_key", usable)), query_share)
+    known = _several(store, usable, captions, no_negatives_by) if several else None
+    if known is not None:
+        texts, numbers, of_pair = known
+        all_captions = Captions(text_features(texts, text_encoder, folder=folder, progress=progress), numbers, of_pair)
     return Pairs(
         ids=usable,
         captions=captions,
@@ -259,7 +296,26 @@ def load_pairs(
         levels=style_levels(store.column("style_key", usable)),
         context=None if context is None else context[[store.rows[id_] for id_ in usable]],
         queries=queries,
+        several=None if known is None else all_captions,
     )
+
+
+def _several(
+    store: ClipStore, ids: Sequence[str], captions: Sequence[str], no_negatives_by: str
+) -> tuple[list[str], np.ndarray | None, list[np.ndarray]] | None:
+    """Return the distinct captions, their groups, and those of each clip; None if no clip has several."""
+    if "captions" not in store.table.column_names:
+        return None
+    own = [
+        list(dict.fromkeys([first, *(others or ())]))
+        for first, others in zip(captions, store.column("captions", ids), strict=True)
+    ]
+    if all(len(texts) == 1 for texts in own):
+        return None
+    texts = list(dict.fromkeys(text for one in own for text in one))
+    at = {text: number for number, text in enumerate(texts)}
+    groups = caption_groups(texts) if no_negatives_by == "caption" else None
+    return texts, groups, [np.array([at[text] for text in one]) for one in own]
 
 
 def epoch_batches(lengths: np.ndarray, size: int, *, seed: int, epoch: int, multiple: int = 1) -> list[np.ndarray]:

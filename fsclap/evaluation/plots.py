@@ -129,7 +129,7 @@ def maps_figure(systems: Mapping[str, tuple[np.ndarray, np.ndarray]], *, seed: i
         systems: Name -> audio and text as of `map_figure`; at least one. At most 1,000 pairs each are drawn.
         seed: Seed of the maps and of the choice.
     """
-    columns = min(3, len(systems))
+    columns = min(4 if len(systems) > 6 else 3, len(systems))
     rows = -(-len(systems) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.1 * rows + 0.3), layout="constrained")
     FigureCanvasAgg(figure)

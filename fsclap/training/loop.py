@@ -384,6 +384,7 @@ def _pairs(job: Job, model: System, part: Any) -> Pairs:
         cached=settings.compute.cache_features,
         bank=draw_bank(settings.texts.bank) if part == "train" and settings.texts.bank else None,
         query_share=settings.texts.query_share,
+        several=part == "train",
         progress=job.progress,
     )
     least = settings.split.min_train_clips if part == "train" else settings.split.min_eval_clips

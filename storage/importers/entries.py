@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ EMOTIONS = {
 }
 LEAST_WORDS = 3
 """A transcript of fewer words may stand in a caption by accident."""
+_WORDS = re.compile(r"\w+").findall
 _QUOTES = "\"'“”„‘’「」『』"
 
 
@@ -91,6 +92,82 @@ class Entry:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a data set says of its rows in files of their own.
+
+    Attributes:
+        prompts: Key -> descriptions; None: the rows have their own.
+        parts: Name of a clip -> published part.
+        excluded: Speakers that the data set advises against.
+        invalid: Column that is 1 for rows not to be used.
+    """
+
+    prompts: dict[str, tuple[str, ...]] | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+    excluded: frozenset[str] = frozenset()
+    invalid: str | None = None
+
+    @classmethod
+    def read(cls, root: Path, preset: Preset) -> "Beside":
+        """Read the files below the folder of a data set, or beside its table.
+
+        Raises:
+            ImportProblem: One is missing or damaged.
+        """
+        folder = root if root.is_dir() else root.parent
+        prompts = None if preset.prompts is None else _prompts(folder, preset.prompts)
+        parts: dict[str, str] = {}
+        for pattern in preset.parts:
+            for path in sorted(folder.rglob(pattern)):
+                parts |= dict.fromkeys(_listed(path), split_of(path.stem))
+        excluded = sorted(folder.rglob(preset.excluded)) if preset.excluded else []
+        speakers = frozenset(word for path in excluded for word in path.read_text(encoding="utf-8").split())
+        return cls(prompts, parts, speakers, preset.invalid)
+
+    def applied(self, entry: Entry, row: dict[str, Any]) -> Entry:
+        """Return an entry with its published part, refused if the data set says so."""
+        if self.parts:
+            entry = replace(entry, split=self.parts.get(Path(entry.name).stem, ""))
+        if self.invalid is not None and str(row.get(self.invalid, "")).strip() in ("1", "1.0", "True"):
+            return replace(entry, problem="the data set calls this row invalid")
+        if entry.speaker in self.excluded:
+            return replace(entry, problem="the data set advises against this speaker")
+        return entry
+
+
+def _prompts(folder: Path, pattern: str) -> dict[str, tuple[str, ...]]:
+    """Read descriptions by key; those that differ in case alone are one."""
+    found = sorted(folder.rglob(pattern))
+    if not found:
+        raise ImportProblem(f"{folder} has no {pattern}, which has the descriptions: it is published beside the tables")
+    prompts: dict[str, tuple[str, ...]] = {}
+    for path in found:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ImportProblem(f"{path}: not UTF-8 ({error.reason}); download it again") from error
+        for number, line in enumerate(lines, start=1):
+            key, separator, texts = line.partition("|")
+            if line.strip() and not separator:
+                raise ImportProblem(f"{path}, line {number}: expected `key|description;description`; it may be cut off")
+            several = {caption.casefold(): caption for caption in reversed(list(_captions(texts.split(";"))))}
+            prompts[key.strip()] = tuple(reversed(several.values()))
+    return prompts
+
+
+def _listed(path: Path) -> Iterator[str]:
+    """Read the names of the clips that a list of a part has."""
+    try:
+        for number, row in read_table(path):
+            name = row.get("file_id") or row.get("relative_path_within_libritts")
+            if not name:
+                raise ImportProblem(f"{path}, line {number}: no file_id")
+            yield Path(name).name.removesuffix(".wav")
+    except TableError as error:
+        raise ImportProblem(str(error)) from error
+
+
 def read_entries(root: Path, preset: Preset, settings: ImportSettings) -> Iterator[Entry]:
     """Read the rows of a data set in the order of its tables.
 
@@ -104,17 +181,24 @@ def read_entries(root: Path, preset: Preset, settings: ImportSettings) -> Iterat
     """
     columns = settings.columns or preset.columns
     left = settings.limit
+    beside = Beside.read(root, preset)
     for table in tables(root, settings.tables or preset.tables):
+        if table.name in preset.parts:
+            continue
         relative = table.name if root.is_file() else str(table.relative_to(root))
         try:
+            known: dict[tuple[str, ...], Columns] = {}
             for number, row in read_table(table, header=preset.header):
-                if number == 1 or left == settings.limit:
-                    _require(row, columns, f"{table}")
+                names = tuple(row)
+                if names not in known:
+                    if not known:
+                        _require(row, columns, f"{table}")
+                    known[names] = _present(columns, names)
                 if left is not None:
                     if left == 0:
                         return
                     left -= 1
-                yield _entry(row, columns, settings, relative, number)
+                yield beside.applied(_entry(row, known[names], settings, relative, number, beside), row)
         except TableError as error:
             raise ImportProblem(str(error)) from error
 
@@ -135,6 +219,17 @@ def tables(root: Path, patterns: tuple[str, ...]) -> list[Path]:
     return found
 
 
+def _present(columns: Columns, names: tuple[str, ...]) -> Columns:
+    """Return the columns that a table has: nothing else needs to be looked for in each of its rows."""
+    some = {
+        field: tuple(name for name in getattr(columns, field) if name in names)
+        for field in Columns.model_fields
+        if field != "style"
+    }
+    style = {attribute: tuple(name for name in tried if name in names) for attribute, tried in columns.style.items()}
+    return Columns(**some, style={attribute: found for attribute, found in style.items() if found})
+
+
 def _require(row: dict[str, Any], columns: Columns, table: str) -> None:
     for meaning in ("audio", "caption"):
         names: tuple[str, ...] = getattr(columns, meaning)
@@ -145,7 +240,9 @@ def _require(row: dict[str, Any], columns: Columns, table: str) -> None:
             )
 
 
-def _entry(row: dict[str, Any], columns: Columns, settings: ImportSettings, table: str, number: int) -> Entry:
+def _entry(
+    row: dict[str, Any], columns: Columns, settings: ImportSettings, table: str, number: int, beside: Beside
+) -> Entry:
     place = f"{table}, line {number}"
     audio = _first(row, columns.audio)
     inside = audio if isinstance(audio, dict) else {"path": audio}
@@ -153,6 +250,9 @@ def _entry(row: dict[str, Any], columns: Columns, settings: ImportSettings, tabl
     text = _text(row, columns.text)
     captions = tuple(_captions(_first(row, columns.caption)))
     problem = "" if captions else "no caption"
+    if beside.prompts is not None and captions:
+        (key,), captions = captions[:1], beside.prompts.get(captions[0], ())
+        problem = "" if captions else f"there are no descriptions of the key {key}"
     quoting = [caption for caption in captions if quotes(caption, text)]
     if quoting and settings.strip_transcript:
         captions = tuple(kept for caption in captions if (kept := stripped(caption, text)))
@@ -221,15 +321,18 @@ def _style(row: dict[str, Any], columns: Columns) -> Iterator[tuple[str, str]]:
 
 
 def _plain(text: str) -> str:
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
+    words = _WORDS((text if text.isascii() else unicodedata.normalize("NFKC", text)).lower())
     return f" {' '.join(words)} "
 
 
 def quotes(caption: str, text: str) -> bool:
     """Whether a caption has its clip's transcript in it."""
     said = _plain(text)
-    short = len(said.split()) < LEAST_WORDS and len(said.replace(" ", "")) < 2 * LEAST_WORDS
-    return not short and said.strip() in _plain(caption)
+    words = said.split()
+    short = len(words) < LEAST_WORDS and len(said.replace(" ", "")) < 2 * LEAST_WORDS
+    if short or (caption.isascii() and words[0] not in caption.lower()):  # most rows: the rest takes longer
+        return False
+    return said.strip() in _plain(caption)
 
 
 def stripped(caption: str, text: str) -> str:

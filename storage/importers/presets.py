@@ -20,6 +20,10 @@ class Preset:
         join: How a row names its sound.
         header: Columns of tables that have no header.
         prefixes: What names of sound begin with that is no part of the file's name.
+        prompts: Pattern of a file with the descriptions by key, `key|one;another`; the caption's column holds the key.
+        parts: Patterns of lists of the names of sound in each published part.
+        excluded: Pattern of a list of speakers that the data set advises against.
+        invalid: Column that is 1 for rows that the data set calls invalid.
     """
 
     name: str
@@ -30,9 +34,15 @@ class Preset:
     join: Join = "path"
     header: tuple[str, ...] | None = None
     prefixes: tuple[str, ...] = field(default=())
+    prompts: str | None = None
+    parts: tuple[str, ...] = ()
+    excluded: str | None = None
+    invalid: str | None = None
 
 
 LIBRITTS = "LibriTTS (https://www.openslr.org/60) or LibriTTS-R (https://www.openslr.org/141), CC BY 4.0"
+STYLECAP = ("train_set.csv", "dev_set.csv", "test_set.csv")
+"""The parts of StyleCap (train_dev_test_set.zip of its demo page), which share no speaker: `file_id` of each clip."""
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -100,6 +110,19 @@ PRESETS: dict[str, Preset] = {
             Columns(audio=("item_name",), text=("content_prompt",)),
             tables=("*.csv",),
             join="stem",
+            parts=STYLECAP,
+        ),
+        Preset(
+            "libritts-p",
+            "CC BY 4.0",
+            LIBRITTS,
+            Columns(audio=("item_name",), caption=("style_prompt_key",), text=("content_prompt",)),
+            tables=("metadata_w_style_prompt_tags_*.csv",),
+            join="stem",
+            prompts="style_prompt_candidates_*.csv",
+            parts=STYLECAP,
+            excluded="excluded_spk_list.txt",
+            invalid="invalid",
         ),
         Preset(
             "speechcraft",

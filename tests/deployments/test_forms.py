@@ -33,7 +33,7 @@ def shown(properties: dict[str, Any], definitions: dict[str, Any], prefix: str =
             train_fsclap,
             ["corpus", "version", "models", "work", "settings.epochs", "settings.batch"],
             {"split", "optimizer", "compute", "loss.research", "texts"},
-            35,
+            36,
         ),
     ],
 )

@@ -11,9 +11,12 @@ import yaml
 from deployments.bootstrap import FLOWS, POOLS, SILENCE
 from deployments.local import ENVIRONMENT
 from fsclap.environment import SILENT
+from tasks.comparing import EVALUATE, TRAIN
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+CELLS = {"train-cell": "train-fsclap", "evaluate-cell": "evaluate-fsclap"}
+"""Other deployments of a flow."""
 
 
 def flow_of(deployment: dict[str, Any]) -> Any:
@@ -22,7 +25,17 @@ def flow_of(deployment: dict[str, Any]) -> Any:
 
 
 def test_the_deployments_are_there() -> None:
-    assert tuple(DEPLOYMENTS) == FLOWS, "and a crashed run of each starts again"
+    flows = [flow_of(deployment).name for deployment in DEPLOYMENTS.values()]
+    assert tuple(dict.fromkeys(flows)) == FLOWS, "and a crashed run of each starts again"
+
+
+def test_the_cells_of_a_comparison_are_deployments_that_start_nothing_else() -> None:
+    assert {f"{flow_of(DEPLOYMENTS[name]).name}/{name}" for name in CELLS} == {TRAIN, EVALUATE}
+    for name in CELLS:
+        assert not {"triggers", "concurrency_limit", "schedules"} & set(DEPLOYMENTS[name]), "the pool limits them"
+    assert DEPLOYMENTS["train-cell"]["parameters"] == {"announce": False}
+    assert DEPLOYMENTS["evaluate-cell"]["parameters"] == {"promote": False}
+    assert DEPLOYMENTS["compare-systems"]["concurrency_limit"]["limit"] == 1
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -39,7 +52,7 @@ def test_libraries_are_kept_silent_from_the_start_of_a_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_a_deployment_has_the_name_of_its_flow_and_a_pool_that_bootstrap_makes(name: str) -> None:
-    assert flow_of(DEPLOYMENTS[name]).name == name
+    assert flow_of(DEPLOYMENTS[name]).name == CELLS.get(name, name)
     assert DEPLOYMENTS[name]["work_pool"]["name"] in POOLS
 
 
@@ -49,6 +62,8 @@ def test_parameters_fit_the_flow(name: str) -> None:
     known = inspect.signature(flow.fn).parameters
     assert set(deployment.get("parameters", {})) <= set(known)
     given = dict(deployment.get("parameters", {}))
+    if name in CELLS and "model" in known:
+        given["model"] = "somewhere"  # what compare-systems names
     for trigger in deployment.get("triggers", []):
         assert set(trigger["parameters"]) <= set(known)
         given |= {name: 8 if name == "version" else "somewhere" for name in trigger["parameters"]}

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -180,3 +181,44 @@ def test_the_context_is_left_out_now_and_then(store: ClipStore, cache: Path) -> 
 
     assert unknown(None) == 0
     assert 0.02 < np.mean([unknown(epoch) for epoch in range(4)]) < 0.4
+
+
+SEVERAL = {3: ["first", "second", "third"], 5: ["second", "FIRST"]}
+"""Rows with several captions; the first and the last one of them have the same words."""
+
+
+@pytest.fixture(scope="module")
+def captioned(store: ClipStore, tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
+    """The clips, two of them with several captions."""
+    rows = store._rows.drop_columns(["audio_sha256", "defect"]).slice(0, 12)
+    captions = [[*SEVERAL[row]] if row in SEVERAL else None for row in range(12)]
+    firsts = [SEVERAL[row][0] if row in SEVERAL else one for row, one in enumerate(rows["caption"].to_pylist())]
+    rows = rows.set_column(rows.column_names.index("caption"), "caption", pa.array(firsts))
+    table = rows.append_column("captions", pa.array(captions, type=pa.list_(pa.string())))
+    return ClipStore.create(tmp_path_factory.mktemp("several"), table.to_batches(), key="several", progress=False)
+
+
+def test_each_epoch_draws_one_of_a_clips_captions(captioned: ClipStore, tmp_path: Path) -> None:
+    ids, encoders = captioned.table["utterance_id"].to_pylist(), frozen()
+    drawn, first = (
+        load_pairs(captioned, ids, encoders, folder=tmp_path, seed=3, several=several, progress=False)
+        for several in (True, False)
+    )
+    features = dict(zip(["first", "second", "third", "FIRST"], encoders[1].features(["first", "second", "third", "FIRST"])))
+    epochs = range(60)
+    for row, captions in SEVERAL.items():
+        texts = [drawn[epoch, row].text for epoch in epochs]
+        counts = {text: sum(np.array_equal(one, features[text]) for one in texts) for text in captions}
+        assert sum(counts.values()) == len(epochs)
+        assert min(counts.values()) > len(epochs) / len(captions) / 2, counts
+        assert np.array_equal(drawn[None, row].text, features[captions[0]]), "evaluated by the first"
+        assert all(np.array_equal(drawn[epoch, row].text, texts[epoch]) for epoch in epochs), "and again the same"
+    groups = {text: drawn[epoch, 3].group for text in SEVERAL[3] for epoch in epochs
+              if np.array_equal(drawn[epoch, 3].text, features[text])}  # fmt: skip
+    assert len(set(groups.values())) == 3
+    same = [drawn[epoch, 5].group for epoch in epochs if np.array_equal(drawn[epoch, 5].text, features["FIRST"])]
+    assert set(same) == {groups["first"]}, "captions of the same words are no negatives of each other"
+    for row in set(range(12)) - set(SEVERAL):  # and nothing else has changed
+        assert np.array_equal(drawn[4, row].text, first[4, row].text)
+        assert np.array_equal(drawn[4, row].audio, first[4, row].audio)
+    assert all(np.array_equal(first[epoch, 3].text, features["first"]) for epoch in epochs)

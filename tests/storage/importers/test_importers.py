@@ -251,3 +251,72 @@ def test_the_caption_form_of_textrolspeech_in_full_size_is_read_in_a_gigabyte(tm
     found = check(tmp_path, PRESETS["textrolspeech"], ImportSettings(min_joined=0))
     assert (found.rows, found.joined) == (236_220, 0)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_000_000  # kB
+
+
+LIBRITTS_P = "metadata_w_style_prompt_tags_v230922.csv"
+PROMPTS = "style_prompt_candidates_v230922.csv"
+
+
+def libritts_p(root: Path) -> str:
+    """A miniature as published, with the parts of StyleCap; the sound of one clip is there."""
+    names = [
+        "1089_134686_000003_000000",
+        "2074_147193_000001_000000",
+        "1089_134686_000004_000000",
+        "83_1_000000_000000",
+    ]
+    rows = [
+        {"item_name": name, "spk_id": name.split("_")[0], "gender": "M", "pitch": "low", "speaking_speed": "slow",
+         "energy": "normal", "content_prompt": "He went home again.", "style_prompt_key": "M_p-low_s-slow_e-normal",
+         "raw_f0_mean": "101.2", "invalid": "0"}
+        for name in names
+    ]  # fmt: skip
+    rows[2]["invalid"] = "1"
+    rows[3]["style_prompt_key"] = "F_p-low_s-slow_e-low"
+    write_csv(root / "data" / LIBRITTS_P, rows)
+    texts = "A man speaks slowly and low;Ask a low man to speak slowly;ask a low man to speak slowly; He drawls, low"
+    (root / "data" / PROMPTS).write_text(f"M_p-low_s-slow_e-normal|{texts}\nM_p-low_s-slow_e-low|Softly\n")
+    (root / "data/excluded_spk_list.txt").write_text("2074\n4455\n6032")
+    (root / "data/df1_en.csv").write_text("7335|feminine,slightly young\n")
+    for part, name in (("test", names[0]), ("dev", names[3])):
+        row = {"file_id": name, "relative_path_within_libritts": f"test-clean/1089/134686/{name}.wav"}
+        write_csv(root / f"stylecap/{part}_set.csv", [row])
+    return sound(root / f"LibriTTS_R/train-clean-100/1089/134686/{names[0]}.wav")
+
+
+def test_libritts_p_has_its_descriptions_by_key_and_stylecaps_parts(tmp_path: Path) -> None:
+    path = libritts_p(tmp_path)
+    first, excluded, invalid, unknown = entries("libritts-p", tmp_path)
+    assert first.captions == ("A man speaks slowly and low", "Ask a low man to speak slowly", "He drawls, low")
+    assert first.style == {"gender": "male", "pitch": "low", "speaking_rate": "slow"}
+    assert (first.split, first.speaker, first.text, first.problem) == ("test", "1089", "He went home again.", "")
+    assert "advises against this speaker" in excluded.problem
+    assert "invalid" in invalid.problem
+    assert unknown.problem == "there are no descriptions of the key F_p-low_s-slow_e-low"
+    assert (excluded.split, unknown.split) == ("", "validation")
+    assert files("libritts-p", tmp_path)[0] == path
+    found = check(tmp_path, PRESETS["libritts-p"], ImportSettings())
+    assert (found.rows, found.joined, found.captions) == (4, 1, 9)
+    assert any("openslr.org/141" in line for line in found.lines())
+
+
+def test_stylecaps_parts_of_promptspeech(tmp_path: Path) -> None:
+    name = "1089_134686_000003_000000"
+    row = {"item_name": name, "spk_id": "1089", "style_prompt": "A man speaks slowly."}
+    write_csv(tmp_path / "Real_training.csv", [row, row | {"item_name": "1_2_3_4"}])
+    assert [entry.split for entry in entries("promptspeech", tmp_path)] == ["train", "train"]
+    lists = [{"file_id": name, "relative_path_within_libritts": f"test-clean/1089/134686/{name}.wav"}]
+    write_csv(tmp_path / "train_dev_test_set/test_set.csv", lists)
+    assert [entry.split for entry in entries("promptspeech", tmp_path)] == ["test", ""]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [(None, r"has no style_prompt_candidates_\*.csv"), ("M_p-low|A;B\nM_p-lo", rf"{PROMPTS}, line 2: expected `key")],
+)
+def test_descriptions_that_are_missing_or_cut_off_are_told(prompts: str | None, message: str, tmp_path: Path) -> None:
+    libritts_p(tmp_path)
+    file = tmp_path / "data" / PROMPTS
+    file.unlink() if prompts is None else file.write_text(prompts)
+    with pytest.raises(ImportProblem, match=message):
+        entries("libritts-p", tmp_path)
