@@ -1,4 +1,4 @@
-"""Commands for model weights: `fsclap models fetch` and `fsclap models check`."""
+"""Commands for model weights: `fsclap models fetch`, `check` and `systems`."""
 
 import argparse
 import sys
@@ -21,9 +21,14 @@ def add_commands(commands: Any) -> None:
     """Add `models` to the subparsers of `fsclap`."""
     models = commands.add_parser("models", help="fetch and check the weights of models").add_subparsers(required=True)
     fetch = _add(models, "fetch", _fetch, help="download weights, and compare them with the hub's file list")
-    fetch.add_argument("name", nargs="?", help="owner/model on a hub; default: all that the profile needs")
+    fetch.add_argument(
+        "name", nargs="?", help="owner/model on a hub, or a system of the paper; default: all that the profile needs"
+    )
+    fetch.add_argument("--file", help="which of a system's checkpoints; default: the first that `systems` lists")
     fetch.add_argument("--hub", choices=get_args(Hub), help="hub of the model; default: as in the profile")
     fetch.add_argument("--revision", help="branch, tag or commit; default: as in the profile")
+    systems = models.add_parser("systems", help="list the published checkpoints of the paper's systems")
+    systems.set_defaults(run=command(_systems, lambda: (OSError,)))
     _add(models, "check", _check, help="list the weights, whether they are complete, and their licences")
 
 
@@ -36,8 +41,11 @@ def _add(commands: Any, name: str, run: Run, *, help: str) -> argparse.ArgumentP
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    from fsclap.checkpoints import SYSTEMS
     from fsclap.hubs import fetch
 
+    if options.name in SYSTEMS:
+        return _fetch_checkpoint(options.name, options.file)
     if options.name is None and (options.hub or options.revision):
         print(
             "--hub and --revision need the name of a model, because hubs name the same model differently",
@@ -57,6 +65,32 @@ def _fetch(options: argparse.Namespace) -> int:
     if not chosen:
         print(f"The profile {options.profile} needs no weights from a hub: its weights are in pip packages.")
     return 1 if failed else 0
+
+
+def _fetch_checkpoint(system: str, file: str | None) -> int:
+    from fsclap.checkpoints import fetch_checkpoint, published
+
+    try:
+        one = published(system, file)
+        print(f"{one.file} ({one.about}): {one.megabytes} from {one.url}, licence {one.licence}", flush=True)
+        print(fetch_checkpoint(one))
+    except WeightsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _systems(options: argparse.Namespace) -> int:
+    from fsclap.checkpoints import CHECKPOINTS, UNPUBLISHED
+
+    for one in CHECKPOINTS:
+        state = str(one.path) if one.path.is_file() else "not fetched"
+        print(f"{one.system}: {one.file} ({one.about})")
+        print(f"    {one.megabytes}, licence {one.licence}, {state}")
+        print(f"    {one.url}")
+    for system, why in UNPUBLISHED.items():
+        print(f"{system}: {why}")
+    return 0
 
 
 def _chosen(options: argparse.Namespace) -> list[WeightsSettings]:

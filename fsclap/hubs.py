@@ -142,12 +142,21 @@ def _advice(error: Exception, hub: Hub) -> str:
 
 
 def _require_space(folder: Path, size: int) -> None:
-    ground = next(parent for parent in (folder, *folder.parents) if parent.exists())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    require_free(folder, size - held)
+
+
+def require_free(folder: Path, missing: int) -> None:
+    """Refuse to fetch more bytes into a folder than its disk has left.
+
+    Raises:
+        WeightsError: Too little space is left.
+    """
+    ground = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(ground).free
-    if size - held > free:
+    if missing > free:
         raise WeightsError(
-            f"{folder}: {(size - held) / 1e9:.1f} GB to fetch, but the disk has {free / 1e9:.1f} GB left; make "
+            f"{folder}: {missing / 1e9:.1f} GB to fetch, but the disk has {free / 1e9:.1f} GB left; make "
             f"room, or name a folder on another disk in {LIBRARY}"
         )
 
