@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -93,15 +94,30 @@ def complete_cells(grid: Grid, work: str, *, every: float = EVERY) -> Grid:
     running: dict[Cell, tuple[str, UUID]] = {}
     reasons: dict[Cell, str] = {}
     while True:
-        for cell in grid.cells:
-            if cell not in running and cell not in reasons and cell.missing() is not None:
-                running[cell] = _begin(cell, grid, work)
-        if not running:
+        left = [cell for cell in grid.cells if cell not in reasons and cell.missing() is not None]
+        for cell in left:
+            if cell not in running:
+                try:
+                    running[cell] = _begin(cell, grid, work)
+                except httpx.HTTPError as error:
+                    if not _temporary(error):
+                        reasons[cell] = f"its run could not be started: {_brief(error)}"
+                        log.warning("%s: %s", cell.name, reasons[cell])
+                        continue
+                    log.warning("The Prefect server does not take runs now (%s); asking again", _brief(error))
+                    break
+        if not left:
             return grid.model_copy(
                 update={"cells": [cell.model_copy(update={"reason": reasons.get(cell, "")}) for cell in grid.cells]}
             )
         time.sleep(every)
-        states = _read(FlowRunFilterId, [run for _, run in running.values()])
+        try:
+            states = _read(FlowRunFilterId, [run for _, run in running.values()])
+        except httpx.HTTPError as error:
+            if not _temporary(error):
+                raise
+            log.warning("The Prefect server does not answer (%s); asking again", _brief(error))
+            continue
         for cell, (step, run) in list(running.items()):
             found = states.get(run)
             if found is not None and not has_ended(found):
@@ -224,6 +240,8 @@ def _read(by: Callable[..., Any], values: Iterable[Any]) -> Mapping[UUID, FlowRu
     """Read the runs with these ids, or keys."""
     field = "id" if by is FlowRunFilterId else "idempotency_key"
     wanted, runs = list(dict.fromkeys(values)), dict[UUID, FlowRun]()
+    if not wanted:
+        return runs
     with get_client(sync_client=True) as client:
         for start in range(0, len(wanted), _AT_A_TIME):
             chosen = FlowRunFilter(**{field: by(any_=wanted[start : start + _AT_A_TIME])})
@@ -234,8 +252,17 @@ def _read(by: Callable[..., Any], values: Iterable[Any]) -> Mapping[UUID, FlowRu
 def _why(step: str, run: FlowRun | None, cell: Cell) -> str:
     if run is None or run.state is None:
         return f"the run of its {step} was deleted"
-    message = " ".join((run.state.message or "").split())[:_LONGEST_REASON]
+    message = _brief(run.state.message or "")
     if run.state.is_completed() and run.state.name == "Completed":
         folder = cell.model if step == TRAINING else cell.report
         return f"its {step} completed, but {folder} is not here: all workers must see the same folders"
     return f"{step}: {run.state.name}{f': {message}' if message else ''}"
+
+
+def _temporary(error: httpx.HTTPError) -> bool:
+    """Whether a server is away or overloaded, rather than refusing what it was asked."""
+    return not isinstance(error, httpx.HTTPStatusError) or error.response.status_code >= 500
+
+
+def _brief(said: object) -> str:
+    return " ".join(str(said).split())[:_LONGEST_REASON]

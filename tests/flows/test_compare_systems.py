@@ -1,6 +1,7 @@
 """A small comparison as real flows: every cell trained and evaluated, one report; again, and nothing is done."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -51,7 +52,7 @@ def test_a_comparison_is_resumed_and_reported(
     with get_client(sync_client=True) as client:
         for flow, name in ((train_fsclap, "train-cell"), (evaluate_fsclap, "evaluate-cell")):
             client.create_deployment(flow_id=client.create_flow(flow), name=name, work_pool_name="fsclap-cpu")
-    monkeypatch.setattr(comparing.time, "sleep", work)
+    monkeypatch.setattr(comparing, "time", SimpleNamespace(sleep=work))
     codes = SystemsSettings(mga=CodebookSettings(codes=32, temperature=100.0))
     settings = ComparisonSettings(
         systems=("clap_laion", "mga_clap"), seeds=1, resamples=1000, training=TRAINING,

@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import AwaitingRetry, Completed, Crashed, Failed, State
 
@@ -75,17 +77,53 @@ def grid(tmp_path: Path, deployed: None) -> Grid:
 def by(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Worker]:
     def work(cells: list[Cell], **ends: list[State[Any]]) -> Worker:
         worker = Worker(cells, **ends)
-        monkeypatch.setattr(comparing.time, "sleep", worker)
+        monkeypatch.setattr(comparing, "time", SimpleNamespace(sleep=worker))
         return worker
 
     return work
 
 
-def test_each_cell_is_trained_and_evaluated_once(grid: Grid, by: Callable[..., Worker]) -> None:
+def status(code: int) -> httpx.HTTPStatusError:
+    answer = httpx.Response(code, request=httpx.Request("POST", "http://server/"))
+    return httpx.HTTPStatusError(f"answer {code}", request=answer.request, response=answer)
+
+
+def test_a_cell_whose_run_is_refused_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = made.grid(tmp_path, SETTINGS, unfinished=[("fs_clap", "style", 0)])
+
+    def refuse(*_: Any) -> Any:
+        raise status(409)
+
+    monkeypatch.setattr(comparing, "_run", refuse)
+    reasons = [cell.missing() for cell in complete_cells(grid, "work", every=0).cells]
+    assert [reason for reason in reasons if reason] == ["its run could not be started: answer 409"]
+
+
+def test_each_cell_is_trained_and_evaluated_once(
+    grid: Grid, by: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     twin = grid.cells[0].model_copy(update={"row": "fs_clap", "seed": 7})  # another row with the same model
     grid = grid.model_copy(update={"cells": [*grid.cells, twin]})
     worker = by(grid.cells)
+    read, lost = comparing._read, ["the server restarts"]
+
+    def sometimes(by: Any, values: Any) -> Any:
+        if by is FlowRunFilterId and lost:
+            raise httpx.ConnectError(lost.pop())
+        return read(by, values)
+
+    begin, refused = comparing.run_deployment, [httpx.ReadTimeout("busy"), status(503)]
+
+    def busy(*given: Any, **options: Any) -> Any:
+        if refused:
+            raise refused.pop()
+        return begin(*given, **options)
+
+    monkeypatch.setattr(comparing, "_read", sometimes)
+    monkeypatch.setattr(comparing, "run_deployment", busy)
     done = complete_cells(grid, "work")
+    assert not lost
+    assert not refused
     assert [cell.missing() for cell in done.cells] == [None] * 5
     assert sorted(worker.started) == sorted(
         f"{step} {cell.name}" for step in ("train", "evaluate") for cell in grid.cells[:4]
@@ -140,7 +178,10 @@ def test_a_cell_that_fails_is_given_up_and_alone_done_again(grid: Grid, by: Call
     assert f"train {second.name}" not in again.started
 
 
-def test_a_crashed_run_starts_again_by_itself(grid: Grid, by: Callable[..., Worker]) -> None:
+@pytest.mark.slow
+def test_a_crashed_run_starts_again_by_itself(
+    grid: Grid, by: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = f"train {grid.cells[0].name}"
     worker = by(grid.cells)
     play = worker.__call__
@@ -153,11 +194,12 @@ def test_a_crashed_run_starts_again_by_itself(grid: Grid, by: Callable[..., Work
         play(seconds)
 
     worker.ends[name] = [Crashed(message="the worker was killed")]
-    comparing.time.sleep = crash_first  # type: ignore[assignment]  # the fixture puts it back
+    monkeypatch.setattr(comparing, "time", SimpleNamespace(sleep=crash_first))
     assert [cell.missing() for cell in complete_cells(grid, "work").cells] == [None] * 4
     assert worker.started.count(name) == 2
 
 
+@pytest.mark.slow
 def test_what_is_under_way_is_waited_for(grid: Grid, by: Callable[..., Worker]) -> None:
     by(grid.cells)
     begun = {comparing._begin(cell, grid, "work")[1] for cell in grid.cells}  # by a comparison that was then killed
@@ -167,13 +209,14 @@ def test_what_is_under_way_is_waited_for(grid: Grid, by: Callable[..., Worker]) 
     assert len(worker.started) == 8
 
 
+@pytest.mark.slow
 def test_a_run_that_was_deleted_is_given_up(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     def delete(_: float) -> None:
         with get_client(sync_client=True) as client:
             for run in client.read_flow_runs():
                 client.request("DELETE", "/flow_runs/{id}", path_params={"id": run.id})
 
-    monkeypatch.setattr(comparing.time, "sleep", delete)
+    monkeypatch.setattr(comparing, "time", SimpleNamespace(sleep=delete))
     done = complete_cells(grid, "work")
     assert {cell.missing() for cell in done.cells} == {"the run of its training was deleted"}
 

@@ -304,7 +304,7 @@ def test_stylecaps_parts_of_promptspeech(tmp_path: Path) -> None:
     name = "1089_134686_000003_000000"
     row = {"item_name": name, "spk_id": "1089", "style_prompt": "A man speaks slowly."}
     write_csv(tmp_path / "Real_training.csv", [row, row | {"item_name": "1_2_3_4"}])
-    assert [entry.split for entry in entries("promptspeech", tmp_path)] == ["train", "train"]
+    assert [entry.split for entry in entries("promptspeech", tmp_path)] == ["", ""]
     lists = [{"file_id": name, "relative_path_within_libritts": f"test-clean/1089/134686/{name}.wav"}]
     write_csv(tmp_path / "train_dev_test_set/test_set.csv", lists)
     assert [entry.split for entry in entries("promptspeech", tmp_path)] == ["test", ""]
