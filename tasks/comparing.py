@@ -203,7 +203,7 @@ def _version(corpus: ComparedCorpus, out: Path, run: str | None) -> int:
 def _cell(row: str, corpus: ComparedCorpus, seed: int, settings: ComparisonSettings, store: ModelStore) -> Cell:
     assert corpus.version is not None
     train = settings.train_settings(row, seed, corpus.split)
-    model = str(store.folder(run_name(store, Corpus.open(corpus.corpus), corpus.version, train)))
+    model = str(store.place(run_name(store, Corpus.open(corpus.corpus), corpus.version, train)).folder)
     report = f"{model}/{report_name(corpus.corpus, corpus.version)}"
     return Cell(row=row, corpus=corpus.shown, seed=seed, model=model, report=report)
 

@@ -165,7 +165,7 @@ class ComparisonSettings(BaseModel):
         return ModelSettings(system=system, systems=SystemsSettings(**small), **fusion)
 
 
-def _paper_model(system: SystemName, weights: Mapping[Literal["weights", "text_weights"], str]) -> ModelSettings:
+def _paper_model(system: SystemName, weights: Mapping[str, str]) -> ModelSettings:
     if system not in (BASE, FULL):
         return paper_preset(system, **weights)
     if "text_weights" in weights:

@@ -249,12 +249,13 @@ def test_a_plan_names_each_cell_by_all_that_shapes_it(corpus: Corpus, tmp_path: 
 
 def test_models_are_not_put_beside_a_current_one(corpus: Corpus, tmp_path: Path) -> None:
     store = ModelStore.open(tmp_path / "models")
-    (store.root / "m").mkdir()
-    (store.root / "m/training.json").write_text("{}")
+    store.root.write("m/training.json", b"{}")
     decision = {"model": "m", "against": None, "promoted": True, "reason": "", "figure": None, "difference": None}
     store.record(Decision(**decision, clips=0, date="2026-11-26"))
     with pytest.raises(ComparisonError, match="has a current model"):
-        plan_cells.fn([ComparedCorpus(corpus=corpus.location)], SETTINGS, str(store.root), str(tmp_path / "out"), None)
+        plan_cells.fn(
+            [ComparedCorpus(corpus=corpus.location)], SETTINGS, store.root.location, str(tmp_path / "out"), None
+        )
 
 
 def test_cells_that_could_never_start_are_refused(deployed: None) -> None:
