@@ -34,8 +34,12 @@ from fsclap.model.losses import contrastive_loss
 from fsclap.model.settings import PAPER, LossSettings, ModelSettings
 from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.training.loop import train
-from fsclap.training.settings import TrainSettings
+from fsclap.training.settings import ComputeSettings, Precision, TrainSettings
 from storage.corpus import Corpus
+
+
+PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
+"""Of the embedded preset; a CPU gains by the second only if it computes with bfloat16 (AVX512-BF16, AMX)."""
 
 
 def open_clips(corpus: str, folder: Path) -> ClipStore:
@@ -49,14 +53,22 @@ def all_pairs(clips: ClipStore, model: FSCLAP, folder: Path) -> Pairs:
 
 
 def step_shares(
-    clips: ClipStore, folder: Path, *, batch: int, steps: int, model: ModelSettings = PAPER
+    clips: ClipStore,
+    folder: Path,
+    *,
+    batch: int,
+    steps: int,
+    model: ModelSettings = PAPER,
+    precision: Precision = "auto",
 ) -> dict[str, float]:
     """Seconds of the parts of a step, medians over the steps of one epoch but the first."""
     split = make_split(clips.table, SplitSettings(min_train_clips=2, min_eval_clips=2))
-    settings = TrainSettings(model=model, batch=batch, accumulate=1, epochs=1, split=split.settings)
+    compute = ComputeSettings(precision=precision)
+    settings = TrainSettings(model=model, batch=batch, accumulate=1, epochs=1, split=split.settings, compute=compute)
     few = split.model_copy(update={"train": split.train[: batch * steps], "validation": split.validation[:8]})
-    train(clips, few, settings, folder / "run", cache=folder, progress=False)
-    lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
+    run = folder / f"run-{precision}"
+    train(clips, few, settings, run, cache=folder, progress=False)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     taken = [line for line in lines if "compute_s" in line][1:]
     parts = {name: float(np.median([line[name] for line in taken])) for name in ("data_s", "compute_s", "optimizer_s")}
     return parts | {"share_outside": 1 - parts["compute_s"] / sum(parts.values()), "pairs": float(taken[0]["pairs"])}
@@ -164,17 +176,21 @@ def measure(corpus: str, *, batch: int, steps: int, peak_tflops: float | None) -
 
 
 def embedded_speed(corpus: str, *, batch: int, steps: int) -> dict[str, Any]:
-    """Steps a second of the embedded preset, with features from the cache."""
+    """Steps a second of the embedded preset, with features from the cache, by precision."""
+    figures: dict[str, Any] = {"batch": batch}
     with tempfile.TemporaryDirectory() as name:
         clips = open_clips(corpus, Path(name) / "clips")
-        shares = step_shares(clips, Path(name), batch=batch, steps=steps, model=ModelSettings())
-    seconds = shares["data_s"] + shares["compute_s"] + shares["optimizer_s"]
-    return {
-        "batch": batch,
-        "step": shares,
-        "steps_a_second": 1 / seconds,
-        "minutes_for_2000_steps": 2000 * seconds / 60,
-    }
+        for precision in PRECISIONS:
+            shares = step_shares(
+                clips, Path(name), batch=batch, steps=steps, model=ModelSettings(), precision=precision
+            )
+            seconds = shares["data_s"] + shares["compute_s"] + shares["optimizer_s"]
+            figures[precision] = {
+                "step": shares,
+                "steps_a_second": 1 / seconds,
+                "minutes_for_2000_steps": 2000 * seconds / 60,
+            }
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
