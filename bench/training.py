@@ -37,7 +37,6 @@ from fsclap.training.loop import train
 from fsclap.training.settings import ComputeSettings, Precision, TrainSettings
 from storage.corpus import Corpus
 
-
 PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 """Of the embedded preset; a CPU gains by the second only if it computes with bfloat16 (AVX512-BF16, AMX)."""
 
