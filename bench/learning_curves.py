@@ -90,8 +90,8 @@ class Study:
             part, cache = part_of(self.split, clips, seed), self.out / "features"
             trained = train(self.clips, part, settings, folder, cache=cache, version=self.version, progress=False)
             found = evaluate_model(folder, self.clips, part, "test", cache=cache, corpus="style", version=self.version)
-            text = one_vector_a_caption(found.text, self.clips.column("caption", found.ids))
-            figure = round(100 * float(clip_figures(found.audio, text).mean()), 2)
+            text = one_vector_a_caption(found.vectors.text, found.vectors.captions)
+            figure = round(100 * float(clip_figures(found.vectors.audio, text).mean()), 2)
             file.write_text(json.dumps([figure, trained.best_epoch]), encoding="utf-8")
         figure, epoch = json.loads(file.read_text(encoding="utf-8"))
         return figure, epoch
