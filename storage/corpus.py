@@ -138,7 +138,13 @@ class Corpus:
             CorpusError: There is no corpus, a table is missing, or a table has another schema.
         """
         corpus = cls.at(location)
-        missing = [name for name in SCHEMAS if not DeltaTable.is_deltatable(corpus.uri(name))]
+        try:
+            missing = [name for name in SCHEMAS if not DeltaTable.is_deltatable(corpus.uri(name))]
+        except (OSError, DeltaError) as error:
+            raise CorpusError(
+                f"{corpus.location} cannot be reached: {plain(error)}; check the address, the network and the "
+                f"store's variables in the environment: `fsclap doctor --corpus {corpus.location}`"
+            ) from error
         if create:
             for name in missing:
                 corpus._create(name)

@@ -384,6 +384,10 @@ class _Bucket:
     def _told(self, name: str) -> Iterator[None]:
         try:
             yield
+        except FileNotFoundError as error:  # no object is missing here, so the bucket is
+            raise PlaceError(
+                f"{self._location}: there is no such bucket or container; make it, or correct the address"
+            ) from error
         except BaseError as error:
             raise PlaceError(f"{self._location}/{name}: {_plain(error)}; {_remedy(error)}") from error
 
