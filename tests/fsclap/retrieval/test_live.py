@@ -45,7 +45,7 @@ def page(index: Path, corpus: Corpus) -> FastAPI:
 def test_a_page_shows_what_was_added_while_it_ran(
     corpus: Corpus, index: Path, model_folder: Path, waves: dict[str, np.ndarray]
 ) -> None:
-    with served(page(index, corpus)) as address, httpx.Client(base_url=address) as client:
+    with served(page(index, corpus)) as address, httpx.Client(base_url=address, timeout=60) as client:
         assert client.get("/api/corpus").json()["clips"] == 40
         commit(corpus, "Dvě ryby, druhý díl", waves["Dvě ryby"], clips=3)
         build_index(index, model_folder, CorpusVersion.open(str(corpus.folder)), device="cpu", progress=False)
@@ -61,7 +61,7 @@ def test_a_page_stays_with_its_index_when_the_new_one_can_not_be_used(
     corpus: Corpus, index: Path, model_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "fsclap")
-    with served(page(index, corpus)) as address, httpx.Client(base_url=address) as client:
+    with served(page(index, corpus)) as address, httpx.Client(base_url=address, timeout=60) as client:
         record = (index / RECORD).read_text()
         (index / RECORD).write_text("{")
         until(lambda: "still shows the old index" in caplog.text, patience=60, what="the record is refused")
