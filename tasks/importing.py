@@ -150,6 +150,7 @@ def import_block(block: Block, root: str, corpus: str, settings: ImportSettings)
         "title": block.dataset,
         "status": "kept" if utterances else "rejected",
         "media_sha256": None,
+        "sound": None,  # of a recording; this is a block of clips
         "duration": seconds,
         "turns_found": len(block.entries),
         "turns_kept": len(utterances),

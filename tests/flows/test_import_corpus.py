@@ -89,6 +89,9 @@ def test_an_imported_data_set_is_a_corpus_like_any_other(
     trained = place.train(train).result()
     split = Split.load(Path(trained.model) / "split.json")
     assert (len(split.train), len(split.validation), len(split.test)) == (35, 12, 11)
+    (copied,) = (Path(place.work) / "clips").glob("*/v*")
+    several = ClipStore.open(copied).column("captions", [rows[0]["utterance_id"]])
+    assert several == [[row["caption"] for row in captions if row["utterance_id"] == rows[0]["utterance_id"]]]
     store = ClipStore.create(
         tmp_path / "clips", corpus.dataset(version=trained.version).to_batches(), key="imported", progress=False
     )
