@@ -27,13 +27,13 @@ from prefect.client.schemas.objects import FlowRun
 
 from bench import report
 from bench.orchestration import make_episodes
-from deployments.local import has_ended
 from deployments.processes import PREFECT, stop
 from harness.faults.compare import corpus_content, lost_and_doubled
 from harness.faults.stand import Stand, stand
 from harness.postgres import postgres
 from storage.corpus import Corpus
 from storage.verify import verify
+from tasks.waiting import has_ended
 
 POOL = "fsclap-batches"
 PATIENCE = 3 * 3600.0
