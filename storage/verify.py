@@ -100,6 +100,7 @@ def _read(corpus: Corpus, tables: Mapping[str, DeltaTable], report: Report, *, a
     contents = Contents()
     shards = {name: live_shards(table) for name, table in tables.items()}
     known = {source_id for listed in shards.values() for shard in listed for source_id in (shard.first, shard.last)}
+    damaged = []
     for name, listed in shards.items():
         files = corpus.files(name)
         for shard in listed:
@@ -109,10 +110,14 @@ def _read(corpus: Corpus, tables: Mapping[str, DeltaTable], report: Report, *, a
                 for rows in read_shard(shard, files, schema=SCHEMAS[name], name=name):
                     contents.add(rows, name=name, audio=audio)
             except DamagedShardError as error:
-                message = f"shard {corpus.uri(name)}/{shard.name} {error.detail}"
-                sources = tuple(sorted(source_id for source_id in known - {""} if _may_contain(shard, source_id)))
-                report.problems.append(Problem(error.code, message, sources, (name, shard.name)))
+                damaged.append((name, shard, error))
         contents.close(name)
+    # A compacted shard has many sources: those in its middle are known from the ledger.
+    known |= {row["source_id"] for row in contents.ledger}
+    for name, shard, error in damaged:
+        message = f"shard {corpus.uri(name)}/{shard.name} {error.detail}"
+        sources = tuple(sorted(source_id for source_id in known - {""} if _may_contain(shard, source_id)))
+        report.problems.append(Problem(error.code, message, sources, (name, shard.name)))
     return contents
 
 

@@ -58,6 +58,15 @@ def test_compacting_again_does_nothing(many: Corpus) -> None:
     assert [many.delta(name).version() for name in SCHEMAS] == versions
 
 
+def test_a_damaged_shard_of_many_sources_is_one_problem(many: Corpus) -> None:
+    compact(many)
+    (shard,) = many.shards()
+    (many.folder / "utterances" / shard).write_bytes(b"damaged")
+    (problem,) = verify(many).problems
+    assert problem.code == "shard_size"
+    assert set(problem.sources) == {row["source_id"] for row in many.ledger().values() if row["turns_kept"]}
+
+
 def test_an_earlier_version_can_be_restored_and_vacuumed(many: Corpus) -> None:
     past = many.utterances(version=2).to_pylist()
     compact(many)
