@@ -18,7 +18,7 @@ from typing import Any
 from playwright.sync_api import CDPSession, Page, sync_playwright
 
 from bench import report
-from tests.browser.chromium import launch
+from harness.chromium import launch
 
 QUERY = "a low voice, slow, with long pauses"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}

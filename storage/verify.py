@@ -100,7 +100,7 @@ def _read(corpus: Corpus, tables: Mapping[str, DeltaTable], report: Report, *, a
     contents = Contents()
     shards = {name: live_shards(table) for name, table in tables.items()}
     known = {source_id for listed in shards.values() for shard in listed for source_id in (shard.first, shard.last)}
-    damaged = []
+    damaged: list[tuple[str, Shard, DamagedShardError]] = []
     for name, listed in shards.items():
         files = corpus.files(name)
         for shard in listed:
@@ -114,10 +114,10 @@ def _read(corpus: Corpus, tables: Mapping[str, DeltaTable], report: Report, *, a
         contents.close(name)
     # A compacted shard has many sources: those in its middle are known from the ledger.
     known |= {row["source_id"] for row in contents.ledger}
-    for name, shard, error in damaged:
-        message = f"shard {corpus.uri(name)}/{shard.name} {error.detail}"
+    for name, shard, damage in damaged:
+        message = f"shard {corpus.uri(name)}/{shard.name} {damage.detail}"
         sources = tuple(sorted(source_id for source_id in known - {""} if _may_contain(shard, source_id)))
-        report.problems.append(Problem(error.code, message, sources, (name, shard.name)))
+        report.problems.append(Problem(damage.code, message, sources, (name, shard.name)))
     return contents
 
 

@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from fsclap.retrieval.app import make_app
 from fsclap.retrieval.index import Index
 from fsclap.retrieval.search import Searcher
+from harness.chromium import MISSING, find, launch
 from storage.versions import CorpusVersion
-from tests.browser.chromium import MISSING, find, launch
 from tests.fsclap.retrieval.serving import served
 from tests.fsclap.retrieval.test_judging import InMemory
 from tests.fsclap.training.conftest import one_thread

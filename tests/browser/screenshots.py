@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.browser.chromium import launch
+from harness.chromium import launch
 from tests.browser.states import STATES, bring
 
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}

@@ -9,7 +9,14 @@ from typing import Any
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import AwaitingRetry, Completed, Crashed, Failed, State
 
@@ -42,9 +49,10 @@ class Worker:
         self.cells, self.ends, self.started = cells, ends, list[str]()
 
     def __call__(self, _: float) -> None:
-        due = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        due = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])))
+        cells = DeploymentFilter(name=DeploymentFilterName(any_=["train-cell", "evaluate-cell"]))
         with get_client(sync_client=True) as client:
-            for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(state=due)):
+            for run in client.read_flow_runs(flow_run_filter=due, deployment_filter=cells):
                 self.started.append(run.name)
                 tries = self.ends.get(run.name, [])
                 state = tries.pop(0) if tries else self.work(run)
