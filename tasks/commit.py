@@ -111,18 +111,7 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
     if source["status"] == "kept":
         why = _note_sound(item, corpus, kept, store)
     log.info("commit: %s %s: %d kept, %d rejected", source["series"], source["episode"], len(utterances), len(rejects))
-    return Committed(
-        source_id=source["source_id"],
-        series=source["series"],
-        episode=source["episode"],
-        status=source["status"],
-        seconds=source["duration"] or 0.0,
-        found=source["turns_found"],
-        kept=source["turns_kept"],
-        rejected=source["turns_rejected"],
-        why=why,
-        changed=done == "committed" and source["status"] != "failed",
-    )
+    return Committed.of(source, why=why, committed=done == "committed")
 
 
 def _note_sound(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore) -> str:

@@ -251,18 +251,7 @@ class _Parent:
 def _outcome(
     row: dict[str, Any], before: dict[str, Any] | None, refusals: dict[str, tuple[str, str, str]]
 ) -> Committed:
-    return Committed(
-        source_id=row["source_id"],
-        series=row["series"],
-        episode=row["episode"],
-        status=row["status"],
-        seconds=row["duration"] or 0.0,
-        found=row["turns_found"],
-        kept=row["turns_kept"],
-        rejected=row["turns_rejected"],
-        why=refusals.get(row["source_id"], ("", "", ""))[2],
-        changed=row != before and row["status"] != "failed",
-    )
+    return Committed.of(row, why=refusals.get(row["source_id"], ("", "", ""))[2], committed=row != before)
 
 
 def _build_tag(run: object) -> str:

@@ -1,5 +1,8 @@
 """What the flows return and pass to each other."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -19,6 +22,28 @@ class Committed(BaseModel):
     why: str = ""
     changed: bool = False
     """Whether the corpus has other rows of it than before."""
+
+    @classmethod
+    def of(cls, source: Mapping[str, Any], *, why: str, committed: bool) -> "Committed":
+        """Make it of a row of the ledger.
+
+        Args:
+            source: The row.
+            why: Why the source has no rows, or what a person should know of it.
+            committed: Whether the row is another one than before.
+        """
+        return cls(
+            source_id=source["source_id"],
+            series=source["series"],
+            episode=source["episode"],
+            status=source["status"],
+            seconds=source["duration"] or 0.0,
+            found=source["turns_found"],
+            kept=source["turns_kept"],
+            rejected=source["turns_rejected"],
+            why=why,
+            changed=committed and source["status"] != "failed",
+        )
 
 
 class Published(BaseModel):
