@@ -6,8 +6,8 @@ Vectors of the model's width: without structure (random), and in clusters as tho
 Each way to search runs in a process of its own, one query at a time, k = 10:
 
     numpy       argpartition of vectors @ query, the plain way
-    exact       `fsclap.retrieval.search.nearest`, for small indexes
-    half        `fsclap.retrieval.search.Halved`, then exact, for up to a million clips
+    exact       `fsclap.retrieval.nearest.nearest`, for small indexes
+    half        `fsclap.retrieval.nearest.Halved`, then exact, for up to a million clips
     faiss       `fsclap.retrieval.approximate`, for larger ones: IVF over 8-bit codes, then exact
     usearch     HNSW over 8-bit codes, then exact        (pip install usearch, to compare)
     lancedb     IVF over product-quantised vectors, then exact        (pip install lancedb, to compare)
@@ -83,13 +83,13 @@ def plain(vectors: np.ndarray, folder: Path) -> Search:
 
 
 def exact(vectors: np.ndarray, folder: Path) -> Search:
-    from fsclap.retrieval.search import nearest
+    from fsclap.retrieval.nearest import nearest
 
     return lambda query: nearest(vectors, query, TOP)[0]
 
 
 def halved(vectors: np.ndarray, folder: Path) -> Search:
-    from fsclap.retrieval.search import Halved, nearest
+    from fsclap.retrieval.nearest import Halved, nearest
 
     np.save(folder / "index.npy", vectors.astype(np.float16))
     half = Halved(np.load(folder / "index.npy", mmap_mode="r"))
@@ -104,7 +104,7 @@ def halved(vectors: np.ndarray, folder: Path) -> Search:
 
 def with_faiss(vectors: np.ndarray, folder: Path) -> Search:
     from fsclap.retrieval import approximate
-    from fsclap.retrieval.search import nearest
+    from fsclap.retrieval.nearest import nearest
 
     approximate.build(vectors, folder / "index")
     index = approximate.load(folder / "index")

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from fsclap.retrieval.filters import Condition
+    from fsclap.retrieval.hits import Hit
     from fsclap.retrieval.index import Record
-    from fsclap.retrieval.search import Hit, Searcher
+    from fsclap.retrieval.search import Searcher
     from storage.objects import Place
     from storage.versions import CorpusVersion
 
@@ -226,11 +227,20 @@ def _search(options: argparse.Namespace) -> int:
 
         query = options.query or str(options.clip or options.like)
         print(f"written to {export_hits(hits, version.audio, options.export, query=query)}", file=sys.stderr)
+    shares = _shares(searcher, hits, options)
     if options.json:
-        print(json.dumps([_entry(hit) for hit in hits], indent=1))
+        print(json.dumps([_entry(hit, share) for hit, share in zip(hits, shares, strict=True)], indent=1))
     else:
-        print("\n".join(map(_lines, hits)) or "No clip meets these conditions.")
+        print("\n".join(map(_lines, hits, shares)) or "No clip meets these conditions.")
     return 0
+
+
+def _shares(searcher: "Searcher", hits: "list[Hit]", options: argparse.Namespace) -> list[float | None]:
+    """Say how much of what was asked for each clip has, 0 to 1; None where that is unknown, as for a guess."""
+    if options.query and searcher.guesses(options.query):
+        return [None] * len(hits)
+    known = searcher.calibration((options.by or searcher.default) if options.query else "sound")
+    return [None if known is None else known.share(hit.score) for hit in hits]
 
 
 def _notes(searcher: "Searcher", query: str | None, by: str) -> list[str]:
@@ -240,18 +250,27 @@ def _notes(searcher: "Searcher", query: str | None, by: str) -> list[str]:
     return [*(searcher.notes(query) if query else []), *([warning] if warning else [])]
 
 
-def _entry(hit: "Hit") -> dict[str, Any]:
-    return {"score": hit.score, "match": hit.match, "why": list(hit.why), "lacks": list(hit.told.lacks), **hit.row}
+def _entry(hit: "Hit", share: float | None) -> dict[str, Any]:
+    found = {
+        "score": hit.score,
+        "share": share,
+        "match": hit.match,
+        "why": list(hit.why),
+        "lacks": list(hit.told.lacks),
+    }
+    return found | hit.row
 
 
-def _lines(hit: "Hit") -> str:
+def _lines(hit: "Hit", share: float | None) -> str:
+    """Word a hit; its number is that of the page: the share of what was asked for, or the bare score."""
     row = hit.row
+    score = f"{hit.score:+.3f}" if share is None else f"{share:4.0%}"
     match = "" if hit.match is None else f"  match {hit.match:+.2f}"
     text = " ".join(row["text"].split())
     words = f': "{text}"' if text else ""
     why = f"  ({', '.join(hit.why)})" if hit.why else ""
     return (
-        f"{hit.rank:3d}  {hit.score:+.3f}{match}  {hit.caption}{why}\n"
+        f"{hit.rank:3d}  {score}{match}  {hit.caption}{why}\n"
         f"     {row['speaker']}, {row['start']:.1f} to {row['end']:.1f} s{words}  [{hit.utterance_id}]"
     )
 

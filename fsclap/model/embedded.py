@@ -172,12 +172,16 @@ class SentenceTokens:
 
     def sentences(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts whole: the mean of their tokens, (texts, 384) float32 unit rows."""
-        means = np.stack([tokens.mean(axis=0) for tokens in self.features(texts)])
-        rows: np.ndarray = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return rows
+        return np.stack([sentence(tokens) for tokens in self.features(texts)])
 
     def __call__(self, features: Tokens) -> Tokens:
         return features
+
+
+def sentence(tokens: np.ndarray) -> np.ndarray:
+    """Embed one text by its tokens, (T, 384): their mean, (384,) float32 of unit norm."""
+    mean = tokens.mean(axis=0)
+    return np.asarray(mean / np.linalg.norm(mean))
 
 
 def _sentence_file() -> Path:

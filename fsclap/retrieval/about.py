@@ -12,7 +12,8 @@ from fsclap.queries.conditions import vocabulary
 from fsclap.retrieval import By
 from fsclap.retrieval.filters import columns, words_of
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import MAX_RECORDING_BYTES, Searcher
+from fsclap.retrieval.recordings import MAX_RECORDING_BYTES
+from fsclap.retrieval.search import Searcher
 
 MOST_VALUES = 500
 """Values that a filter suggests, the most frequent ones; any other can still be typed."""

@@ -29,9 +29,10 @@ from fsclap.retrieval.calibration import WEAK
 from fsclap.retrieval.export import export_hits
 from fsclap.retrieval.filters import Condition, FilterError
 from fsclap.retrieval.guard import LOOPBACK, HeadAsGet, guard, refused
+from fsclap.retrieval.hits import Hit, Sound
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.judging import JudgementLog
-from fsclap.retrieval.search import Hit, Searcher, Sound
+from fsclap.retrieval.search import Searcher
 
 log = logging.getLogger(__name__)
 

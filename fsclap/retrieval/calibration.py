@@ -8,6 +8,7 @@ met, so that "80 %" is true of four things in five. Two sounds are compared like
 words of their styles that they have in common.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from pydantic import ValidationError
 
 from fsclap.data.splits import Split
 from fsclap.evaluation.natural import FEWEST, answerable
+from fsclap.model.functionals import CONTEXT
 from fsclap.queries.conditions import ANY, SILENT, vocabulary
+from fsclap.queries.reading import Heard, combined
+from fsclap.retrieval.words import Styles
 
 THIRD = 1 / 3
 """Share of the clips that lie far enough in a direction to meet it: that of clips at random too."""
@@ -106,6 +110,39 @@ def by_sounds(words: np.ndarray, vectors: np.ndarray, without: Sequence[str]) ->
     shared = ((a == b) & either).sum(axis=1)[counted > 0] / counted[counted > 0]
     cosines = np.einsum("ij,ij->i", vectors[first], vectors[second])[counted > 0]
     return fit(cosines, shared)
+
+
+def calibrate(
+    ids: Sequence[str], split: Path, vectors: np.ndarray, styles: Styles, embed: Callable[[str], np.ndarray]
+) -> dict[str, Calibration | None]:
+    """Calibrate the scores of each way to search, and of a sound.
+
+    Args:
+        ids: Utterance id of each row of the index.
+        split: File of the split that trained the model; it may be missing.
+        vectors: (rows, embedding) unit rows.
+        styles: The styles of the rows.
+        embed: The model's embedding of a text, (embedding,) of unit norm.
+    """
+    rows = unheard_rows(ids, split)
+    near, ranks = np.asarray(vectors[rows]), {name: order[rows] for name, order in styles.heard.order.items()}
+    heard = Heard(styles.heard.words[rows], ranks)
+    measured = {name: values[rows] for name, values in styles.measured.items()}
+
+    @functools.cache  # each is taken alone and in the sum of both
+    def words(query: str) -> np.ndarray:
+        return heard.scores(styles.read(query))
+
+    @functools.cache
+    def model(query: str) -> np.ndarray:
+        return near @ embed(query)
+
+    def both(query: str) -> np.ndarray:
+        return combined(words(query), model(query))
+
+    ways: dict[str, Callable[[str], np.ndarray]] = {"model": model, "words": words, "both": both}
+    found = {by: by_queries(measured, ranks, score) for by, score in ways.items()}
+    return found | {"sound": by_sounds(heard.words, near, tuple(CONTEXT))}
 
 
 def unheard_rows(ids: Sequence[str], split: Path) -> np.ndarray:

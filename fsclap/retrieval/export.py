@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fsclap.retrieval.hits import Hit, Sound
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import Hit, Sound
 
 PROMPTS = "prompts.jsonl"
 PLAYLIST = "found.m3u8"

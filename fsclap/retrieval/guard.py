@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import MAX_RECORDING_BYTES, too_large
+from fsclap.retrieval.recordings import MAX_RECORDING_BYTES, too_large
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Content types that a browser lets another site's page send here without asking this server first.

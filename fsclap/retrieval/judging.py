@@ -15,7 +15,8 @@ from fsclap.data.captions import caption_key
 from fsclap.data.splits import Split
 from fsclap.retrieval import playback
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import Searcher, nearest
+from fsclap.retrieval.nearest import nearest
+from fsclap.retrieval.search import Searcher
 
 Fit = Literal["fits", "partly", "no"]
 """A judge's verdict on one pair of description and clip."""

@@ -12,8 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from fsclap.audio import decode_flac
+from fsclap.retrieval.hits import Sound
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import Searcher, Sound
+from fsclap.retrieval.search import Searcher
 
 PEAKS = 96
 """Bars of a waveform."""

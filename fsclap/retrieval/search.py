@@ -1,100 +1,36 @@
 """Search: text to clips, a clip to similar clips, a clip to descriptions."""
 
 import functools
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from fsclap import Hertz, Seconds
-from fsclap.audio import resample
+from fsclap import Hertz
 from fsclap.corpus.captioning.attributes import Attributes, measure
 from fsclap.corpus.captioning.bins import measures
-from fsclap.data.clips import MIN_CLIP, decode_clip
+from fsclap.data.clips import decode_clip
 from fsclap.data.measured import speaker_context
-from fsclap.media import DecodeSettings, decode
-from fsclap.model.functionals import CONTEXT
 from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import pad
-from fsclap.queries.reading import Heard, combined, standardised
-from fsclap.refusal import Refused
-from fsclap.retrieval import DEFAULT, By, approximate
+from fsclap.queries.reading import combined, standardised
+from fsclap.retrieval import DEFAULT, By, recordings
 from fsclap.retrieval.filters import Condition, mask, unknown_values
+from fsclap.retrieval.hits import Description, Hit, Sound
 from fsclap.retrieval.index import Index, SearchError, model_digest, refuse_address
+from fsclap.retrieval.nearest import Vectors, best, ranked
 from fsclap.retrieval.notes import Readable
-from fsclap.retrieval.words import NOTHING, Match, Styles
+from fsclap.retrieval.texts import Texts
+from fsclap.retrieval.words import Match, Styles
 
 if TYPE_CHECKING:
     from fsclap.retrieval.calibration import Calibration
 
-Sound = Callable[[Sequence[str]], Iterable[tuple[str, bytes]]]
-"""Utterance ids -> (id, FLAC file) in any order: `storage.versions.CorpusVersion.audio`."""
-
-MAX_RECORDING: Seconds = 60.0
-"""A longer recording can't be searched with."""
-MAX_RECORDING_BYTES = 20_000_000
-"""A larger file can't be searched with: a minute of sound, or a short video."""
-FEW = 0.1
-"""Below this share of clips that meet the conditions, only those are scored; else all are."""
-
-BLOCK = 64
-"""Scores of which only the highest is looked at to find how high the best are."""
-SLACK = 0.004
-"""By how much a cosine in half precision may be wrong: each of its two factors by 2^-11, and the sum
-and what is kept of it by as much, twice over."""
 CHANGE = 2.0
 """What it counts to differ as asked, in standard deviations of the similarity."""
-
-# Short, so that a hostile upload can't occupy the page for long.
-_DECODE_TIMEOUT: Seconds = 30.0
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A search result.
-
-    Attributes:
-        rank: From 1.
-        score: What ranked the clip, the higher the better: by the model, the cosine similarity of
-            query and clip, -1 to 1; by words, how well its style meets the query, about 1 if it has all
-            that is asked for; by both, the sum of the two in standard deviations; NaN for a clip that
-            was chosen by hand.
-        match: Logit of the matching head for this query and clip; None without re-ranking.
-        row: The clip's row in the corpus, without its audio.
-        told: What of the query the clip has and lacks; empty if the query is a sound.
-    """
-
-    rank: int
-    score: float
-    match: float | None
-    row: dict[str, Any]
-    told: Match = NOTHING
-
-    @property
-    def why(self) -> tuple[str, ...]:
-        """What the query asked for and the clip has."""
-        return self.told.has
-
-    @property
-    def utterance_id(self) -> str:
-        return str(self.row["utterance_id"])
-
-    @property
-    def caption(self) -> str:
-        return str(self.row["caption"])
-
-
-@dataclass(frozen=True)
-class Description:
-    """A caption that fits a clip, with their cosine similarity, -1 to 1."""
-
-    caption: str
-    score: float
 
 
 class Searcher:
@@ -177,7 +113,7 @@ class Searcher:
             raise SearchError("this model has no matching head to re-rank with: train it with model.rerank=true")
         reading = self._styles.read(query)
         if by == "model":
-            rows, scores = self._near(self._embedded_text(query), max(top, rerank), where)
+            rows, scores = self._vectors.near(self._embedded_text(query), max(top, rerank), self._among(where))
         else:
             scores = self._styles.heard.scores(reading)
             if by == "both":
@@ -282,7 +218,7 @@ class Searcher:
             SearchError: A condition can't be read, or nothing of the words can be compared.
         """
         if not words.strip():
-            return self._hits(*self._near(vector, top, where))
+            return self._hits(*self._vectors.near(vector, top, self._among(where)))
         gain, compared = self._styles.compared(self._styles.read(self._read(words)), place or {})
         if not compared:
             raise SearchError(
@@ -326,41 +262,13 @@ class Searcher:
         return np.asarray(self.index.vectors[self._number(utterance_id)])
 
     def embedded(self, wave: np.ndarray, sample_rate: Hertz) -> np.ndarray:
-        """Embed a wave, (samples,) float32, as (embedding,).
-
-        A wave that is longer than the encoder takes at once is embedded in windows that overlap,
-        one after another: the vector is their mean, of unit norm.
-
-        Raises:
-            SearchError: The wave is too short, or has samples that are not finite.
-        """
-        if wave.ndim != 1 or len(wave) < MIN_CLIP * sample_rate or not np.isfinite(wave).all():
-            raise SearchError(f"the clip must be mono, have finite samples and last at least {MIN_CLIP:g} s")
-        wave = resample(wave, sample_rate, self.model.audio_encoder.sample_rate)
-        total = sum(self.model.embed_audio_features([part])[0].cpu().numpy() for part in self._windows(wave))
-        return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
+        """Embed a wave, (samples,) float32, as (embedding,): `recordings.embedded`."""
+        return recordings.embedded(self.model, wave, sample_rate)
 
     def wave_of(self, file: Path) -> tuple[np.ndarray, Hertz]:
-        """Decode a recording to search with: any file with sound, of the audio track that a player takes.
-
-        Returns:
-            (samples,) float32, mono, and its rate in hertz: the one that the model takes.
-
-        Raises:
-            SearchError: The file has more than MAX_RECORDING_BYTES, lasts less than MIN_CLIP or
-                more than MAX_RECORDING, is silent, or can't be decoded.
-            OSError: The file can't be read.
-        """
-        if (size := file.stat().st_size) > MAX_RECORDING_BYTES:
-            raise SearchError(too_large(file.name, size))
+        """Decode a recording to search with at the rate of the model, in hertz: `recordings.decoded`."""
         rate = self.model.audio_encoder.sample_rate
-        settings = DecodeSettings(min_duration=MIN_CLIP, max_duration=MAX_RECORDING, timeout=_DECODE_TIMEOUT)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                wave = decode(file, Path(folder) / "wave", sample_rate=rate, settings=settings)
-            except Refused as refused:
-                raise SearchError(_refusal(file.name, refused)) from refused
-            return wave.mean(axis=0), rate
+        return recordings.decoded(file, rate), rate
 
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._numbers
@@ -388,49 +296,27 @@ class Searcher:
         return row
 
     @functools.cached_property
-    def _approximate(self) -> Any:
-        file = self.index.approximate
-        return approximate.load(file) if file is not None else None
-
-    @functools.cached_property
-    def _half(self) -> "Halved | None":
-        return None if self.index.half is None else Halved(self.index.half)
-
-    @functools.cached_property
     def _context(self) -> np.ndarray | None:
         return speaker_context(self.index.rows, self.model.audio_encoder)
 
     @functools.cached_property
     def _styles(self) -> Styles:
-        from fsclap.model.embedded import SentenceTokens
+        return Styles(self.index.rows, self._texts.sentences)
 
-        encoder = self.model.text_encoder
-        return Styles(self.index.rows, (encoder if isinstance(encoder, SentenceTokens) else SentenceTokens()).sentences)
+    @functools.cached_property
+    def _texts(self) -> Texts:
+        return Texts(self.model.text_encoder)
+
+    @functools.cached_property
+    def _vectors(self) -> Vectors:
+        return Vectors(self.index.vectors, self.index.half, self.index.approximate)
 
     @functools.cached_property
     def _calibrations(self) -> "dict[str, Calibration | None]":
-        from fsclap.retrieval import calibration  # here, because a search on the command line needs no evaluation
+        from fsclap.retrieval.calibration import calibrate  # a search by itself needs no evaluation
 
-        split = self.model_folder / "split.json"
-        rows = calibration.unheard_rows(self.index.rows["utterance_id"].to_pylist(), split)
-        styles, vectors = self._styles, np.asarray(self.index.vectors[rows])
-        heard = Heard(styles.heard.words[rows], {name: order[rows] for name, order in styles.heard.order.items()})
-        measured = {name: values[rows] for name, values in styles.measured.items()}
-
-        @functools.cache  # each is taken alone and in the sum of both
-        def words(query: str) -> np.ndarray:
-            return heard.scores(styles.read(query))
-
-        @functools.cache
-        def model(query: str) -> np.ndarray:
-            return vectors @ self._embedded_text(query)
-
-        def both(query: str) -> np.ndarray:
-            return combined(words(query), model(query))
-
-        ways: dict[str, Callable[[str], np.ndarray]] = {"model": model, "words": words, "both": both}
-        found = {by: calibration.by_queries(measured, heard.order, score) for by, score in ways.items()}
-        return found | {"sound": calibration.by_sounds(heard.words, vectors, tuple(CONTEXT))}
+        ids, split = self.index.rows["utterance_id"].to_pylist(), self.model_folder / "split.json"
+        return calibrate(ids, split, self.index.vectors, self._styles, self._embedded_text)
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 (a searcher lives as long as the process, or its index)
     def _mask(self, where: tuple[Condition, ...]) -> np.ndarray | None:
@@ -450,35 +336,8 @@ class Searcher:
             raise SearchError("the query is empty: describe how the speech should sound")
         return self._readable.kept(query)
 
-    def _windows(self, wave: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the features of a wave at the encoder's rate, in as few windows as cover it."""
-        encoder = self.model.audio_encoder
-        features = encoder.features(wave)
-        if len(features) <= encoder.max_frames:
-            yield features
-            return
-        # The sound is cut, not its features: some of these depend on the whole clip.
-        span = len(wave) * encoder.max_frames // len(features)
-        for start in np.linspace(0, len(wave) - span, -(-len(wave) // span)).round().astype(int):
-            yield self.model.audio_features(wave[start : start + span])
-
     def _embedded_text(self, query: str) -> np.ndarray:
-        return self.model.embed_text([query])[0].cpu().numpy()
-
-    def _near(self, vector: np.ndarray, top: int, where: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows nearest to a vector, best first, and their cosines."""
-        among = self._among(where)
-        # A few clips that meet the conditions are faster to score than to look up in the lists.
-        if self._approximate is not None and (among is None or among.mean() >= FEW):
-            likely = approximate.candidates(self._approximate, vector, max(100, 10 * top), among)
-            order, scores = nearest(self.index.vectors[likely], vector, top)
-            return likely[order], scores
-        half = self._half
-        if half is not None and (among is None or among.mean() >= FEW):
-            likely = half.candidates(vector, top, among)
-            order, scores = nearest(self.index.vectors[likely], vector, top)
-            return likely[order], scores
-        return nearest(self.index.vectors, vector, top, among)
+        return self.model.embed_text_features([self._texts.features(query)])[0].cpu().numpy()
 
     def _hits(self, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:
         return [
@@ -502,101 +361,3 @@ class Searcher:
         order = best(logits, len(head))
         found = [(head[at], float(logits[at])) for at in order] + [(hit, None) for hit in rest]
         return [replace(hit, rank=rank, match=match) for rank, (hit, match) in enumerate(found, start=1)]
-
-
-def nearest(
-    vectors: np.ndarray, query: np.ndarray, top: int, among: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Search exactly: the rows with the largest inner product, best first, and those products.
-
-    Args:
-        vectors: (rows, width).
-        query: (width,).
-        top: Number of rows to find.
-        among: (rows,) bool, the rows to consider; None: all.
-    """
-    if among is None:
-        scores = vectors @ query
-        rows = best(scores, top)
-        return rows, scores[rows]
-    chosen = np.flatnonzero(among)
-    scores = vectors[chosen] @ query if len(chosen) < FEW * len(vectors) else (vectors @ query)[chosen]
-    order = best(scores, top)
-    return chosen[order], scores[order]
-
-
-def ranked(scores: np.ndarray, top: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Rank rows by their scores: the best rows, best first, and their scores.
-
-    Args:
-        scores: (rows,).
-        top: Number of rows to find.
-        among: (rows,) bool, the rows to consider; None: all.
-    """
-    if among is None:
-        rows = best(scores, top)
-        return rows, scores[rows]
-    chosen = np.flatnonzero(among)
-    rows = chosen[best(scores[chosen], top)]
-    return rows, scores[rows]
-
-
-def best(scores: np.ndarray, top: int) -> np.ndarray:
-    """Rank scores: the positions of the highest, in descending order; ties in order of position."""
-    top = max(1, top)
-    candidates = np.flatnonzero(scores >= least(scores, top)) if top < len(scores) else np.arange(len(scores))
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:top]
-
-
-def least(scores: np.ndarray, top: int) -> float:
-    """Find a score that at least `top` scores reach, and few others do.
-
-    That is the score of rank `top` among the maxima of blocks: one pass over all scores, where the
-    exact score of that rank takes several.
-    """
-    blocks = len(scores) // BLOCK
-    if blocks < 4 * top:
-        return float(np.partition(scores, len(scores) - top)[len(scores) - top])
-    maxima = scores[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
-    return float(np.partition(maxima, blocks - top)[blocks - top])
-
-
-class Halved:
-    """The vectors of an index in half precision: half the memory to read, and still an exact answer.
-
-    Args:
-        vectors: (rows, width) float16, rows of unit norm.
-    """
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the file is mapped to be read, which torch can't express
-            self._vectors = torch.from_numpy(vectors)
-
-    def candidates(self, query: np.ndarray, top: int, among: np.ndarray | None = None) -> np.ndarray:
-        """Find rows among which the `top` nearest to a query are, in ascending order.
-
-        Args:
-            query: (width,) float32 of unit norm.
-            top: Number of rows.
-            among: (rows,) bool, the rows to consider; None: all.
-        """
-        with torch.inference_mode():
-            scores = (self._vectors @ torch.from_numpy(query).half()).float().numpy()
-        if among is not None:
-            scores[~among] = -2.0
-        return np.flatnonzero(scores >= max(least(scores, min(top, len(scores))) - 2 * SLACK, -1.5))
-
-
-def too_large(name: str, size: int) -> str:
-    """Word the refusal of a file of `size` bytes, more than MAX_RECORDING_BYTES."""
-    limit = MAX_RECORDING_BYTES / 1e6
-    return f"{name} has {size / 1e6:.1f} MB; the limit is {limit:.0f} MB. Cut it, or use only its sound."
-
-
-def _refusal(name: str, refused: Refused) -> str:
-    if refused.reason == "too_long":
-        return f"{name} is too long: a recording to search with lasts at most {MAX_RECORDING:g} s. Cut it first."
-    if refused.reason == "too_short":
-        return f"{name} is too short: a recording to search with lasts at least {MIN_CLIP:g} s."
-    return refused.detail

@@ -1,6 +1,5 @@
 """Search by words: what a query asks for, and which clips of an index have it in their styles."""
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +92,8 @@ class Styles:
     Args:
         rows: One row per clip: `style_key`, and the columns that `clip_measures` takes. Without
             `style_key` nothing is known of any clip.
-        encode: The sentence encoder of the package: texts -> (texts, 384) unit rows.
+        encode: The sentence encoder of the package: texts -> (texts, 384) unit rows. It had better
+            remember them (`fsclap.retrieval.texts`): a search and its notes read the same parts.
     """
 
     def __init__(self, rows: pa.Table, encode: Encode) -> None:
@@ -104,9 +104,8 @@ class Styles:
         self.without = tuple(
             name for name, known in vocabulary().items() if absent.issuperset((name, w) for w in known)
         )
-        self._encode = _remembering(encode)
-        self._reader = Reader(self._encode, without=absent) if self.known else None
-        self._unrestricted = Reader(self._encode)
+        self._reader = Reader(encode, without=absent) if self.known else None
+        self._unrestricted = Reader(encode)
 
     @property
     def known(self) -> bool:
@@ -247,16 +246,3 @@ def _own(attribute: str, word: str, bits: int) -> str:
     """Return the word of a clip that meets `word`: the same, or one beyond it."""
     known = vocabulary()[attribute]
     return word if bits & known[word] else next(own for own, bit in known.items() if bits & bit)
-
-
-def _remembering(encode: Encode) -> Encode:
-    """Embed a text once: a search and its notes read the same parts."""
-
-    @functools.lru_cache(maxsize=512)
-    def one(text: str) -> np.ndarray:
-        return np.asarray(encode([text])[0])
-
-    def all_of(texts: Sequence[str]) -> np.ndarray:
-        return np.stack([one(text) for text in texts])
-
-    return all_of

@@ -16,7 +16,8 @@ from cli import main as cli
 from fsclap.audio import decode_flac
 from fsclap.evaluation.results import FILE
 from fsclap.retrieval.app import make_app
-from fsclap.retrieval.search import MAX_RECORDING_BYTES, Searcher
+from fsclap.retrieval.recordings import MAX_RECORDING_BYTES
+from fsclap.retrieval.search import Searcher
 from storage.corpus import Corpus
 from storage.models import Decision, ModelStore
 from storage.versions import CorpusVersion
@@ -63,13 +64,25 @@ def test_a_search_can_be_by_words(index_folder: Path, searcher: Searcher, capsys
     shown = capsys.readouterr()
     hits = searcher.search(query, by="words", top=3)
     assert hits[0].why == ("high pitch",)
-    assert f"{hits[0].score:+.3f}  {hits[0].caption}  (high pitch)" in shown.out
+    known = searcher.calibration("words")
+    assert known is not None
+    assert f"{known.share(hits[0].score):4.0%}  {hits[0].caption}  (high pitch)" in shown.out
     assert "'😀' can't be read" in shown.err
     for by in ("model", "words", "both"):
         assert run("search", query, "--by", by, "--index", index_folder, "--top", "3", "--json") == 0
         found = json.loads(capsys.readouterr().out)
         hits = searcher.search(query, by=by, top=3)
         assert [(row["utterance_id"], row["why"]) for row in found] == [(hit.utterance_id, [*hit.why]) for hit in hits]
+        assert all(0 <= row["share"] <= 1 for row in found)
+
+
+def test_a_guess_has_no_percentage(index_folder: Path, searcher: Searcher, capsys: Shown) -> None:
+    query = "quarterly tax return"
+    assert searcher.guesses(query)
+    assert run("search", query, "--index", index_folder, "--top", "2") == 0
+    shown = capsys.readouterr()
+    assert "%" not in shown.out
+    assert "little more than a guess" in shown.err
 
 
 def test_no_result_is_an_answer(index_folder: Path, capsys: Shown) -> None:
@@ -162,6 +175,9 @@ def test_the_command_and_the_page_accept_the_same_recordings(
         assert status == 0
         found = [(row["utterance_id"], pytest.approx(row["score"], abs=1e-5)) for row in json.loads(shown.out)]
         assert [(clip["utterance_id"], clip["score"]) for clip in page["clips"]] == found
+        assert [row["share"] for row in json.loads(shown.out)] == [
+            pytest.approx(clip["share"], abs=1e-3) for clip in page["clips"]
+        ]
     else:
         assert status == 1
         assert answer in page["error"]
@@ -180,7 +196,7 @@ def test_a_search_loads_neither_plots_nor_training(index_folder: Path) -> None:
     unused = (
         "matplotlib",
         "fsclap.training",
-        "fsclap.evaluation",
+        "fsclap.evaluation.run",
         "fsclap.retrieval.app",
         "fastapi",
         "umap",

@@ -191,14 +191,20 @@ class System(
 
     def embed_text(self, captions: Sequence[str]) -> Tensor:
         """Embed captions, without gradients."""
-        return self._inferred(self.encode_text, self.text_encoder.features(captions))
+        return self.embed_text_features(self.text_encoder.features(captions))
+
+    def embed_text_features(self, features: Sequence[np.ndarray]) -> Tensor:
+        """Embed captions by the features of the text encoder, without gradients."""
+        return self._inferred(self.encode_text, list(features))
 
     def _inferred(self, encode: Any, features: list[np.ndarray]) -> Tensor:
         training = self.training
-        self.eval()
+        if training:  # going through all modules takes longer than a short text
+            self.eval()
         with torch.inference_mode():
             embedded: Tensor = encode(pad(features).to(self.device))
-        self.train(training)
+        if training:
+            self.train()
         return embedded
 
     @property

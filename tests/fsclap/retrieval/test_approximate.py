@@ -9,7 +9,8 @@ from fsclap.retrieval import By, approximate
 from fsclap.retrieval.build import build_index
 from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.index import Index
-from fsclap.retrieval.search import Searcher, nearest
+from fsclap.retrieval.nearest import nearest
+from fsclap.retrieval.search import Searcher
 from storage.versions import CorpusVersion
 
 WIDTH = 32

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 
 from fsclap.retrieval.export import export_hits
+from fsclap.retrieval.hits import Hit
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import Hit, Searcher
+from fsclap.retrieval.search import Searcher
 from storage.rows import CorpusError
 from storage.versions import CorpusVersion
 

@@ -11,7 +11,8 @@ from fsclap.audio import decode_flac
 from fsclap.retrieval.build import build_index
 from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.search import Halved, Searcher, best, nearest
+from fsclap.retrieval.nearest import Halved, best, nearest
+from fsclap.retrieval.search import Searcher
 from storage.versions import CorpusVersion
 from tests.fsclap.retrieval.fixtures import make_model
 
