@@ -247,7 +247,7 @@ def _notes(searcher: "Searcher", query: str | None, by: str) -> list[str]:
     """Say what of a query could not be used, and whether the model can be trusted."""
     status = searcher.index.record.model_status
     warning = status.warning() if status and (query is None or by != "words") else ""
-    return [*(searcher.notes(query) if query else []), *([warning] if warning else [])]
+    return [*(map(str, searcher.notes(query)) if query else []), *([warning] if warning else [])]
 
 
 def _entry(hit: "Hit", share: float | None) -> dict[str, Any]:

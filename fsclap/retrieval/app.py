@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
+import torch
 import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -32,6 +33,7 @@ from fsclap.retrieval.guard import LOOPBACK, HeadAsGet, guard, refused
 from fsclap.retrieval.hits import Hit, Sound
 from fsclap.retrieval.index import SearchError
 from fsclap.retrieval.judging import JudgementLog
+from fsclap.retrieval.notes import Note
 from fsclap.retrieval.search import Searcher
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,9 @@ def address(host: str, port: int) -> str:
 
 def serve(app: FastAPI, place: socket.socket) -> None:
     """Serve on an open socket until stopped (Ctrl-C)."""
+    # Requests are answered side by side. With several threads for each they wait for one another: a hundred
+    # people at once then wait six times as long (bench.users).
+    torch.set_num_threads(1)
     config = uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False)
     uvicorn.Server(config).run(sockets=[place])
 
@@ -186,7 +191,9 @@ def _routes(searcher: Searcher, sound: Sound, *, judges: bool) -> APIRouter:
         hits = searcher.search(query, by=by, top=top, where=conditions)
         guess = searcher.guesses(query)
         notes = [*searcher.notes(query), *searcher.unknown_values(conditions)]
-        return {"by": by, "notes": notes, "guess": guess} | _answer(searcher, hits, None if guess else by, conditions)
+        return {"by": by, "notes": _said(notes), "guess": guess} | _answer(
+            searcher, hits, None if guess else by, conditions
+        )
 
     @router.get("/clips")
     def clips(ids: Annotated[list[str], Query(alias="id", min_length=1, max_length=MOST_CHOSEN)]) -> dict[str, Any]:
@@ -205,7 +212,7 @@ def _routes(searcher: Searcher, sound: Sound, *, judges: bool) -> APIRouter:
         row, conditions = playback.row_of(searcher, utterance_id), _conditions(where)
         hits = searcher.like_clip(utterance_id, words=query, top=top, where=conditions)
         notes = searcher.unknown_values(conditions)
-        return {"clip": shown(row), "notes": notes} | _answer(searcher, hits, _of_sound(query), conditions)
+        return {"clip": shown(row), "notes": _said(notes)} | _answer(searcher, hits, _of_sound(query), conditions)
 
     @router.post("/sound")
     async def like_sound(request: Request, where: Where, query: Words = "", top: Top = 10) -> dict[str, Any]:
@@ -255,8 +262,12 @@ def _like_upload(searcher: Searcher, file: Path, words: str, where: Sequence[Con
     return {
         "duration": len(wave) / rate,
         "captions": [{"caption": found.caption, "score": found.score} for found in captions],
-        "notes": searcher.unknown_values(where),
+        "notes": _said(searcher.unknown_values(where)),
     } | _answer(searcher, hits, _of_sound(words), where)
+
+
+def _said(notes: Sequence[Note]) -> list[dict[str, Any]]:
+    return [note.as_json() for note in notes]
 
 
 def _of_sound(words: str) -> Literal["sound"] | None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from fsclap.retrieval.index import SearchError
+from fsclap.retrieval.notes import NONE_CONTAINS, NONE_CONTAINS_BUT, NONE_IS, NONE_IS_BUT, Note
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "~"]
 """~: contains the value, ignoring case. A list meets a condition if one of its items does."""
@@ -110,23 +111,24 @@ def mask(rows: pa.Table, conditions: Sequence[Condition]) -> np.ndarray | None:
     return met
 
 
-def unknown_values(rows: pa.Table, conditions: Sequence[Condition]) -> list[str]:
-    """Say of each condition that asks for a text whether no clip has it: one sentence each.
+def unknown_values(rows: pa.Table, conditions: Sequence[Condition]) -> list[Note]:
+    """Say of each condition that asks for a text whether no clip has it.
 
     Raises:
         FilterError: See `mask`.
     """
-    sentences = []
+    notes = []
     for condition in conditions:
         if condition.operator not in ("=", "~") or _met(rows, condition).any():
             continue
         known = _texts(rows, condition.column)
         if known is not None:
             alike = difflib.get_close_matches(condition.value, known, ALIKE, cutoff=0.5) or sorted(known)[:ALIKE]
-            such = f" It has, for instance: {', '.join(alike)}." if alike else ""
-            verb = "contains" if condition.operator == "~" else "is"
-            sentences.append(f"No clip's {condition.column} {verb} {condition.value!r}.{such}")
-    return sentences
+            contains = condition.operator == "~"
+            text = (NONE_CONTAINS_BUT if contains else NONE_IS_BUT) if alike else NONE_CONTAINS if contains else NONE_IS
+            values = {"column": condition.column, "value": repr(condition.value), "others": ", ".join(alike)}
+            notes.append(Note(text, values))
+    return notes
 
 
 def words_of(key: str) -> dict[str, list[str]]:

@@ -1,108 +1,37 @@
-"""What a text encoder can't read of a query: other scripts, signs, and what lies beyond its limit."""
+"""What is said beside an answer: sentences that the page can say in its own language."""
 
-import re
-import unicodedata
+from dataclasses import dataclass, field
 from typing import Any
 
-from tokenizers import Tokenizer
+UNREAD = "{part} can't be read and was not used: describe the speech in English."
+CUT = "The query is too long: the model did not read its end, {end}."
+GUESS = (
+    "{query} is unlike all the ways to describe a voice that are known here, so these clips are little more than a "
+    "guess. Say how the voice sounds: high, low, slow, breathy, lively ..."
+)
+NO_EMOTION = "No clip of this corpus has an emotion, so {word} was not used."
+NO_EVENT = "No clip of this corpus has a sound event, so {word} was not used."
+NO_WORD = "No clip of this corpus has a word for its {attribute}, so {word} was not used."
+NONE_IS = "No clip's {column} is {value}."
+NONE_CONTAINS = "No clip's {column} contains {value}."
+NONE_IS_BUT = "No clip's {column} is {value}. It has, for instance: {others}."
+NONE_CONTAINS_BUT = "No clip's {column} contains {value}. It has, for instance: {others}."
 
-from fsclap.model import embedded
-from fsclap.retrieval.index import SearchError
 
-SHOWN_WORDS = 4
-"""Words of a part that was cut off, in a note."""
-_UNREAD = re.compile("x(?:[x ]*x)?")
+@dataclass(frozen=True)
+class Note:
+    """One sentence. `str(note)` is the English one.
 
-
-class Readable:
-    """Tells what a text encoder reads of a query.
-
-    Args:
-        encoder: The text encoder of a model. Of one without a tokenizer nothing is known but that
-            it reads English.
+    Attributes:
+        text: One of the texts above, by which a translation is found.
+        values: What stands in its braces.
     """
 
-    def __init__(self, encoder: Any) -> None:
-        tokenizer = _tokenizer_of(encoder)
-        self._most: int = encoder.max_tokens
-        self._tokenizer: Tokenizer | None = None
-        if tokenizer is not None:
-            # A copy: the settings of the encoder's own change while it is in use elsewhere.
-            self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            self._tokenizer.no_truncation()
-            self._tokenizer.no_padding()
-            self._unknown = tokenizer.unk_token_id
+    text: str
+    values: dict[str, str] = field(default_factory=dict)
 
-    def notes(self, query: str) -> list[str]:
-        """Say what of a query is not read, in one sentence each.
+    def __str__(self) -> str:
+        return self.text.format(**self.values)
 
-        Raises:
-            SearchError: Nothing of it can be read.
-        """
-        found = [
-            f"{part!r} can't be read and was not used: describe the speech in English." for part in self.unread(query)
-        ]
-        if rest := self.cut(query):
-            words = rest.split()
-            start = " ".join(words[:SHOWN_WORDS]) + (" ..." if len(words) > SHOWN_WORDS else "")
-            found.append(f"The query is too long: the model did not read its end, {start!r}.")
-        return found
-
-    def unread(self, query: str) -> list[str]:
-        """List the parts of a query that can't be read.
-
-        Raises:
-            SearchError: Nothing of it can be read.
-        """
-        return [query[part.start() : part.end()] for part in _UNREAD.finditer(self._marks(query))]
-
-    def kept(self, query: str) -> str:
-        """Return a query without the parts that can't be read: an encoder would take them for words.
-
-        Raises:
-            SearchError: Nothing of it can be read.
-        """
-        parts = list(_UNREAD.finditer(self._marks(query)))
-        for part in reversed(parts):
-            query = f"{query[: part.start()]} {query[part.end() :]}"
-        return " ".join(query.split()) if parts else query
-
-    def _marks(self, query: str) -> str:
-        """Mark each character as `_mark` does, and as unread also what the encoder doesn't know."""
-        marks = [_mark(character) for character in query]
-        if self._tokenizer is not None:
-            pieces = self._tokenizer.encode(query)
-            for number, (start, end) in zip(pieces.ids, pieces.offsets, strict=True):
-                if number == self._unknown:
-                    # Of "voice" with a sign attached, the sign is unknown.
-                    whole = all(mark == "o" for mark in marks[start:end])
-                    marks[start:end] = ["o" if mark == "o" and not whole else "x" for mark in marks[start:end]]
-        if "o" not in marks:
-            raise SearchError(f"{query.strip()!r} can't be read: describe the speech in English")
-        return "".join(marks)
-
-    def cut(self, query: str) -> str:
-        """Return the end of a query beyond what the encoder takes; empty if it takes all."""
-        if self._tokenizer is None:
-            return ""
-        ends = [end for _, end in self._tokenizer.encode(query).offsets]
-        if len(ends) <= self._most:
-            return ""
-        rest = query[ends[self._most - 2] :].strip()  # the last piece is a mark of the end
-        return rest if any(map(str.isalnum, rest)) else ""
-
-
-def _tokenizer_of(encoder: Any) -> Any:
-    """Find the tokenizer of a text encoder; None if it has none that says where its pieces lie."""
-    if isinstance(encoder, embedded.SentenceTokens):
-        with embedded._LOADING:
-            return embedded._sentence_model()[0]
-    tokenizer = getattr(encoder, "tokenizer", None)
-    return tokenizer if getattr(tokenizer, "is_fast", False) else None
-
-
-def _mark(character: str) -> str:
-    """Return "o" for a letter or digit that can be read, "x" for another, " " for what is neither."""
-    if not character.isalnum():
-        return " "
-    return "o" if character.isascii() or unicodedata.name(character, "").startswith("LATIN") else "x"
+    def as_json(self) -> dict[str, Any]:
+        return {"text": self.text, "values": self.values, "sentence": str(self)}

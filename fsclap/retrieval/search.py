@@ -22,7 +22,8 @@ from fsclap.retrieval.filters import Condition, mask, unknown_values
 from fsclap.retrieval.hits import Description, Hit, Sound
 from fsclap.retrieval.index import Index, SearchError, model_digest, refuse_address
 from fsclap.retrieval.nearest import Vectors, best, ranked
-from fsclap.retrieval.notes import Readable
+from fsclap.retrieval.notes import Note
+from fsclap.retrieval.readable import Readable
 from fsclap.retrieval.texts import Texts
 from fsclap.retrieval.words import Match, Styles
 
@@ -124,8 +125,8 @@ class Searcher:
         hits = [replace(hit, told=match) for hit, match in zip(hits, told, strict=True)]
         return self._reranked(query, hits, rerank)[:top] if rerank else hits
 
-    def notes(self, query: str) -> list[str]:
-        """Say what of a description could not be used: one sentence each, usually none.
+    def notes(self, query: str) -> list[Note]:
+        """Say what of a description could not be used; usually nothing.
 
         Raises:
             SearchError: The query is empty, or nothing of it can be read.
@@ -150,8 +151,8 @@ class Searcher:
         among = self._among(where)
         return len(self.index.rows) if among is None else int(among.sum())
 
-    def unknown_values(self, where: Sequence[Condition]) -> list[str]:
-        """Say which conditions ask for a text that no clip has, and what there is: one sentence each."""
+    def unknown_values(self, where: Sequence[Condition]) -> list[Note]:
+        """Say which conditions ask for a text that no clip has, and what there is."""
         return unknown_values(self.index.rows, where)
 
     def guesses(self, query: str) -> bool:

@@ -11,6 +11,7 @@ from fsclap.corpus.captioning.grammar import load_grammar
 from fsclap.data.measured import clip_measures, percentiles
 from fsclap.queries.conditions import ANY, clip_words, scale_words, unheard, vocabulary
 from fsclap.queries.reading import Encode, Heard, Reader, Reading, words
+from fsclap.retrieval.notes import GUESS, NO_EMOTION, NO_EVENT, NO_WORD, Note
 
 MEANT = 0.1
 """Share of a reading from which a word is named as one that the query means."""
@@ -47,7 +48,7 @@ FAR = 0.25
 """Share of the clips that lie between a sound and one that is different enough."""
 AHEAD = 0.03
 """Share of the clips by which a clip must differ to be called different."""
-_LABELS = {"emotion": "an emotion", "events": "a sound event"}
+_ABSENT = {"emotion": NO_EMOTION, "events": NO_EVENT}
 
 
 @dataclass(frozen=True)
@@ -185,29 +186,26 @@ class Styles:
                 places[name] = float((known < value).mean() + (known == value).mean() / 2)
         return places
 
-    def guessed(self, query: str) -> list[str]:
-        """Say that a query is unlike all that is known of voices: one sentence, or none."""
+    def guessed(self, query: str) -> list[Note]:
+        """Say that a query is unlike all that is known of voices: one note, or none."""
         if self._reader is None or self._reader.nearness(query) >= UNDERSTOOD:
             return []
-        return [
-            f"{query.strip()!r} is unlike all the ways to describe a voice that are known here, so these clips are "
-            "little more than a guess. Say how the voice sounds: high, low, slow, breathy, lively ..."
-        ]
+        return [Note(GUESS, {"query": repr(query.strip())})]
 
-    def unused(self, query: str) -> list[str]:
-        """Say what the query asks for in attributes that no clip has: one sentence each."""
+    def unused(self, query: str) -> list[Note]:
+        """Say what the query asks for in attributes that no clip has."""
         if not self.known or not self.without:
             return []
         asked = self._unrestricted.read(query).asked()
         total = sum(map(abs, asked.values()))
-        sentences = []
+        notes = []
         for attribute in self.without:
             shares = {word: abs(weight) for (name, word), weight in asked.items() if name == attribute}
             if shares and sum(shares.values()) >= UNUSED * total:
-                label = _LABELS.get(attribute, f"a word for its {attribute.replace('_', ' ')}")
                 word = max(shares, key=lambda word: shares[word])
-                sentences.append(f"No clip of this corpus has {label}, so {word!r} was not used.")
-        return sentences
+                values = {"word": repr(word), "attribute": attribute.replace("_", " ")}
+                notes.append(Note(_ABSENT.get(attribute, NO_WORD), values))
+        return notes
 
 
 def marks(caption: str, words: Sequence[tuple[str, str]]) -> tuple[str, ...]:

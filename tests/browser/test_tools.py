@@ -197,6 +197,8 @@ def test_in_chinese(browser: Browser, address: str) -> None:
     expect(page.get_by_role("button", name="搜索", exact=True)).to_be_visible()
     expect(page.locator("html")).to_have_attribute("lang", "zh")
     expect(results(page)).to_have_count(10)
+    page.goto(f"{address}/?query=a+high+voice+😀")
+    expect(page.get_by_text("无法识别 '😀'")).to_be_visible()
     page.locator("#language").select_option("en")
     expect(page.get_by_role("button", name="Search", exact=True)).to_be_visible()
     page.reload()

@@ -237,7 +237,7 @@ function clear() {
 
 /** Show what happened, and what of a query could not be used. */
 function say(text, notes = []) {
-  byId("search-status").replaceChildren(text, ...notes.map((note) => el("span", { class: "note" }, note)));
+  byId("search-status").replaceChildren(text, ...notes.map((note) => el("span", { class: "note" }, t(note.text, note.values))));
 }
 
 // Keys within the results: from clip to clip, with sound.

@@ -79,7 +79,7 @@ def test_every_hit_says_what_share_of_the_description_it_has(client: TestClient,
 def test_a_query_that_is_unlike_a_voice_is_called_a_guess(client: TestClient) -> None:
     found = client.get("/api/search", params={"query": "mortgage interest rates"}).json()
     assert found["guess"] is True
-    assert "little more than a guess" in found["notes"][0]
+    assert "little more than a guess" in found["notes"][0]["sentence"]
     assert {(clip["share"], clip["weak"]) for clip in found["clips"]} == {(None, False)}
     assert client.get("/api/search", params={"query": "a high voice"}).json()["guess"] is False
 
@@ -87,7 +87,8 @@ def test_a_query_that_is_unlike_a_voice_is_called_a_guess(client: TestClient) ->
 def test_a_condition_that_no_clip_meets_says_what_there_is(client: TestClient) -> None:
     found = client.get("/api/search", params={"query": "a voice", "where": 'series == "Crossed Line"'}).json()
     assert (found["of"], found["clips"]) == (0, [])
-    assert found["notes"][-1:] == ["No clip's series is 'Crossed Line'. It has, for instance: Crossed Lines."]
+    sentence = "No clip's series is 'Crossed Line'. It has, for instance: Crossed Lines."
+    assert [note["sentence"] for note in found["notes"][-1:]] == [sentence]
     wrong = client.get("/api/search", params={"query": "a voice", "where": "serie = x"}).json()
     assert wrong == {"error": "there is no column 'serie'; did you mean series?", "field": "where"}
 
@@ -166,8 +167,8 @@ def test_a_search_can_be_by_words(client: TestClient, searcher: Searcher, by: By
     assert [clip["utterance_id"] for clip in found["clips"]] == [hit.utterance_id for hit in hits]
     assert [clip["why"] for clip in found["clips"]] == [list(hit.why) for hit in hits]
     assert any("high pitch" in clip["why"] for clip in found["clips"]) or by == "model"
-    assert found["notes"] == searcher.notes("a high voice 😀")
-    assert "'😀' can't be read" in found["notes"][0]
+    assert found["notes"] == [note.as_json() for note in searcher.notes("a high voice 😀")]
+    assert "'😀' can't be read" in found["notes"][0]["sentence"]
 
 
 def test_a_search_that_can_not_be_answered_says_why(client: TestClient) -> None:

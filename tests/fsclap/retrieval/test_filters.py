@@ -113,4 +113,4 @@ def test_columns_are_those_that_a_condition_can_name() -> None:
 def test_a_text_that_no_clip_has_is_told(condition: str, said: str | None) -> None:
     found = unknown_values(ROWS, [Condition.parse(condition)])
     assert len(found) == (said is not None)
-    assert said is None or found[0].startswith(said)
+    assert said is None or str(found[0]).startswith(said)

@@ -12,7 +12,7 @@ from fsclap.queries.reading import MODEL_SHARE
 from fsclap.retrieval import By
 from fsclap.retrieval.filters import Condition
 from fsclap.retrieval.index import SearchError
-from fsclap.retrieval.notes import Readable
+from fsclap.retrieval.readable import Readable
 from fsclap.retrieval.search import Searcher
 from fsclap.retrieval.words import Styles
 
@@ -120,8 +120,8 @@ def test_a_silent_attribute_is_a_reason_only_where_silence_has_a_word(styled: Se
 
 def test_an_attribute_that_no_clip_has_is_not_searched_by(styled: Searcher, searcher: Searcher) -> None:
     (note,) = styled.notes("a sad voice")
-    assert note == "No clip of this corpus has an emotion, so 'sad' was not used."
-    assert "a sound event, so 'laughter'" in " ".join(styled.notes("laughing out loud"))
+    assert str(note) == "No clip of this corpus has an emotion, so 'sad' was not used."
+    assert "a sound event, so 'laughter'" in " ".join(map(str, styled.notes("laughing out loud")))
     assert styled.notes("a deep voice, speaking slowly") == []
     feeling = with_styles(searcher, (*STYLES, "emotion=sad;pitch=low"))
     assert feeling.notes("a sad voice") == []
@@ -147,7 +147,7 @@ def test_a_query_that_can_not_be_read_is_refused(styled: Searcher, query: str) -
 )
 def test_the_part_that_can_not_be_read_is_named(styled: Searcher, query: str, part: str) -> None:
     (note,) = styled.notes(query)
-    assert note.startswith(f"{part!r} can't be read")
+    assert str(note).startswith(f"{part!r} can't be read")
     rest = " ".join(query.replace(part, "").split())
     assert styled.search(query) == styled.search(rest), "the rest is searched for"
 
@@ -160,7 +160,7 @@ def test_the_end_of_a_long_query_is_named(styled: Searcher) -> None:
     long = "a deep voice " * 42  # 126 word pieces, and two marks
     assert styled.notes(long) == []
     (note,) = styled.notes(long + "speaking slowly all the time")
-    assert note == "The query is too long: the model did not read its end, 'speaking slowly all the ...'."
+    assert str(note) == "The query is too long: the model did not read its end, 'speaking slowly all the ...'."
 
 
 def test_of_an_encoder_without_a_tokenizer_only_the_script_is_known() -> None:
