@@ -28,7 +28,8 @@ TEMPERATURE = 0.04
 FAITH = 4
 """How much more a part counts that lies near some wording: its largest cosine, to this power."""
 WHOLE = 0.5
-"""Share of the reading of a query as a whole, which "like a rollercoaster, up and down" needs."""
+"""Share of the reading of a query as a whole, which "like a rollercoaster, up and down" needs; the less,
+the better each of its parts is understood: of "monotone but loud" as a whole, the loud gets lost."""
 LEAST = 0.05
 """Share of a reading below which a word was not asked for."""
 MODEL_SHARE = 0.15
@@ -40,6 +41,12 @@ _PARTS = re.compile(r"[,;:.!?]+|\sand\s|(?<!anything)\sbut\s", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not|never|no|without|nothing|nobody|none|neither|nor|cannot|anything but|far from|by no means|free of|"
     r"lack(?:s|ing)?|hardly|zero)\b|\b\w+n't\b",
+    re.IGNORECASE,
+)
+# What follows is a reason or a circumstance: "so the baby doesn't wake up" negates nothing of the voice.
+_CLAUSE = re.compile(
+    r"\b(?:so(?: that)? (?=(?:the|an?|my|his|her|their|i|you|he|she|it|we|they|nobody|no one|everybody|people)\b)|"
+    r"because\b|since\b|as if\b|as though\b|in case\b|lest\b|while\b|when\b|until\b|till\b)",
     re.IGNORECASE,
 )
 # What is left beside a negation and says nothing of a voice.
@@ -101,9 +108,11 @@ class Reader:
         """Read a query."""
         parts = [part.strip() for part in _PARTS.split(query) if part.strip()] or [query]
         readings = [reading for part in parts for reading in self._part(part)]
-        total = sum(faith * weights for faith, weights in readings) / sum(faith for faith, _ in readings)
+        faiths = [faith for faith, _ in readings]
+        total = sum(faith * weights for faith, weights in readings) / sum(faiths)
         if len(parts) > 1 and not _NEGATION.search(query):
-            total = (1 - WHOLE) * total + WHOLE * self._nearest(query)[1]
+            share = WHOLE * (1 - min(1.0, *faiths))
+            total = (1 - share) * total + share * self._nearest(query)[1]
         return Reading(np.asarray(total))
 
     def nearness(self, query: str) -> float:
@@ -117,6 +126,10 @@ class Reader:
         negation = _NEGATION.search(part)
         if negation is None:
             return [self._nearest(part)]
+        clause = _CLAUSE.search(part)
+        if clause is not None and clause.start() < negation.start():
+            before = part[: clause.start()].strip()
+            return [self._nearest(text) for text in ([before, part] if before else [part])]
         rest = _EMPTY.sub(" ", part[negation.end() :]).strip()
         # Some wordings are negations themselves: "without a break", "never stops for breath".
         literal = self._nearest(part, among=self._negative)

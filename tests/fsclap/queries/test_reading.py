@@ -76,6 +76,29 @@ def test_each_part_is_read(reader: Reader) -> None:
     assert share(negated, "speaking_rate", "fast", "very fast") < 0
 
 
+@pytest.mark.parametrize(
+    ("query", "attribute", "asked"),
+    [
+        ("whispering so the baby doesn't wake up", "energy", ("soft", "hushed")),
+        ("yelling as if the others couldn't hear him", "energy", ("loud", "very loud")),
+        ("racing along because there is no time", "speaking_rate", ("fast", "very fast")),
+        ("someone who doesn't shout", "energy", ("soft", "hushed", "medium")),
+    ],
+)
+def test_a_reason_is_no_refusal(reader: Reader, query: str, attribute: str, asked: tuple[str, ...]) -> None:
+    calm = Reader(SentenceTokens().sentences, without=[("voice_quality", "whispered")])
+    reading = calm.read(query)
+    assert share(reading, attribute, *asked) > 0.5
+    others = {name for name, weight in reading.asked().items() if abs(weight) > 0.2} - {(attribute, a) for a in asked}
+    assert {name for name, _ in others} <= {attribute}
+
+
+def test_a_part_that_is_understood_is_not_lost_in_the_whole(reader: Reader) -> None:
+    reading = reader.read("monotone but loud")
+    assert share(reading, "energy", "loud", "very loud") > 0.4
+    assert share(reading, "pitch_range", "monotone", "narrow") > 0.4
+
+
 def test_what_no_clip_has_is_not_read(reader: Reader) -> None:
     tags = [(name, word) for name in ("emotion", "events") for word in vocabulary()[name]]
     acoustic = Reader(SentenceTokens().sentences, without=[*tags, ("voice_quality", "whispered")])
