@@ -47,6 +47,7 @@ ROWS: dict[str, tuple[dict[str, Any], LossSettings]] = {
 }
 """The rows of Table 3: parts of the model, and the loss. Only base and HN pool by the mean."""
 STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
+    "base, attention pooling": ({**GLOBAL, "pooling": "attention"}, INFO_NCE),
     "base, no functionals": ({**GLOBAL, "functionals": "none"}, INFO_NCE),
     "FU+SE+HN, no functionals": ({**FULL, "functionals": "none"}, HARD_NEGATIVES),
     "SE+HN": ({}, HARD_NEGATIVES),

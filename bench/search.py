@@ -12,8 +12,8 @@ Each way to search runs in a process of its own, one query at a time, k = 10:
     usearch     HNSW over 8-bit codes, then exact        (pip install usearch, to compare)
     lancedb     IVF over product-quantised vectors, then exact        (pip install lancedb, to compare)
 
-Then, for the size that --whole names, a whole search with the embedded model: text encoder,
-vectors, rows.
+Then, for the size that --whole names, a whole search with the embedded model: text encoder, vectors,
+rows. It has one thread, as each request to the page has.
 """
 
 import importlib
@@ -208,10 +208,13 @@ def size(path: Path) -> int:
 
 def whole(count: int, queries: int, folder: Path) -> dict[str, Any]:
     """Time whole searches of `count` clips, from text to rows, with the embedded encoders, by model and by words."""
+    import torch
+
     from fsclap.model.systems.fs_clap import FSCLAP
     from fsclap.retrieval.index import Index, Record
     from fsclap.retrieval.search import Searcher
 
+    torch.set_num_threads(1)  # as the page does
     make_vectors("clusters", count, 1, folder)
     rows = pa.table(
         {
