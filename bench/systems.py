@@ -5,8 +5,8 @@
 
 What compare-systems does, in this process and without a server, on the style corpus: its rows, its report
 ({out}/report.html) and its table. The embedded preset: all systems have the same frozen encoders and functionals, so
-that ideas are compared (docs/systems.md). "fs_clap, no fusion" is the default of this project. A training that is
-finished is not repeated, one that was interrupted goes on.
+that ideas are compared (docs/systems.md). A training that is finished is not repeated, one that was interrupted
+goes on.
 """
 
 import argparse
@@ -33,7 +33,11 @@ from fsclap.training.record import history_of
 from storage.corpus import Corpus
 from storage.rows import CorpusError
 
-OWN = {"fs_clap, no fusion": ModelSettings()}
+OWN = {
+    "fs_clap, no fusion": ModelSettings(),
+    "fs_clap, pooling alone": ModelSettings(fusion="none", separation=False),
+}
+"""Rows of our own: the default of this project, and what its attention pooling does without the rest."""
 ROWS = tuple(ComparisonSettings(models=OWN).rows())
 
 

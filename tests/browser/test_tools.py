@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from fsclap.retrieval.app import make_app
 from fsclap.retrieval.filters import Condition
@@ -319,3 +319,22 @@ def test_a_tap_on_the_map_brings_the_clip_into_view(phone: Page, address: str) -
     phone.wait_for_function(PLAYING)
     play = phone.locator("#chosen").get_by_role("button", name=re.compile("Play|Pause"))
     expect(play).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_a_word_without_end_does_not_widen_the_page(page: Page, address: str, size: dict[str, int]) -> None:
+    def lengthened(route: Route) -> None:
+        answer = route.fetch()
+        found = answer.json()
+        endless = "x" * 3000
+        for clip in found["clips"]:
+            clip |= {"emotion": endless, "events": [endless], "speaker": endless, "title": endless, "text": endless}
+            clip |= {"caption": endless, "why": [endless], "lacks": [endless]}
+        route.fulfill(response=answer, json=found)
+
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    page.route("**/api/search?*", lengthened)
+    page.goto(f"{address}/?query=a+high+voice")
+    expect(results(page)).to_have_count(10)
+    results(page).first.get_by_role("button", name="Details:").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]

@@ -82,8 +82,9 @@ class GatedLayer(nn.Module):
 
 def _on_tokens(layers: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
     """Apply layers with batch norms to the real tokens; padding comes out as 0."""
-    real = layers(x[mask])  # (tokens, C')
-    return real.new_zeros(*mask.shape, real.shape[-1]).masked_scatter(mask[..., None], real)
+    rows = mask.flatten().nonzero().squeeze(1)  # whole rows are copied several times faster than masked elements
+    real = layers(x.flatten(0, 1).index_select(0, rows))  # (tokens, C')
+    return real.new_zeros(mask.numel(), real.shape[-1]).index_copy(0, rows, real).unflatten(0, mask.shape)
 
 
 def _along_time(convolution: nn.Module, x: Tensor) -> Tensor:
