@@ -117,9 +117,17 @@ class Reader:
 
     def nearness(self, query: str) -> float:
         """Compute the largest cosine of a query, or of a part of it, with a wording."""
+        return float((self._encode(self._texts(query)) @ self._vectors.T).max())
+
+    def prepare(self, queries: Sequence[str]) -> None:
+        """Encode at once what most queries are read by, for an encoder that remembers: faster than one by one."""
+        self._encode([text for query in queries for text in self._texts(query)])
+
+    @staticmethod
+    def _texts(query: str) -> list[str]:
+        """Return a query, its parts, and what is left of each without the words that most queries have."""
         texts = [query, *(part.strip() for part in _PARTS.split(query) if part.strip())]
-        texts += [content for text in texts if (content := " ".join(_CARRIER.sub(" ", text).split()))]
-        return float((self._encode(texts) @ self._vectors.T).max())
+        return texts + [content for text in texts if (content := " ".join(_CARRIER.sub(" ", text).split()))]
 
     def _part(self, part: str) -> list[tuple[float, np.ndarray]]:
         """Read one part: how far it can be trusted, and the (words,) it asks for."""

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fsclap.data.splits import Split
-from fsclap.evaluation.natural import FEWEST, answerable
+from fsclap.evaluation.natural import FEWEST, answerable, load_queries
 from fsclap.model.functionals import CONTEXT
 from fsclap.queries.conditions import ANY, SILENT, vocabulary
 from fsclap.queries.reading import Heard, combined
@@ -128,6 +128,8 @@ def calibrate(
     near, ranks = np.asarray(vectors[rows]), {name: order[rows] for name, order in styles.heard.order.items()}
     heard = Heard(styles.heard.words[rows], ranks)
     measured = {name: values[rows] for name, values in styles.measured.items()}
+
+    styles.prepare([query.query for query in load_queries()])
 
     @functools.cache  # each is taken alone and in the sum of both
     def words(query: str) -> np.ndarray:

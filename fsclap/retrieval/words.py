@@ -113,6 +113,11 @@ class Styles:
         """Whether any clip has a word at all."""
         return len(self.without) < len(vocabulary())
 
+    def prepare(self, queries: Sequence[str]) -> None:
+        """Encode at once what `read` needs of many queries."""
+        if self._reader:
+            self._reader.prepare(queries)
+
     def read(self, query: str) -> Reading:
         """Read a query by the words that clips have; it asks for nothing if they have none."""
         return self._reader.read(query) if self._reader else Reading(np.zeros(len(words())))
