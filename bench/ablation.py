@@ -1,14 +1,14 @@
 """Table 3 of the paper on speakers never seen: six rows, three seeds each, with intervals.
 
     python -m bench.style_corpus          the corpus, once
-    python -m bench.ablation [--style data/style] [--out data/ablation] [--rows NAME ...]
+    python -m bench.ablation [--style data/style] [--out data/ablation] [--rows NAME ...] [--batch 96]
 
 Every row has the same clips, texts, split and budget, and keeps its last weights. Figures are of the
 test part: mAP@10 and R@1 of single-positive retrieval, mean of both directions, in pools of 200 and
 in the whole part. The interval is a 95 % bootstrap over clips of mAP@10 in pools of 200, averaged
 over pools and seeds; the difference from the base row is paired by clip. "Everyday queries" is the
 mean directed percentile of searches that no training saw (fsclap.evaluation.natural). A run that is
-finished is not repeated.
+finished is not repeated. Another batch has as many steps, hence other epochs; give it an --out of its own.
 """
 
 import logging
@@ -48,6 +48,7 @@ ROWS: dict[str, tuple[dict[str, Any], LossSettings]] = {
 """The rows of Table 3: parts of the model, and the loss. Only base and HN pool by the mean."""
 STUDIES: dict[str, tuple[dict[str, Any], LossSettings]] = {
     "base, attention pooling": ({**GLOBAL, "pooling": "attention"}, INFO_NCE),
+    "FU, mean pooling": ({"fusion": "shared", "separation": False, "pooling": "mean"}, INFO_NCE),
     "base, no functionals": ({**GLOBAL, "functionals": "none"}, INFO_NCE),
     "FU+SE+HN, no functionals": ({**FULL, "functionals": "none"}, HARD_NEGATIVES),
     "SE+HN": ({}, HARD_NEGATIVES),
@@ -87,9 +88,10 @@ def style_settings(**others: Any) -> SplitSettings:
     return SplitSettings(**parts, voice_similarity=1.0, **others)
 
 
-def train_settings(row: str, seed: int) -> TrainSettings:
+def train_settings(row: str, seed: int, batch: int = BUDGET["batch"]) -> TrainSettings:
     model, loss = (ROWS | STUDIES)[row]
-    return TrainSettings(model=ModelSettings(**model), loss=loss, seed=seed, **(BUDGET | TRAINING.get(row, {})))
+    budget = BUDGET | {"batch": batch, "epochs": round(BUDGET["epochs"] * batch / BUDGET["batch"])}
+    return TrainSettings(model=ModelSettings(**model), loss=loss, seed=seed, **(budget | TRAINING.get(row, {})))
 
 
 def run(
@@ -97,6 +99,7 @@ def run(
     out: Path,
     rows: Sequence[str],
     seeds: int,
+    batch: int,
 ) -> dict[str, Any]:
     """Train and evaluate rows of a table.
 
@@ -105,6 +108,7 @@ def run(
         out: Folder of the models and of what was computed for all.
         rows: Names of the rows.
         seeds: Number of seeds.
+        batch: Pairs per batch.
     """
     corpus = Corpus.open(str(style / "corpus"))
     version = corpus.version()
@@ -114,7 +118,7 @@ def run(
     split = make_split(clips.table, style_settings())
     table: dict[str, Any] = {}
     for row in rows:
-        found = [_seed(row, train_settings(row, seed), clips, split, out, version) for seed in range(seeds)]
+        found = [_seed(row, train_settings(row, seed, batch), clips, split, out, version) for seed in range(seeds)]
         table[row] = _figures(found)
         base = table.get("base")
         if base and row != "base":
@@ -124,7 +128,14 @@ def run(
     removed = len(split.removed)
     for figures in table.values():
         del figures["clips"]
-    return {"rows": table, "parts": parts, "removed": removed, "seeds": seeds, "pool": POOL, "budget": BUDGET}
+    return {
+        "rows": table,
+        "parts": parts,
+        "removed": removed,
+        "seeds": seeds,
+        "pool": POOL,
+        "budget": BUDGET | {"batch": batch},
+    }
 
 
 def _seed(row: str, settings: TrainSettings, clips: ClipStore, split: Split, out: Path, version: int) -> dict[str, Any]:
@@ -257,10 +268,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=report.absolute_path, default="data/ablation", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS | STUDIES), default=list(ROWS))
+    parser.add_argument("--batch", type=int, default=BUDGET["batch"], help="pairs per batch; default: %(default)s")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        figures = run(options.style, options.out, options.rows, options.seeds)
+        figures = run(options.style, options.out, options.rows, options.seeds, options.batch)
     except CorpusError as error:
         parser.exit(1, f"error: {error}; `python -m bench.style_corpus` makes it\n")
     report.write(options.json or options.out / "ablation.json", figures)
