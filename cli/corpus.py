@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cli.errors import Run, command
+from cli.forgetting import forget_command
+from cli.rights import RightsError, add_statement, rights_command, still_there
 
 if TYPE_CHECKING:
     from storage.corpus import Corpus
@@ -24,8 +26,8 @@ def add_commands(commands: Any) -> None:
     corpus = commands.add_parser("corpus", help="check, repair and export a corpus").add_subparsers(required=True)
     _add_verify(corpus)
     _add(corpus, "repair", _repair, help="remove what verify finds damaged; the next build makes it again")
-    forget = _add(corpus, "forget", _forget, help="remove sources; the next build fetches and makes them again")
-    _add_forget(forget)
+    _add_forget(corpus)
+    _add_rights(corpus)
     _add_retry(corpus)
     _add(corpus, "history", _history, help="list the versions of the utterances and what each of them changed")
     restore = _add(corpus, "restore", _restore, help="go back to an earlier version; the ones in between are kept")
@@ -43,12 +45,31 @@ def add_commands(commands: Any) -> None:
     _add_export(corpus)
 
 
-def _add_forget(forget: argparse.ArgumentParser) -> None:
-    forget.add_argument("source", nargs="+", help="source id, as in the ledger and in the output of verify")
+def _add_forget(commands: Any) -> None:
+    forget = _add(
+        commands,
+        "forget",
+        forget_command,
+        help="remove sources or people",
+        description="Remove sources, which the next build fetches and makes again, or people, whom no build of these "
+        "sources brings back. With --erase nothing is left of either, in any version, and sources stay away, too.",
+    )
+    forget.add_argument("source", nargs="*", help="source id, as in the ledger and in the output of verify")
+    forget.add_argument(
+        "--person",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="person, as linked_speaker in speakers.parquet, or any speaker who is that person; may be repeated",
+    )
+    forget.add_argument(
+        "--speaker", action="append", default=[], metavar="NAME", help="one speaker of one source; may be repeated"
+    )
     forget.add_argument(
         "--erase",
         action="store_true",
-        help="leave no trace: also from earlier versions, logs, models' lists, index and work files; never built again",
+        help="leave no trace: also from earlier versions, logs, models' lists, index and work files. Without a name: "
+        "of people who were forgotten before, and of what an interrupted erasure left",
     )
     forget.add_argument("--models", default="data/models", help="with --erase: location of the models")
     forget.add_argument("--index", help="with --erase: location of the index; default: CORPUS-index")
@@ -60,6 +81,23 @@ def _add_verify(commands: Any) -> None:
     verify = _add(commands, "verify", _verify, help=help_)
     verify.add_argument("--no-audio", dest="audio", action="store_false", help="do not decode the clips: faster")
     verify.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
+    verify.add_argument("--models", default="data/models", help="models to look for withdrawn sources in")
+    verify.add_argument("--index", help="index to look for withdrawn sources in; default: CORPUS-index")
+
+
+def _add_rights(commands: Any) -> None:
+    rights = _add(
+        commands,
+        "rights",
+        rights_command,
+        help="state licence, rights holder and consent of sources, or list what is stated",
+        description="State licence, rights holder and consent of sources, or list what is stated. It goes with every "
+        "row into exports, the index and the card.",
+    )
+    rights.add_argument("source", nargs="*", help="source id, as in the ledger")
+    rights.add_argument("--series", metavar="PATTERN", help="sources of the series of this name; * and ? may be used")
+    rights.add_argument("--json", action="store_true", help="list as JSON")
+    add_statement(rights)
 
 
 def _add_retry(commands: Any) -> None:
@@ -101,6 +139,15 @@ def _add_export(commands: Any) -> None:
         default="parquet",
         help="parquet: tables with the card (default); webdataset: tar shards of FLAC and JSON; shar: for lhotse",
     )
+    export.add_argument(
+        "--licence", action="append", default=[], metavar="PATTERN",
+        help='sources of this licence alone, such as CC-BY-4.0 or "CC-*"; none: without one; may be repeated',
+    )  # fmt: skip
+    export.add_argument(
+        "--consent", action="append", default=[], metavar="WORD",
+        help='sources of this consent alone: given, "not asked", withdrawn, none; may be repeated. Default: all but '
+        "withdrawn",
+    )  # fmt: skip
 
 
 def _add(commands: Any, name: str, run: Run, **texts: str) -> argparse.ArgumentParser:
@@ -114,14 +161,17 @@ def _errors() -> tuple[type[Exception], ...]:
     from storage.objects import PlaceError
     from storage.rows import CorpusError
 
-    return (CorpusError, PlaceError)
+    return (CorpusError, PlaceError, RightsError)
 
 
 def _verify(options: argparse.Namespace) -> int:
     from storage.corpus import Corpus
     from storage.verify import verify
 
-    report = verify(Corpus.at(options.corpus), audio=options.audio)
+    corpus = Corpus.at(options.corpus)
+    report = verify(corpus, audio=options.audio)
+    if not report.problems:
+        report.notes += still_there(corpus, index=options.index, models=options.models)
     if options.json:
         print(json.dumps(asdict(report), indent=1))
         return 1 if report.problems else 0
@@ -152,50 +202,6 @@ def _repair(options: argparse.Namespace) -> int:
         done = repair(corpus)
     print("\n".join(done) or "Nothing was damaged.")
     return 0
-
-
-def _forget(options: argparse.Namespace) -> int:
-    from storage.corpus import Corpus
-    from storage.maintenance import forget
-    from storage.requests import add_requests
-
-    corpus = Corpus.open(options.corpus)
-    if options.erase:
-        return _erase(corpus, options)
-    with corpus.lock():
-        removed = forget(corpus, options.source)
-        add_requests(corpus, removed, fetch=True)
-    unknown = sorted(set(options.source) - set(removed))
-    print(f"{len(removed)} sources removed; the next build, or refresh-corpus, fetches and makes them again.")
-    if unknown:
-        print(f"not in {options.corpus}: {', '.join(unknown)}", file=sys.stderr)
-    return 0
-
-
-def _erase(corpus: "Corpus", options: argparse.Namespace) -> int:
-    from fsclap.retrieval.index import index_location
-    from storage.erasure import erase
-    from storage.models import ModelStore
-    from storage.objects import Place
-    from storage.traces import erase_from_models, erase_from_work, erase_index
-
-    with corpus.lock():
-        erased = erase(corpus, options.source)
-    index = Place.at(options.index or index_location(options.corpus))
-    models, models_place = [], Place.at(options.models)
-    if not models_place.is_local or models_place.folder.is_dir():
-        models = erase_from_models(ModelStore.open(models_place), options.source)
-    print(
-        f"{len(erased.sources)} sources erased from {corpus.location}: {erased.shards} shards of all versions changed."
-    )
-    if erase_index(index):
-        print(f"{index} is removed; `fsclap index build` makes it again without them.")
-    print(f"{erase_from_work(options.work, options.source)} outputs removed from {options.work}.")
-    if models:
-        print(f"Their clips are out of the lists of {', '.join(models)}, whose weights learnt from them: train again.")
-    print(f"{erased.searched} files of the corpus searched: {len(erased.traces)} have a trace of the sources.")
-    print("\n".join(erased.traces), file=sys.stderr, end="\n" if erased.traces else "")
-    return 1 if erased.traces else 0
 
 
 def _retry(options: argparse.Namespace) -> int:
@@ -292,11 +298,15 @@ def _export(options: argparse.Namespace) -> int:
     from storage.corpus import Corpus
     from storage.interop import export_shar, export_webdataset
     from storage.objects import Place, PlaceError
+    from storage.rights import selected
 
     writers: dict[str, Callable[[Corpus, Path], list[Path]]] = {
         "parquet": _export_parquet, "webdataset": export_webdataset, "shar": export_shar,
     }  # fmt: skip
-    corpus, place, write = Corpus.open(options.corpus), Place.at(options.destination), writers[options.format]
+    corpus = selected(Corpus.open(options.corpus), licences=options.licence, consents=options.consent)
+    place, write = Place.at(options.destination), writers[options.format]
+    if corpus.without:
+        print(f"{len(corpus.without)} sources stay out, by their licence or consent.", file=sys.stderr)
     if place.is_local:
         print("\n".join(map(str, write(corpus, place.folder))))
         return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from cli import compare, corpus, doctor, imports, models, retrieval
 from cli.errors import command
+from cli.rights import RightsError, add_statement, rights_file, statement
 
 MOST_PARAMETERS = 500_000
 """Bytes of a run's parameters: Prefect's server takes 512 KiB (PREFECT_SERVER_API_MAX_PARAMETER_SIZE)."""
@@ -58,6 +59,11 @@ def _add_build(commands: Any) -> None:
         help="what becomes of a speaker's only turn in a recording, which can't be compared with others; keep it for "
         "recordings of one sentence each; default: drop",
     )
+    build.add_argument(
+        "--rights", type=Path, metavar="FILE",
+        help='JSON file: source, or "*" for all -> {"licence": ..., "rights_holder": ..., "consent": ...}',
+    )  # fmt: skip
+    add_statement(build)
     build.set_defaults(run=command(_build, _errors))
 
 
@@ -68,7 +74,7 @@ class BuildError(ValueError):
 def _errors() -> tuple[type[Exception], ...]:
     from storage.rows import CorpusError
 
-    return BuildError, CorpusError
+    return BuildError, CorpusError, RightsError
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -77,6 +83,8 @@ def _build(options: argparse.Namespace) -> int:
         parameters["sources"] = [_source(source) for source in options.source]
     if options.corpus:
         parameters["corpus"] = _location(options.corpus)
+    if rights := _rights(options):
+        parameters["rights"] = rights
     if settings := _settings(options):
         parameters["settings"] = settings
     text = json.dumps(parameters)
@@ -98,6 +106,17 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     if options.singletons:
         settings["consistency"] = {"singletons": options.singletons}
     return settings
+
+
+def _rights(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is stated of sources, by source as the build has it."""
+    stated = rights_file(options.rights) if options.rights else {}
+    if (of_all := statement(options)) is not None:
+        stated["*"] = of_all
+    return {
+        source if source == "*" else _source(source): rights.model_dump(mode="json", exclude_none=True)
+        for source, rights in stated.items()
+    }
 
 
 def _source(named: str) -> str:

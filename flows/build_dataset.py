@@ -17,6 +17,7 @@ from flows.parameters import CorpusFolder, Folder
 from flows.process_batch import describe
 from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus
+from storage.rights import Rights
 from tasks.batches import Batch
 from tasks.commit import commit
 from tasks.declared import Plan, declare
@@ -27,6 +28,7 @@ from tasks.linking import link_speakers
 from tasks.outcomes import Committed, Published
 from tasks.plan import plan_build, plan_orphans, recognised
 from tasks.publish import Progress, announce, publish, remember_build
+from tasks.rights import require_known, state_rights
 from tasks.trial import try_out
 from tasks.verdict import nothing_kept
 
@@ -45,6 +47,7 @@ def build_dataset(
     corpus: CorpusFolder = "data/corpus",
     work: Folder = "data/work",
     settings: BuildSettings = BuildSettings(),  # noqa: B008 (frozen)
+    rights: dict[str, Rights] = {},  # noqa: B006 (not changed)
 ) -> Published | State[None]:
     """Turn recordings into a corpus of single-speaker utterances that are described in words.
 
@@ -57,17 +60,21 @@ def build_dataset(
         corpus: Folder of the corpus; made if there is none.
         work: Folder of the stages' outputs, which later runs reuse.
         settings: Settings of the stages, in their order.
+        rights: Licence, rights holder and consent, by source as above, or of all with the key "*". What was stated
+            of an episode before stays; `fsclap corpus rights` changes it.
     """
+    require_known(sources, rights)
     Corpus.at(corpus).require_writable()
     plan = declare(settings)
     try_out(plan)
-    listed = [item for locator in sources for item in list_episodes(locator, settings.download)]
-    listed = recognised(listed, corpus)
+    found = [(item, locator) for locator in sources for item in list_episodes(locator, settings.download)]
+    listed = recognised([item for item, _ in found], corpus)
+    state_rights(listed, [locator for _, locator in found], rights, corpus)
     first = process(plan_build(listed, corpus, work, plan), corpus, work, plan)
     orphans = process(plan_orphans(listed, corpus, plan), corpus, work, plan)
     undone = first.undone + orphans.undone
     link_speakers(corpus, plan.settings)
-    remember_build(corpus, sources, work, plan.settings)
+    remember_build(corpus, sources, work, plan.settings, rights)
     published = publish(corpus, first.done + orphans.done, plan)
     announce(published)
     if undone:

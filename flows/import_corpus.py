@@ -38,11 +38,12 @@ def import_corpus(
     log = get_run_logger()
     preset = PRESETS[dataset]
     found = check_copy(root, preset, settings)
+    licence = "" if dataset == "generic" else found.licence
     Corpus.open(corpus, create=True)
     done: list[Committed] = []
     for block in blocks(root, preset, settings):
         with compute_slot("cpu"):
-            committed = import_block(block, root, corpus, settings)
+            committed = import_block(block, root, corpus, settings, licence)
         if committed is not None:
             done.append(committed)
             log.info("%s %s: %d kept, %d refused", block.series, committed.episode, committed.kept, committed.rejected)

@@ -34,6 +34,6 @@ def refresh_corpus(corpus: CorpusFolder = "data/corpus") -> Published | State[No
     get_run_logger().info("Refreshing %s from %d sources", corpus, len(build["sources"]))
     settings = BuildSettings(**build["settings"])
     try:
-        return build_dataset(build["sources"], corpus, build["work"], settings)
+        return build_dataset(build["sources"], corpus, build["work"], settings, build.get("rights", {}))
     except FailedRun as error:  # nothing was kept
         return Failed(message=str(error))

@@ -7,7 +7,7 @@ Imports write them.
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,6 +39,16 @@ def read_captions(corpus: Corpus) -> dict[str, list[str]]:
     return found
 
 
+def drop_captions(corpus: Corpus, utterance_ids: Set[str]) -> None:
+    """Take the captions of clips out."""
+    for source_id in {utterance_id.rsplit("-", 1)[0] for utterance_id in utterance_ids}:
+        name = f"{FOLDER}/{source_id}.parquet"
+        if (content := corpus.place.read(name)) is not None:
+            table = pq.read_table(io.BytesIO(content), schema=_SCHEMA)
+            stays = [id_ not in utterance_ids for id_ in table["utterance_id"].to_pylist()]
+            corpus.place.write(name, parquet(table.filter(pa.array(stays, pa.bool_()))))
+
+
 def captions_digest(corpus: Corpus) -> str | None:
     """Identify the captions by their files; None if there are none."""
     files = sorted([entry.name, entry.version] for entry in corpus.place.list(f"{FOLDER}/"))
@@ -54,7 +64,9 @@ def with_captions(batches: Iterable[pa.RecordBatch], captions: Mapping[str, Sequ
 
 def copy_captions(corpus: Corpus, folder: Path) -> list[Path]:
     """Copy the captions into a folder as one file; return it, or nothing if there are none."""
-    captions = read_captions(corpus)
+    captions = {
+        id_: several for id_, several in read_captions(corpus).items() if id_.rsplit("-", 1)[0] not in corpus.without
+    }
     if not captions:
         return []
     path = folder / FOLDER / f"{FOLDER}.parquet"

@@ -18,6 +18,7 @@ import yaml
 
 from storage.corpus import Corpus
 from storage.files import written_aside
+from storage.rights import consenting
 from storage.schema import AUDIO, REJECT, UTTERANCE
 from storage.statistics import Statistics, measure
 
@@ -60,6 +61,7 @@ def write_card(
     threshold: float | None,
     folder: Path,
     data_files: Mapping[str, Sequence[str]] | None = None,
+    schema: pa.Schema = UTTERANCE,
 ) -> CardPaths:
     """Write README.md (a Hugging Face dataset card), card.html (with audio) and plots/*.png.
 
@@ -73,6 +75,7 @@ def write_card(
         data_files: The Parquet files of "utterances" and "rejects" relative to `folder`. By default
             the shards of the current version by name: the folder also has shards that were replaced
             or never committed, and `datasets` must not read those.
+        schema: Columns of the utterances in these files.
 
     Returns:
         The files written.
@@ -94,12 +97,14 @@ def write_card(
         "singletons": SINGLETONS if ("consistency", "single_turn_speaker") in statistics.reasons else "",
         "settings": list(_flat(settings)),
         "hours": _hours,
+        "licences": _licences(statistics.licences),
     }
     readme, page = folder / README, folder / PAGE
     with written_aside(readme) as part:
-        part.write_text(_readme(view, title, files, plots, statistics), encoding="utf-8")
+        front_matter = _front_matter(title, files=files, statistics=statistics, schema=schema)
+        part.write_text(_readme(view, front_matter, plots), encoding="utf-8")
     with written_aside(page) as part:
-        part.write_text(_page(view, plots, _examples(corpus, statistics)), encoding="utf-8")
+        part.write_text(_page(view, plots, _examples(consenting(corpus), statistics)), encoding="utf-8")
     return CardPaths(readme=readme, page=page, plots=plots)
 
 
@@ -124,17 +129,11 @@ def _environment(*, escaped: bool) -> jinja2.Environment:
     return environment
 
 
-def _readme(
-    view: Mapping[str, Any],
-    title: str,
-    files: Mapping[str, Sequence[str]],
-    plots: Mapping[str, Path],
-    statistics: Statistics,
-) -> str:
+def _readme(view: Mapping[str, Any], front_matter: str, plots: Mapping[str, Path]) -> str:
     template = _environment(escaped=False).get_template("card.md.j2")
     return template.render(
         view,
-        front_matter=_front_matter(title, files=files, statistics=statistics),
+        front_matter=front_matter,
         example_path="path/to/this/folder",
         plots=[(name, _CAPTIONS[name]) for name in plots],
     )
@@ -157,8 +156,8 @@ def _live_files(corpus: Corpus, version: int) -> dict[str, list[str]]:
 # Front matter: https://huggingface.co/docs/hub/datasets-cards
 
 
-def _front_matter(title: str, *, files: Mapping[str, Sequence[str]], statistics: Statistics) -> str:
-    schemas = {"utterances": UTTERANCE, "rejects": REJECT}
+def _front_matter(title: str, *, files: Mapping[str, Sequence[str]], statistics: Statistics, schema: pa.Schema) -> str:
+    schemas = {"utterances": schema, "rejects": REJECT}
     named = {name: paths for name, paths in files.items() if paths}
     rate = statistics.sample_rates[0] if len(statistics.sample_rates) == 1 else None
     meta = {
@@ -198,7 +197,7 @@ def _feature(kind: pa.DataType, *, rate: int | None) -> dict[str, Any]:
     if pa.types.is_list(kind):
         inner = _feature(kind.value_type, rate=rate)
         return {"list": inner.get("struct", inner.get("dtype"))}
-    return {"dtype": {"double": "float64", "float": "float32"}.get(str(kind), str(kind))}
+    return {"dtype": {"double": "float64", "float": "float32", "date32[day]": "date32"}.get(str(kind), str(kind))}
 
 
 def _size_category(rows: int) -> str:
@@ -251,6 +250,11 @@ def _summary(statistics: Statistics) -> list[tuple[str, str]]:
         ("different styles", f"{statistics.styles:,}"),
         ("languages", _listed(statistics.languages)),
     ]
+
+
+def _licences(counts: Mapping[str | None, int]) -> list[tuple[str, str]]:
+    """Count the utterances under each licence; nothing if none is stated."""
+    return [(name or "not stated", f"{count:,}") for name, count in counts.items()] if any(counts) else []
 
 
 def _lengths(statistics: Statistics) -> list[tuple[str, str]]:

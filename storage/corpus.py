@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -105,9 +105,14 @@ class Corpus:
     It has no open handles: it can be pickled, and any number of threads, processes and machines may
     use one location. Credentials for an object store come from the environment (AWS_ACCESS_KEY_ID
     and so on). `Corpus.open` checks the location.
+
+    Attributes:
+        location: The location.
+        without: Sources that readers of the tables do not see (`excluding`).
     """
 
     location: str
+    without: frozenset[str] = frozenset()
 
     @classmethod
     def at(cls, location: str | Path) -> "Corpus":
@@ -153,6 +158,10 @@ class Corpus:
         for name in SCHEMAS:
             _check_schema(corpus.delta(name), name)
         return corpus
+
+    def excluding(self, source_ids: Iterable[str]) -> "Corpus":
+        """Return a view of the corpus whose readers do not see some sources. It is not written to."""
+        return replace(self, without=self.without | frozenset(source_ids))
 
     def uri(self, table: str) -> str:
         """Return the location of a table: "utterances", "rejects" or "sources"."""
@@ -256,8 +265,14 @@ class Corpus:
             names, aside = shard_names(delta), self.set_aside(table)
             if aside.intersection(names):
                 paths = [f"{SUPERSEDED}/{name}" if name in aside else name for name in names]
-                return pyarrow.dataset.dataset(paths, schema=SCHEMAS[table], filesystem=self.files(table))
-        return delta.to_pyarrow_dataset(schema=SCHEMAS[table])
+                found = pyarrow.dataset.dataset(paths, schema=SCHEMAS[table], filesystem=self.files(table))
+                return self._visible(found)
+        return self._visible(delta.to_pyarrow_dataset(schema=SCHEMAS[table]))
+
+    def _visible(self, rows: pyarrow.dataset.Dataset) -> pyarrow.dataset.Dataset:
+        if not self.without:
+            return rows
+        return rows.filter(~pyarrow.dataset.field("source_id").isin(pa.array(sorted(self.without), pa.string())))
 
     def set_aside(self, table: str) -> set[str]:
         """Names of the shards of a table that a compaction replaced and moved to `_superseded/`."""
@@ -308,11 +323,18 @@ class Corpus:
         """
         content = self.place.read(SPEAKERS)
         try:
-            return SPEAKER.empty_table() if content is None else pq.read_table(pa.BufferReader(content), schema=SPEAKER)
+            known = (
+                SPEAKER.empty_table() if content is None else pq.read_table(pa.BufferReader(content), schema=SPEAKER)
+            )
+            return known.filter(self._is_heard(known["speaker"])) if self.without else known
         except (OSError, pa.ArrowException) as error:
             raise CorpusError(
                 f"{self.location}/{SPEAKERS} is damaged ({plain(error)}): remove it; the next build writes it again"
             ) from error
+
+    def _is_heard(self, speakers: pa.ChunkedArray) -> pa.ChunkedArray:
+        heard = self.utterances(columns=["speaker"])["speaker"].unique()
+        return pc.is_in(speakers, heard)
 
     def write_speakers(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the table of speakers as a whole."""

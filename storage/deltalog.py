@@ -56,6 +56,7 @@ class Version:
             entries, and for those of an earlier release.
         added: The shards that it added.
         removed: Name of each shard that it removed -> when.
+        tokens: Source id -> the token of its rows that it set.
     """
 
     number: int
@@ -65,6 +66,7 @@ class Version:
     after: Mapping[str, int]
     added: tuple[Shard, ...]
     removed: Mapping[str, datetime]
+    tokens: Mapping[str, int]
 
 
 def entries(files: pyarrow.fs.FileSystem) -> dict[int, str]:
@@ -136,6 +138,7 @@ def _version(number: int, actions: list[dict[str, Any]]) -> Version:
         after={name: int(info[AFTER + name]) for name in SCHEMAS if AFTER + name in info},
         added=tuple(_shard(action["add"]) for action in actions if "add" in action),
         removed={unquote(action["path"]): _time(action.get("deletionTimestamp", 0)) for action in removed},
+        tokens={action["txn"]["appId"]: action["txn"]["version"] for action in actions if "txn" in action},
     )
 
 

@@ -17,11 +17,14 @@ from storage.captions import copy_captions
 from storage.card import write_card
 from storage.corpus import Corpus
 from storage.judgements import JUDGEMENTS, Judgements
+from storage.rights import STATED, read_rights, with_rights
 from storage.rows import CorpusError
 from storage.schema import UTTERANCE
 
 log = logging.getLogger(__name__)
 
+EXPORTED = pa.schema([*UTTERANCE, *STATED])
+"""Columns of the utterances in an export."""
 _GROUP_ROWS = 256
 _SHARD_BYTES = 500_000_000
 _FEATURES = {"audio": {"_type": "Audio"}}
@@ -36,7 +39,7 @@ def export(
     threshold: float | None,
     shard_bytes: int = _SHARD_BYTES,
 ) -> list[Path]:
-    """Write the current version to a new folder.
+    """Write the current version to a new folder, each row with what is stated of its source (`storage.rights`).
 
     The folder has utterances/*.parquet, rejects/, sources/, speakers/ and the card.
 
@@ -45,7 +48,7 @@ def export(
     without the card. The folder appears as a whole.
 
     Args:
-        corpus: The corpus to export.
+        corpus: The corpus to export, without the sources that are to stay out (`storage.rights.selected`).
         destination: A folder that does not exist yet.
         title: For the card, see `write_card`.
         settings: For the card.
@@ -64,7 +67,10 @@ def export(
         files += _write_judgements(corpus, partial)
         files += copy_captions(corpus, partial)
         data_files = {name: [f"{name}/*.parquet"] for name in ("utterances", "rejects")}
-        write_card(corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files)
+        write_card(
+            corpus, title=title, settings=settings, threshold=threshold, folder=partial, data_files=data_files,
+            schema=EXPORTED,
+        )  # fmt: skip
     return [destination / file.relative_to(partial) for file in files]
 
 
@@ -105,22 +111,28 @@ def _write_utterances(corpus: Corpus, folder: Path, *, shard_bytes: int) -> Iter
 
 
 def ordered_tables(corpus: Corpus) -> Iterator[pa.Table]:
-    """Yield the utterances in the order of their ids, with one stored shard in memory at a time."""
-    fragments = list(corpus.dataset().get_fragments())
+    """Yield the utterances as they are exported, in the order of their ids, one stored shard in memory at a time."""
+    rights = read_rights(corpus)
+    fragments = list(Corpus(corpus.location).dataset().get_fragments())  # Arrow has none of a filtered dataset
     firsts = [pc.min(part.to_table(columns=["utterance_id"])["utterance_id"]).as_py() for part in fragments]
     for _, index in sorted(zip(firsts, range(len(fragments)), strict=True)):
-        yield fragments[index].to_table(schema=UTTERANCE).sort_by("utterance_id")
+        table = fragments[index].to_table(schema=UTTERANCE)
+        stays = [source_id not in corpus.without for source_id in table["source_id"].to_pylist()]
+        if any(stays):
+            yield with_rights(table.filter(pa.array(stays, pa.bool_())).sort_by("utterance_id"), rights)
 
 
 def _with_audio_feature(table: pa.Table) -> pa.Table:
     """Add the metadata by which `datasets` recognizes the audio, in a nullable field only."""
-    audio = UTTERANCE.get_field_index("audio")
-    schema = UTTERANCE.set(audio, UTTERANCE.field(audio).with_nullable(True))
+    audio = EXPORTED.get_field_index("audio")
+    schema = EXPORTED.set(audio, EXPORTED.field(audio).with_nullable(True))
     return table.cast(schema.with_metadata({"huggingface": json.dumps({"info": {"features": _FEATURES}})}))
 
 
 def _write_judgements(corpus: Corpus, folder: Path) -> Iterator[Path]:
     table = Judgements(corpus.location).table()
+    stays = [clip.rsplit("-", 1)[0] not in corpus.without for clip in table["utterance_id"].to_pylist()]
+    table = table.filter(pa.array(stays, pa.bool_()))
     if len(table):
         path = folder / JUDGEMENTS
         pq.write_table(table, path, compression="zstd")
@@ -130,5 +142,8 @@ def _write_judgements(corpus: Corpus, folder: Path) -> Iterator[Path]:
 def _write_table(corpus: Corpus, name: str, folder: Path) -> Path:
     folder.mkdir(parents=True)
     path = folder / f"{name}.parquet"
-    pq.write_table(getattr(corpus, name)(), path, compression="zstd")
+    table = getattr(corpus, name)()
+    if name == "sources":
+        table = with_rights(table, read_rights(corpus))
+    pq.write_table(table, path, compression="zstd")
     return path

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ _SUPERVISION = ("utterance_id", "audio", "text", "language", "speaker", "duratio
 def export_webdataset(corpus: Corpus, destination: Path, *, shard_bytes: int = _SHARD_BYTES) -> list[Path]:
     """Write the current version as utterances-000000.tar and so on.
 
-    Each utterance is {id}.flac and {id}.json, its row.
+    Each utterance is {id}.flac and {id}.json, its row with what is stated of its source.
 
     Equal versions give equal bytes. The folder appears as a whole.
 
@@ -47,7 +48,8 @@ def export_webdataset(corpus: Corpus, destination: Path, *, shard_bytes: int = _
                 while row is not None and shard.offset < shard_bytes:
                     fields = {name: value for name, value in row.items() if name != "audio"}
                     _add(shard, f"{row['utterance_id']}.flac", row["audio"]["bytes"])
-                    _add(shard, f"{row['utterance_id']}.json", json.dumps(fields, ensure_ascii=False).encode())
+                    text = json.dumps(fields, ensure_ascii=False, default=str)  # a date, as ISO 8601
+                    _add(shard, f"{row['utterance_id']}.json", text.encode())
                     row = next(rows, None)
     return sorted(destination.iterdir())
 
@@ -111,7 +113,11 @@ def _cut(row: Mapping[str, Any]) -> "MonoCut":
         text=row["text"],
         language=row["language"],
         speaker=row["speaker"],
-        custom={column: value for column, value in row.items() if column not in _SUPERVISION},
+        custom={
+            column: str(value) if isinstance(value, date) else value
+            for column, value in row.items()
+            if column not in _SUPERVISION
+        },
     )
     return MonoCut(
         id=name, start=0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision]

@@ -6,9 +6,9 @@ A corpus is a folder with three Delta tables:
     rejects/      one row per refused source or turn, with the reason
     sources/      the ledger: one row per source, its outcome and its cost
 
-and two Parquet files: `speakers.parquet`, one row per speaker of an episode with the person of the
+and Parquet files: `speakers.parquet`, one row per speaker of an episode with the person of the
 series it is, which is replaced after each build; and `judgements.parquet`, people's verdicts on
-clips.
+clips. `rights.parquet` (`storage.rights`) has licence and consent of sources.
 
 For every source, `turns_found == turns_kept + turns_rejected`. The latter two are the number of its
 rows in `utterances`, and of its rows in `rejects` that are about a turn (`start` not null).

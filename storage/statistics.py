@@ -1,5 +1,6 @@
 """The figures on a corpus's card, computed from the three tables without audio."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from storage.corpus import Corpus, Totals
+from storage.rights import read_rights
 from storage.schema import ATTRIBUTES
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -54,6 +56,7 @@ class Statistics:
         styles: Number of different style keys.
         costs: By seconds, largest first.
         sample_rates: The rates that occur, in hertz.
+        licences: Licence -> number of utterances, largest first; None for those of which none is stated.
     """
 
     version: int
@@ -71,6 +74,7 @@ class Statistics:
     similarities: np.ndarray
     costs: Sequence[StageCost]
     sample_rates: Sequence[int]
+    licences: Mapping[str | None, int]
 
     def duration_quantiles(self) -> dict[float, float]:
         """Seconds at `QUANTILES`; empty when there is no utterance."""
@@ -100,7 +104,15 @@ def measure(corpus: Corpus) -> Statistics:
         similarities=np.concatenate([_values(kept["similarity"]), _values(rejects["similarity"])]),
         costs=_costs(corpus.ledger().values()),
         sample_rates=sorted(kept["sample_rate"].unique().tolist()),
+        licences=_licences(corpus, version),
     )
+
+
+def _licences(corpus: Corpus, version: int) -> dict[str | None, int]:
+    rights = read_rights(corpus)
+    sources = corpus.utterances(version=version, columns=["source_id"])["source_id"].to_pylist()
+    counts = Counter(rights.get(source_id, {}).get("licence") for source_id in sources)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0] or "")))
 
 
 def retention(similarities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

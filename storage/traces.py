@@ -1,34 +1,46 @@
-"""Erase sources from what was made of a corpus: models' lists of clips, an index, work files."""
+"""Erase sources or people from what was made of a corpus: models' lists of clips, an index, work files."""
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from storage.copies import drop_copy
 from storage.models import ModelStore
 from storage.objects import Place
+from storage.sought import Sought
 from storage.work import MANIFEST
 
 _NOTHING = object()
 
 
-def erase_from_models(store: ModelStore, source_ids: Iterable[str]) -> list[str]:
-    """Take clips of sources out of the lists of every model, and remove reports, which have their sound.
+def erase_from_models(
+    store: ModelStore, sought: Sought, *, of_version: Callable[[str, int | None], Sought] = lambda *_: Sought()
+) -> list[str]:
+    """Take what is sought out of the lists of every model, and remove reports, which have clips' sound.
 
     The weights stay: what they were trained on can't be taken out of them.
 
+    Args:
+        store: The models.
+        sought: Ids of sources, or ids of clips and names of speakers.
+        of_version: Location and version of the corpus that a model was trained on -> what is sought besides: another
+            version may have had another clip of that id.
+
     Returns:
-        The models that had a clip of them, sorted: train again if the weights may not stay either.
+        The models that had any of it, sorted: train again if the weights may not stay either.
     """
-    ids = frozenset(source_ids)
     changed = set()
+    texts: dict[str, Sought] = {}
     for entry in list(store.root.list()):
+        name, _, within = entry.name.partition("/")
+        if within and name not in texts:
+            texts[name] = sought | of_version(*_trained_on(store.place(name)))
         content = store.root.read(entry.name) or b""
-        if "/" in entry.name and any(source_id.encode() in content for source_id in ids):
-            changed.add(entry.name.split("/")[0])
-            _scrub(store.root, entry.name, content, ids)
+        if within and texts[name].in_file(entry.name, content):
+            changed.add(name)
+            _scrub(store.root, entry.name, content, texts[name])
     for name in changed:
         place = store.place(name)
         place.delete(*(entry.name for entry in place.list("evaluation/")))
@@ -36,24 +48,29 @@ def erase_from_models(store: ModelStore, source_ids: Iterable[str]) -> list[str]
     return sorted(changed)
 
 
-def _scrub(place: Place, name: str, content: bytes, ids: frozenset[str]) -> None:
-    """Write a JSON file without what names one of the ids; remove any other file that does."""
+def _trained_on(model: Place) -> tuple[str, int | None]:
+    run = json.loads(model.read("run.json") or b"{}")
+    return str(run.get("corpus", "")), run.get("version")
+
+
+def _scrub(place: Place, name: str, content: bytes, sought: Sought) -> None:
+    """Write a JSON file without what names one of the texts; remove any other file that does."""
     if name.endswith(".json"):
-        place.write(name, json.dumps(_without(json.loads(content), ids), indent=1).encode())
+        place.write(name, json.dumps(_without(json.loads(content), sought), indent=1).encode())
     elif name.endswith(".jsonl"):
-        left = (_without(json.loads(line), ids) for line in content.splitlines() if line.strip())
+        left = (_without(json.loads(line), sought) for line in content.splitlines() if line.strip())
         place.write(name, "".join(f"{json.dumps(value)}\n" for value in left if value not in ({}, [])).encode())
     else:
         place.delete(name)
 
 
-def _without(value: Any, ids: frozenset[str]) -> Any:
+def _without(value: Any, sought: Sought) -> Any:
     if isinstance(value, list):
-        return [left for each in value if (left := _without(each, ids)) is not _NOTHING]
+        return [left for each in value if (left := _without(each, sought)) is not _NOTHING]
     if isinstance(value, dict):
-        parts = {key: _without(each, ids) for key, each in value.items() if _without(key, ids) is not _NOTHING}
+        parts = {key: _without(each, sought) for key, each in value.items() if not sought.in_text(key)}
         return {key: each for key, each in parts.items() if each is not _NOTHING}
-    return _NOTHING if isinstance(value, str) and any(source_id in value for source_id in ids) else value
+    return _NOTHING if isinstance(value, str) and sought.in_text(value) else value
 
 
 def erase_index(index: Place) -> bool:

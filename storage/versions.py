@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 
 from storage.corpus import Corpus
+from storage.rights import consenting, read_rights, with_rights
 from storage.rows import CorpusError
 from storage.schema import UTTERANCE
 
@@ -44,8 +45,12 @@ class CorpusVersion:
         return cls(corpus.location, str(corpus.delta("utterances", version=version).metadata().id), version)
 
     def rows(self) -> pa.Table:
-        """All utterances without their audio, in the order of their ids."""
-        return Corpus.at(self.location).utterances(version=self.version, columns=DESCRIBING)
+        """Read all utterances without their audio, in the order of their ids, with what is stated of their sources.
+
+        Those of sources whose consent is withdrawn are left out.
+        """
+        corpus = consenting(Corpus.at(self.location))
+        return with_rights(corpus.utterances(version=self.version, columns=DESCRIBING), read_rights(corpus))
 
     def audio(self, utterance_ids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Yield utterance id and FLAC file of each of these utterances, in the order of storage.

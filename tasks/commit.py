@@ -17,11 +17,14 @@ from fsclap.corpus.fingerprint import SLACK, from_text, same_sound
 from fsclap.timeline import Timeline
 from storage.claims import claim
 from storage.corpus import Corpus
+from storage.left_out import LeftOut, Spans, read_left_out
 from storage.requests import clear_requests
+from storage.rights import state_found
 from storage.sounds import add_sound, read_sounds
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
+from tasks.left_out import of_another_recording, seconds_left_out, without_left_out
 from tasks.outcomes import Committed
 from tasks.outputs import (
     DOWNLOAD,
@@ -60,12 +63,19 @@ def commit(batch: Batch, corpus: str, work: str, plan: Plan) -> list[Committed]:
     table = Corpus.open(corpus)
     # Under the lock, so that two runs see each other when they commit one recording under two addresses.
     with table.lock():
-        kept = _Kept(table.ledger().values(), read_sounds(table))
+        kept = _Kept(table.ledger().values(), read_sounds(table), read_left_out(table))
+        state_found(table, _licences(batch, store), by="site")
         done = [_commit_item(item, table, kept, store, plan) for item in batch.items]
         clear_requests(table, [row.source_id for row in done if row.status != "failed"])
     if plan.settings.disk.work_files == "drop":
         _drop_outputs(batch, done, store)
     return done
+
+
+def _licences(batch: Batch, store: WorkStore) -> dict[str, str]:
+    """Source id -> the licence that its page states."""
+    fetched = [item for item in batch.alive if DOWNLOAD in item.steps]
+    return {item.episode.source_id: outcome(store, item.steps[DOWNLOAD]).facts.get("licence", "") for item in fetched}
 
 
 def _drop_outputs(batch: Batch, done: list[Committed], store: WorkStore) -> None:
@@ -82,12 +92,14 @@ class _Kept:
 
     Attributes:
         sounds: Fingerprints of recordings, read once per batch: two kilobytes for each source of the corpus.
+        left_out: What is left out of sources.
     """
 
-    def __init__(self, ledger: Iterable[Row], sounds: np.ndarray) -> None:
+    def __init__(self, ledger: Iterable[Row], sounds: np.ndarray, left_out: LeftOut) -> None:
         self.by_id = {row["source_id"]: row for row in ledger if row["status"] == "kept"}
         self.by_media = {row["media_sha256"]: row for row in self.by_id.values()}
         self.sounds = sounds
+        self.left_out = left_out
 
     def note(self, source: Row) -> None:
         """Note a commit: what the source was before counts no more."""
@@ -100,7 +112,10 @@ class _Kept:
 
 def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan: Plan) -> Committed:
     item = _spared(_without_duplicate(item, corpus, kept, store), kept)
+    seconds = _seconds_left_out(item, kept, store) if item.alive else ()
+    item = of_another_recording(item) if seconds is None else item
     utterances, rejects = _rows(item, store, plan) if item.alive else ([], [])
+    utterances, rejects = without_left_out(utterances, rejects, seconds or ())
     source = _source_row(item, store, plan, kept=len(utterances), rejected=len(rejects))
     why = _detail(item, store)
     if item.refusal is not None:
@@ -137,6 +152,13 @@ def _note_sound(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore) -> st
     )
     log.warning("commit: %s", why)
     return why
+
+
+def _seconds_left_out(item: Item, kept: _Kept, store: WorkStore) -> Spans | None:
+    if not kept.left_out:
+        return ()
+    facts = outcome(store, item.steps[SEPARATION]).facts
+    return seconds_left_out(item, _media_sha256(item, store), facts, kept.left_out, kept.sounds)
 
 
 def _detail(item: Item, store: WorkStore) -> str:

@@ -129,6 +129,7 @@ def _fetch(item: Item, scratch: Path, settings: DownloadSettings) -> Product | R
             "sha256": media.sha256,
             "title": media.title,
             "served": media.served,
+            "licence": media.licence,
         },
     )
 

@@ -29,6 +29,8 @@ from storage.copies import upload
 from storage.corpus import Corpus
 from storage.importers import Check, Entry, ImportSettings, Preset, check, read_entries
 from storage.importers.checking import require, sound_of
+from storage.left_out import read_left_out
+from storage.rights import state_found
 from storage.schema import PUBLISHED
 from tasks import notes
 from tasks.outcomes import Committed, Published
@@ -111,9 +113,10 @@ def blocks(root: str, preset: Preset, settings: ImportSettings) -> Iterator[Bloc
     retry_delay_seconds=exponential_backoff(2),
     timeout_seconds=3600,
 )
-def import_block(block: Block, root: str, corpus: str, settings: ImportSettings) -> Committed | None:
+def import_block(block: Block, root: str, corpus: str, settings: ImportSettings, licence: str = "") -> Committed | None:
     """Decode, measure and commit a block; None if the corpus has it already."""
     table = Corpus.open(corpus)
+    state_found(table, {block.source_id: licence}, by="data set")
     recipe = _recipe(block, settings)
     known = table.ledger().get(block.source_id)
     if known is not None and known["recipe"] == recipe:
@@ -127,7 +130,10 @@ def import_block(block: Block, root: str, corpus: str, settings: ImportSettings)
     }
     kept: list[Row] = []
     refused: list[Row] = []
+    left_out = read_left_out(table)
     for number, entry in enumerate(block.entries):
+        if left_out.has_speaker(_speaker(entry, block, number)):
+            continue
         try:
             kept.append(_utterance(entry, number, block, block.files.get(entry.name)))
         except Unusable as error:
@@ -137,6 +143,7 @@ def import_block(block: Block, root: str, corpus: str, settings: ImportSettings)
             })  # fmt: skip
     utterances = [identity | row for row in _described(kept, block)]
     seconds = sum(row["duration"] for row in utterances)
+    turns_refused = len(refused)
     if not utterances:
         reason = {
             "stage": STAGE,
@@ -152,9 +159,9 @@ def import_block(block: Block, root: str, corpus: str, settings: ImportSettings)
         "media_sha256": None,
         "sound": None,  # of a recording; this is a block of clips
         "duration": seconds,
-        "turns_found": len(block.entries),
+        "turns_found": len(utterances) + turns_refused,
         "turns_kept": len(utterances),
-        "turns_rejected": len(block.entries) - len(utterances),
+        "turns_rejected": turns_refused,
         "stage_seconds": [],
     }
     with table.lock():
@@ -218,7 +225,7 @@ def _utterance(entry: Entry, number: int, block: Block, path: Path | None) -> Ro
         "start": 0.0,
         "end": len(wave) / rate,
         "duration": len(wave) / rate,
-        "speaker": f"{PUBLISHED}{block.dataset}/{entry.speaker or f'unknown-{id_}'}",
+        "speaker": _speaker(entry, block, number),
         "similarity": None,
         "text": entry.text,
         "language": entry.language,
@@ -238,6 +245,10 @@ def _utterance(entry: Entry, number: int, block: Block, path: Path | None) -> Ro
         "diarization_engine": REVISION,
         "captioning_engine": REVISION,
     }
+
+
+def _speaker(entry: Entry, block: Block, number: int) -> str:
+    return f"{PUBLISHED}{block.dataset}/{entry.speaker or f'unknown-{block.source_id}-{number:05d}'}"
 
 
 def _decoded(entry: Entry, path: Path | None) -> tuple[np.ndarray, int]:

@@ -1,8 +1,11 @@
 """Publish a build: artifacts, the corpus card, and the event that starts training."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import (
@@ -22,10 +25,12 @@ from storage.card import PAGE, README, data_uri, write_card
 from storage.copies import upload
 from storage.corpus import Corpus
 from storage.objects import Place
+from storage.rights import Rights
 from tasks import notes
 from tasks.declared import Plan
 from tasks.events import announce_event
 from tasks.outcomes import Committed, Published
+from tasks.rights import ALL
 
 log = logging.getLogger("fsclap.tasks")
 
@@ -103,13 +108,26 @@ def _repeatable(settings: BuildSettings) -> BuildSettings:
     return settings.model_copy(update={"download": settings.download.model_copy(update={"limits": limits})})
 
 
-def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSettings) -> None:
+def _plain(rights: Rights | None) -> dict[str, Any]:
+    return {} if rights is None else rights.model_dump(mode="json", exclude_none=True)
+
+
+def remember_build(
+    corpus: str,
+    sources: list[str],
+    work: str,
+    settings: BuildSettings,
+    rights: Mapping[str, Rights] = MappingProxyType({}),
+) -> None:
     """Record the sources and settings in the corpus, so that a refresh can repeat the build.
 
     An address that contains a password was refused and is left out: it must not be stored.
     """
     table = Corpus.open(corpus)
     sources = [source for source in sources if not has_credentials(source)]
+    # What is stated of all sources of this build says nothing of those of other builds.
+    own = {source: {**_plain(rights.get(ALL)), **_plain(rights.get(source))} for source in sources}
+    stated = {source: row for source, row in own.items() if row}
 
     def to(known: Record | None) -> Record:
         before = known["sources"] if known else []
@@ -117,6 +135,7 @@ def remember_build(corpus: str, sources: list[str], work: str, settings: BuildSe
             "sources": list(dict.fromkeys([*before, *sources])),
             "work": work,
             "settings": complete(_repeatable(settings)),
+            "rights": {**(known or {}).get("rights", {}), **stated},
         }
 
     change_build(table, to)

@@ -17,6 +17,7 @@ from storage.captions import captions_digest, read_captions, with_captions
 from storage.corpus import Corpus
 from storage.models import ModelStore, model_folder
 from storage.objects import Place
+from storage.rights import consenting, exclusion_key
 from tasks import notes
 from tasks.events import announce_event
 from tasks.outcomes import TooFewClips, TrainedModel
@@ -112,6 +113,8 @@ def run_name(store: ModelStore, corpus: Corpus, version: int, settings: TrainSet
     from fsclap.training.initial import start_of
 
     identity = {"table": _table_id(corpus), "settings": shaping(settings), "start": start_of(settings)}
+    if without := exclusion_key(consenting(corpus)):
+        identity["without"] = without
     return store.name(corpus.location, version, identity)
 
 
@@ -125,12 +128,18 @@ def features_folder(work: str) -> Path:
 
 
 def open_clips(corpus: Corpus, version: int, work: str) -> "ClipStore":
-    """Open the clips of a corpus version on local disk; copy them there if they are not."""
+    """Open the clips of a corpus version on local disk; copy them there if they are not.
+
+    Those of sources whose consent is withdrawn are left out.
+    """
     from fsclap.data.clips import ClipStore
 
     folder = Path(work) / "clips" / f"{corpus_name(corpus.location)}-{_table_id(corpus)[:8]}"
+    corpus = consenting(corpus)
     batches = corpus.dataset(version=version).to_batches(batch_size=256, batch_readahead=2, fragment_readahead=1)
     key = f"{_table_id(corpus)} version {version}"
+    if without := exclusion_key(corpus):
+        key = f"{key} without {without}"
     if (several := captions_digest(corpus)) is not None:
         batches, key = with_captions(batches, read_captions(corpus)), f"{key} captions {several}"
     return ClipStore.create_version(folder, version, batches, key=key, progress=False)

@@ -139,12 +139,14 @@ class Media:
         sha256: Of its bytes.
         title: As its page names it.
         served: As `served` gives it; empty for a local file.
+        licence: As its page states it; empty if it states none.
     """
 
     path: Path
     sha256: str
     title: str
     served: str = ""
+    licence: str = ""
 
 
 def is_url(locator: str) -> bool:
@@ -201,10 +203,10 @@ def fetch(episode: Episode, folder: Path, settings: DownloadSettings) -> Media:
         Refused: It does not exist, is not media, is live, too large, or takes too long.
         Unavailable: The network or the server failed; another try may succeed.
     """
-    path, title, seen = _copy(episode, folder) if episode.is_local else _download(episode, folder, settings)
+    path, page = _copy(episode, folder) if episode.is_local else _download(episode, folder, settings)
     if path.stat().st_size == 0:
         raise Refused("empty_file", f"{episode.locator}: the file has no bytes")
-    return Media(path, sha256_file(path), clean_text(title), seen)
+    return Media(path, sha256_file(path), clean_text(page["title"]), page["served"], page["license"])
 
 
 def served(episode: Episode, settings: DownloadSettings) -> str:
@@ -286,7 +288,7 @@ def _path_of(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(urlsplit(uri).path))
 
 
-def _copy(episode: Episode, folder: Path) -> tuple[Path, str, str]:
+def _copy(episode: Episode, folder: Path) -> tuple[Path, dict[str, str]]:
     source = Path(_path_of(episode.locator))
     if not source.is_file():
         raise Refused("no_such_file", f"{episode.locator}: not a file (any more)")
@@ -295,7 +297,7 @@ def _copy(episode: Episode, folder: Path) -> tuple[Path, str, str]:
         shutil.copyfile(source, target)
     except PermissionError as error:
         raise Refused("not_readable", f"{episode.locator}: {error.strerror}; check the file's permissions") from error
-    return target, episode.title, ""
+    return target, {"title": episode.title, "served": "", "license": ""}
 
 
 # Remote media -----------------------------------------------------------------------------------------
@@ -344,13 +346,14 @@ def _parts(url: str) -> SplitResult:
         return SplitResult("", "", "", "", "")
 
 
-def _download(episode: Episode, folder: Path, settings: DownloadSettings) -> tuple[Path, str, str]:
+def _download(episode: Episode, folder: Path, settings: DownloadSettings) -> tuple[Path, dict[str, str]]:
     url = episode.address or episode.locator
     require_fetchable(url)
     request = {"action": "fetch", "url": url, "shown": episode.locator, "folder": str(folder.resolve())}
     with closing(_ask(request, settings=settings)) as answers:
         media = list(answers)[-1]
-    return folder / media["media"], redact(media["title"]) or episode.title, _served(media)
+    title, licence = redact(media["title"]) or episode.title, clean_text(redact(media["license"]))
+    return folder / media["media"], {"title": title, "served": _served(media), "license": licence}
 
 
 def _ask(request: dict[str, Any], *, settings: DownloadSettings) -> Generator[dict[str, Any], None, None]:

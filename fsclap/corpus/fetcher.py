@@ -325,7 +325,8 @@ def _fetch(downloader: _Downloader, request: Info) -> Iterator[Info]:
         )
     chosen = (info.get("requested_formats") or [info])[0]
     seen = downloader.seen.get(str(chosen.get("url")), {})
-    yield {"media": files[0].name, "title": str(info.get("title") or "")[:LONGEST_TEXT], "served": seen}
+    texts = {name: str(info.get(name) or "")[:LONGEST_TEXT] for name in ("title", "license")}
+    yield {"media": files[0].name, "served": seen, **texts}
 
 
 def _require_fetchable(info: Info, shown: str) -> None:

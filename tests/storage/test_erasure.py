@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import storage.erasure
+import storage.rewriting
 from storage.build_record import change_build, read_build
 from storage.card import write_card
 from storage.compaction import compact
@@ -22,6 +23,7 @@ from storage.maintenance import forget, history, restore
 from storage.models import FINISHED, ModelStore
 from storage.objects import Place
 from storage.requests import add_requests
+from storage.sought import Sought
 from storage.sounds import SHAPE, add_sound
 from storage.traces import erase_from_models, erase_from_work, erase_index
 from storage.verify import verify
@@ -101,7 +103,7 @@ def test_nothing_is_left_of_a_source_and_all_of_the_others(location: str, make_r
     now = [row for row in corpus.utterances().to_pylist() if row["source_id"] != GONE]
 
     erased = erase(corpus, [GONE])
-    assert (erased.sources, erased.traces) == ((GONE,), ())
+    assert (erased.sources, erased.search.traces) == ((GONE,), ())
     assert traces(corpus, texts) == set()
     assert corpus.utterances().to_pylist() == now
     assert past(corpus)[: version + 1] == before, "every version has what it had of the other sources"
@@ -122,22 +124,26 @@ def test_nothing_is_left_of_a_source_and_all_of_the_others(location: str, make_r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["_erase_from_table", "_erased", "leftovers", "_erase_beside"])
+@pytest.mark.parametrize(
+    "step", ["rewriting._changed", "rewriting._action", "rewriting.leftovers", "erasure._erase_beside"]
+)
 def test_what_a_kill_left_is_finished_by_the_next(
     step: str, tmp_path: Path, make_rows: MakeRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = fill(str(tmp_path / "corpus"), make_rows)
     now = [row for row in corpus.utterances().to_pylist() if row["source_id"] != GONE]
-    work, calls = getattr(storage.erasure, step), []
+    name, _, function = step.partition(".")
+    module = getattr(storage, name)
+    work, calls = getattr(module, function), []
 
     def killed(*arguments: Any) -> Any:
         calls.append(step)
-        if len(calls) == (1 if step == "_erase_beside" else 2 if step != "_erased" else 12):
+        if len(calls) == {"_erase_beside": 1, "_action": 12}.get(function, 2):
             raise KeyboardInterrupt
         return work(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.erasure, step, killed)
+        patch.setattr(module, function, killed)
         with pytest.raises(KeyboardInterrupt):
             erase(corpus, [GONE])
     assert corpus.place.exists(ERASING)
@@ -171,7 +177,7 @@ def test_models_index_and_work_files_lose_it_too(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         store.root.write(name, text.encode())
-    assert erase_from_models(store, [GONE]) == ["one"]
+    assert erase_from_models(store, Sought(sources=frozenset({GONE}))) == ["one"]
     assert json.loads(store.root.read("one/split.json") or b"") == {
         "train": [kept], "removed": {}, "voices": [{"speakers": []}],
     }  # fmt: skip
