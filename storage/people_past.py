@@ -114,10 +114,9 @@ class WithoutPeople:
         for _, shard in self._shards("utterances"):
             rows = self._read("utterances", shard.name, [*_TURN, "utterance_id"])
             goes = self._goes("utterances", shard.name, rows)
-            sides = [rows.filter(pa.array(mask)) for mask in (goes, ~goes)]
-            found[shard.name] = _Sides(
-                *(_named(side) for side in sides), frozenset(sides[0]["source_id"].unique().to_pylist())
-            )
+            going, staying = (rows.filter(pa.array(mask)) for mask in (goes, ~goes))
+            sources = frozenset(going["source_id"].unique().to_pylist())
+            found[shard.name] = _Sides(_named(going), _named(staying), sources)
         return found
 
     def _goes(self, table: str, shard: str, rows: pa.Table) -> np.ndarray:
