@@ -164,8 +164,8 @@ def _separate(wave: np.ndarray, engines: Engines) -> np.ndarray:
 
 
 def _diarize(wave: np.ndarray, engines: Engines) -> list[Turn]:
-    (turns,) = engines.diarizer.diarize([soxr.resample(wave, SAMPLE_RATE, engines.diarizer.sample_rate)])
-    return turns
+    (found,) = engines.diarizer.diarize([soxr.resample(wave, SAMPLE_RATE, engines.diarizer.sample_rate)])
+    return found.turns
 
 
 def _prefixed(prefix: str, parts: Parts) -> Parts:

@@ -112,7 +112,7 @@ def measure(root: Path, separator: Separator, diarizer: Diarizer, halves: Sequen
             separated = soxr.resample(vocals, separator.sample_rate, diarizer.sample_rate)
             clean = soxr.resample(recording.wave, SAMPLE_RATE, diarizer.sample_rate)
             for name, found in zip(parts, diarizer.diarize([clean, separated]), strict=True):
-                parts[name].append(score(recording, found))
+                parts[name].append(score(recording, found.turns))
         figures |= {
             f"{half}/{name}/{figure}": value for name, own in parts.items() for figure, value in summarize(own).items()
         }

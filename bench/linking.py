@@ -74,7 +74,7 @@ def casts(engine: WhisperCAMPlusPlus, half: str, recordings: Sequence[Recording]
 
 def _turns(engine: WhisperCAMPlusPlus, wave: np.ndarray) -> list[Turn]:
     voiced = next(iter(engine.voiced([wave])))
-    parts = turn_parts(split(voiced, engine.settings), engine.settings)
+    parts, _ = turn_parts(split(voiced, engine.settings), wave, engine.settings)
     return turns(parts, [""] * len(parts), voiced.frames, language=None)
 
 

@@ -194,7 +194,7 @@ def measure(root: Path, diarizer: Diarizer, *, each: int, halves: Sequence[str])
             mono = soxr.resample(recording.wave, SAMPLE_RATE, separator.sample_rate)[np.newaxis]
             (vocals,) = in_memory(separator, [mono])
             (found,) = diarizer.diarize([soxr.resample(vocals, separator.sample_rate, diarizer.sample_rate)])
-            parts.append(score(recording, found))
+            parts.append(score(recording, found.turns))
             log.info("%s scored", recording.name)
         figures |= {f"{half}/{name}": figure for name, figure in summarize(parts).items()}
     return figures

@@ -14,6 +14,7 @@ from fsclap.audio import encode_flac, read_wave
 from fsclap.corpus.download import REASONS_OF_ADDRESSES
 from fsclap.corpus.filtering import selection
 from fsclap.corpus.fingerprint import SLACK, from_text, same_sound
+from fsclap.corpus.turns import Dropped
 from fsclap.timeline import Timeline
 from storage.claims import claim
 from storage.corpus import Corpus
@@ -27,12 +28,14 @@ from tasks.declared import Plan
 from tasks.left_out import of_another_recording, seconds_left_out, without_left_out
 from tasks.outcomes import Committed
 from tasks.outputs import (
+    DIARIZATION,
     DOWNLOAD,
     DUPLICATE,
     SEPARATION,
     VOCALS,
     read_attributes,
     read_descriptions,
+    read_dropped,
     read_qualities,
     read_tags,
     read_verdicts,
@@ -211,8 +214,9 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
     overlaps = selection.overlaps(turns)
     descriptions = iter(read_descriptions(item, store))
     vocals, timeline = folder(store, item.steps[SEPARATION]) / VOCALS, timeline_of(item, store)
-    utterances, rejects = [], []
     identity, engines = _identity(item, plan), _engines(plan)
+    utterances: list[Row] = []
+    rejects = [_dropped(one, identity, timeline) for one in read_dropped(item, store)]
     for number, (turn, verdict) in enumerate(zip(turns, verdicts, strict=True)):
         start = timeline.player(turn.start)
         place: Row = {"start": start, "end": start + turn.duration, "similarity": verdict.similarity}
@@ -267,6 +271,12 @@ def _recipe(item: Item, plan: Plan) -> str:
     if refusal is None or refusal.transient or refusal.reason == DUPLICATE:
         return plan.recipe(item.episode)
     return plan.refusal_recipe(item.episode, refusal.stage)
+
+
+def _dropped(one: Dropped, identity: Row, timeline: Timeline) -> Row:
+    start = timeline.player(one.start)
+    place = {"start": start, "end": start + one.end - one.start}
+    return _reject(identity, DIARIZATION, one.reason, one.detail) | place
 
 
 def _reject(identity: Row, stage: str, reason: str, detail: str) -> Row:

@@ -1,17 +1,20 @@
 """Speaker recognition (section 3.3): who speaks when, and what they say."""
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
 
 from prefect import task
 
 from fsclap.corpus.diarization import load_diarizer
-from fsclap.corpus.turns import Turn, write_turns
+from fsclap.corpus.turns import Diarized, Dropped, Turn, write_turns
 from fsclap.timeline import Timeline
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
-from tasks.outputs import DIARIZATION, SEPARATION, TURNS, map_vocals, seconds_of, timeline_of
+from tasks.outputs import DIARIZATION, DROPPED, SEPARATION, TURNS, map_vocals, seconds_of, timeline_of
 from tasks.stages import Product, Stage, Stopwatch, pieces, run_stage, stage_cache_key
 
 
@@ -26,8 +29,8 @@ def diarization_stage(store: WorkStore, plan: Plan) -> Stage:
                 diarized = diarizer.diarize(vocals)
                 for item in piece:
                     with Stopwatch() as watch:
-                        turns = next(diarized)
-                    yield _product(_within_sound(turns, timeline_of(item, store)), watch.seconds)
+                        found = next(diarized)
+                    yield _product(_within_sound(found, timeline_of(item, store)), watch.seconds)
 
     return Stage(
         name=DIARIZATION,
@@ -49,18 +52,43 @@ def diarize(batch: Batch, work: str, plan: Plan) -> Batch:
     return run_stage(diarization_stage(store, plan), batch, store)
 
 
-def _within_sound(turns: list[Turn], timeline: Timeline) -> list[Turn]:
+def _within_sound(found: Diarized, timeline: Timeline) -> Diarized:
     """Cut the silence that stands for a hole in the sound off the ends of turns."""
-    trimmed = ((turn, *timeline.trimmed(turn.start, turn.end)) for turn in turns)
-    return [replace(turn, start=start, end=end) for turn, start, end in trimmed]
-
-
-def _product(turns: list[Turn], seconds: float) -> Product | Refusal:
-    if not turns:
-        detail = "no speech in the vocals of this recording; if it has another audio track, set decode.track"
-        return Refusal(stage=DIARIZATION, reason="no_speech", detail=detail)
-    return Product(
-        write=lambda target: write_turns(target / TURNS, turns),
-        seconds={DIARIZATION: seconds},
-        facts={"turns": len(turns), "speakers": len({turn.speaker for turn in turns})},
+    return Diarized(
+        [_trimmed(turn, timeline) for turn in found.turns], [_trimmed(one, timeline) for one in found.dropped]
     )
+
+
+Stretch = TypeVar("Stretch", Turn, Dropped)
+
+
+def _trimmed(stretch: Stretch, timeline: Timeline) -> Stretch:
+    start, end = timeline.trimmed(stretch.start, stretch.end)
+    return replace(stretch, start=start, end=end)
+
+
+def _product(found: Diarized, seconds: float) -> Product | Refusal:
+    if not found.turns:
+        return Refusal(stage=DIARIZATION, reason="no_speech", detail=_nothing(found.dropped))
+
+    def write(target: Path) -> None:
+        write_turns(target / TURNS, found.turns)
+        (target / DROPPED).write_text(json.dumps([asdict(one) for one in found.dropped], indent=0))
+
+    return Product(
+        write=write,
+        seconds={DIARIZATION: seconds},
+        facts={
+            "turns": len(found.turns),
+            "speakers": len({turn.speaker for turn in found.turns}),
+            "dropped": len(found.dropped),
+        },
+    )
+
+
+def _nothing(dropped: list[Dropped]) -> str:
+    if not dropped:
+        return "no speech in the vocals of this recording; if it has another audio track, set decode.track"
+    longest = max(dropped, key=lambda one: one.end - one.start)
+    where = f"the longest of {len(dropped)} stretches begins at {longest.start:.2f} s"
+    return f"no speech that makes a turn; {where}: {longest.detail}"

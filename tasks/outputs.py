@@ -13,7 +13,7 @@ from fsclap.corpus.captioning.base import Tags
 from fsclap.corpus.captioning.describe import Description
 from fsclap.corpus.filtering.consistency import Verdict
 from fsclap.corpus.filtering.quality import Quality
-from fsclap.corpus.turns import Turn, read_turns
+from fsclap.corpus.turns import Dropped, Turn, read_turns
 from fsclap.timeline import Timeline
 from storage.work import WorkStore
 from tasks.batches import Item
@@ -31,6 +31,7 @@ CAPTIONING = "captioning"
 
 VOCALS = "vocals.flac"
 TURNS = "turns.parquet"
+DROPPED = "dropped.json"
 VERDICTS = "verdicts.json"
 DESCRIPTIONS = "descriptions.json"
 
@@ -63,6 +64,12 @@ def map_vocals(item: Item, store: WorkStore, sample_rate: Hertz, destination: Pa
 def turns_of(item: Item, store: WorkStore) -> list[Turn]:
     """Read all turns of an episode, by start time; their times are positions in the vocals."""
     return read_turns(folder(store, item.steps[DIARIZATION]) / TURNS)
+
+
+def read_dropped(item: Item, store: WorkStore) -> list[Dropped]:
+    """Read the speech of an episode that became no turn; its times are positions in the vocals."""
+    text = (folder(store, item.steps[DIARIZATION]) / DROPPED).read_text()
+    return [Dropped(**row) for row in json.loads(text)]
 
 
 def read_attributes(item: Item, store: WorkStore) -> list[Attributes]:

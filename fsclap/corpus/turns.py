@@ -42,6 +42,40 @@ class Turn:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A stretch of speech that became no turn.
+
+    Attributes:
+        start, end: Position in the recording.
+        reason: A short code: `too_short`, `too_long`, `no_words` or `inside_another`.
+        detail: The same in a sentence.
+    """
+
+    start: Seconds
+    end: Seconds
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diarized:
+    """What diarization makes of one recording.
+
+    Attributes:
+        turns: By start time; they do not overlap and lie within the recording.
+        dropped: By start time, the speech that became no turn.
+    """
+
+    turns: list[Turn]
+    dropped: list[Dropped]
+
+
+def too_short(start: Seconds, end: Seconds, shortest: Seconds) -> Dropped:
+    """Drop a stretch of speech that is shorter than the shortest turn."""
+    return Dropped(start, end, "too_short", f"{end - start:.2f} s are less than the shortest turn, {shortest:g} s")
+
+
 def write_turns(path: Path, turns: Sequence[Turn]) -> None:
     """Write turns to a Parquet file, exactly as `read_turns` returns them."""
     columns = {

@@ -3,7 +3,7 @@
 VERSIONS = {
     "download": 1,
     "separation": 3,
-    "diarization": 3,
+    "diarization": 4,
     "consistency": 1,
     "attributes": 1,
     "tagging": 1,

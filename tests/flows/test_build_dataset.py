@@ -40,6 +40,20 @@ def test_every_source_and_every_turn_is_accounted_for(built_corpus: Built) -> No
     assert sum(row["turns_kept"] for row in ledger) == len(built_corpus.rows())
 
 
+@pytest.mark.slow
+def test_speech_that_makes_no_turn_is_a_reject_with_its_times(built: Built, tmp_path: Path) -> None:
+    found = {row["source_id"]: row["turns_found"] for row in Corpus.open(built.corpus).ledger().values()}
+    settings = local_settings(diarization={"min_turn": 2.5})
+    build_dataset([built.feed], str(tmp_path / "corpus"), built.work, settings, return_state=True)
+    corpus = Corpus.open(str(tmp_path / "corpus"))
+    assert verify(corpus).problems == []
+    short = [row for row in corpus.rejects().to_pylist() if row["stage"] == "diarization"]
+    assert {row["reason"] for row in short} == {"too_short"}
+    assert all(row["start"] < row["end"] < row["start"] + 2.5 and row["text"] is None for row in short)
+    assert any(row["start"] > LATE for row in short)
+    assert {row["source_id"]: row["turns_found"] for row in corpus.ledger().values()} == found
+
+
 def test_utterances_lie_within_their_episode_and_say_something(built_corpus: Built) -> None:
     rows = built_corpus.rows()
     assert len(rows) >= 5

@@ -32,8 +32,8 @@ def test_every_engine_hears_the_made_up_sound(plan: Plan) -> None:
     trial.try_out(plan)
     diarizer = diarization.load_diarizer(plan.settings.diarization, "cpu")
     speech = trial.soxr.resample(trial.made_up_speech(), trial.RATE, diarizer.sample_rate).astype(np.float32)
-    (turns,) = diarizer.diarize([speech])
-    assert turns, "the diarizer embeds and transcribes it"
+    (found,) = diarizer.diarize([speech])
+    assert found.turns, "the diarizer embeds and transcribes it"
 
 
 def test_an_engine_that_cannot_run_is_named(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap import Hertz
-from fsclap.corpus.turns import Turn
+from fsclap.corpus.turns import Diarized
 from fsclap.settings import Folded, engine_block, execution
 from fsclap.weights import WeightsSettings
 
@@ -35,7 +35,7 @@ class Diarizer(Protocol):
     @property
     def sample_rate(self) -> Hertz: ...
 
-    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[Diarized]:
         """Find the turns of each recording.
 
         Args:
@@ -43,8 +43,8 @@ class Diarizer(Protocol):
                 map.
 
         Yields:
-            For each recording, in order, its turns by start time: they do not overlap and lie
-            within the recording. A recording without speech yields an empty list.
+            For each recording, in order, its turns, and the speech that became none. A recording
+            without speech has neither.
 
         Raises:
             ValueError: A recording is not one-dimensional or holds a value that is not finite.
@@ -158,7 +158,7 @@ class DiarizationSettings(BaseModel):
         description="Language of the speech as an ISO 639-1 code (zh, en), if known. The engines do not detect it: it "
         "is stored with every turn as given here. whisper-campplus takes en or None only.",
     )
-    min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are dropped.")
+    min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are rejected.")
     max_turn: float = Field(
         15.0, ge=2, le=29, description="Longest turn, in seconds; longer ones are cut at their best pause."
     )

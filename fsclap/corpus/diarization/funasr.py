@@ -22,7 +22,7 @@ words and times.)
 
 Where `generate` fails or draws lots, this does not:
 
-- a stretch in which Paraformer finds no token is silent (`generate`: IndexError);
+- a stretch in which Paraformer finds no token is dropped as without words (`generate`: IndexError);
 - silence so sure that its probability is 1 is silence (`generate`: the logarithm of 0);
 - when ct-punc counts other words than Paraformer, each stretch of speech is a sentence (`generate`:
   the whole recording is one sentence of one speaker);
@@ -51,7 +51,7 @@ from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
 from fsclap.corpus.diarization.paraformer import PER_MS, RATE, SETTING, Paraformer, Segment, Transcript
 from fsclap.corpus.diarization.sentences import Sentence, Stretch, parse_sentences, stretches
 from fsclap.corpus.funasr_weights import FunasrModel, load_model, quiet, undisturbed
-from fsclap.corpus.turns import Turn
+from fsclap.corpus.turns import Diarized, Dropped, Turn
 from fsclap.devices import Batches, torch_device
 from fsclap.weights import WeightsSettings
 
@@ -133,12 +133,14 @@ class FunASRDiarizer:
             settings, setting=f"{SETTING}.{part}", classes=classes, needs=needs, device=device or self.device
         )
 
-    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[Diarized]:
         """See `fsclap.corpus.diarization.Diarizer`; the speech of all recordings shares batches."""
-        found = [stretches(sentences, self.settings) for sentences in self.sentences(recordings)]
-        vectors = self.embeddings(recordings, found)
-        for own in found:
-            yield [self._turn(stretch, next(vectors)) for stretch in own]
+        heard = self.heard(recordings)
+        found = [stretches(sentences, self.settings) for sentences, _ in heard]
+        vectors = self.embeddings(recordings, [own for own, _ in found])
+        for (own, left_out), (_, wordless) in zip(found, heard, strict=True):
+            dropped = sorted([*left_out, *wordless], key=lambda one: (one.start, one.end))
+            yield Diarized([self._turn(stretch, next(vectors)) for stretch in own], dropped)
 
     def _turn(self, stretch: Stretch, embedding: np.ndarray | None) -> Turn:
         return Turn(
@@ -151,8 +153,8 @@ class FunASRDiarizer:
             overlap=stretch.overlap,
         )
 
-    def sentences(self, recordings: Sequence[np.ndarray]) -> list[list[Sentence]]:
-        """Find the sentences of each recording, as `AutoModel.generate` finds them; see the module.
+    def heard(self, recordings: Sequence[np.ndarray]) -> list[tuple[list[Sentence], list[Dropped]]]:
+        """Find the sentences of each recording, as `AutoModel.generate` finds them, and the speech without words.
 
         Raises:
             ValueError: A recording is not one-dimensional or holds a value that is not finite.
@@ -161,20 +163,19 @@ class FunASRDiarizer:
             check_recording(wave, number)
         # FunASR's encoders draw random numbers even where they leave no layer out.
         with undisturbed():
-            return self._sentences(recordings)
+            return self._heard(recordings)
 
-    def _sentences(self, recordings: Sequence[np.ndarray]) -> list[list[Sentence]]:
+    def _heard(self, recordings: Sequence[np.ndarray]) -> list[tuple[list[Sentence], list[Dropped]]]:
         segments = [segment for number, wave in enumerate(recordings) for segment in self.detect(wave, number)]
         transcripts = self.recogniser.transcribe(recordings, segments)
         voices = self.voices(recordings, segments)
         found = []
         for number, wave in enumerate(recordings):
-            pairs = zip(segments, transcripts, strict=True)
-            info = self.punctuate(
-                [(segment, transcript) for segment, transcript in pairs if segment.recording == number]
-            )
+            own = [pair for pair in zip(segments, transcripts, strict=True) if pair[0].recording == number]
+            info = self.punctuate(own)
             noise = self.assign(info, *voices[number]) if info else None
-            found.append(parse_sentences(info, duration=len(wave) / RATE, noise=noise))
+            wordless = [_wordless(segment) for segment, transcript in own if not transcript.text]
+            found.append((parse_sentences(info, duration=len(wave) / RATE, noise=noise), wordless))
         return found
 
     @torch.inference_mode()
@@ -287,6 +288,10 @@ class FunASRDiarizer:
                     sums[number] = sums.get(number, 0) + normalized(vector)
         for number in range(len(turns)):
             yield normalized(sums[number]) if number in sums else None
+
+
+def _wordless(segment: Segment) -> Dropped:
+    return Dropped(segment.start / 1000, segment.end / 1000, "no_words", "speech in which Paraformer finds no word")
 
 
 def _uncertain(module: torch.nn.Module, inputs: object, probabilities: Tensor) -> Tensor:

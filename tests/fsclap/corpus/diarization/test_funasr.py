@@ -28,7 +28,7 @@ from fsclap.corpus.diarization.funasr import (
 )
 from fsclap.corpus.diarization.paraformer import Segment, Transcript
 from fsclap.corpus.diarization.sentences import Sentence, Stretch, parse_sentences, stretches
-from fsclap.corpus.turns import NOISE, Turn
+from fsclap.corpus.turns import NOISE, Diarized, Turn
 from fsclap.devices import DeviceError
 from fsclap.media import DecodeSettings, decode
 from fsclap.weights import WeightsError, WeightsSettings
@@ -117,17 +117,17 @@ def recordings(tmp_path_factory: pytest.TempPathFactory, english: np.ndarray) ->
 
 @pytest.fixture(scope="module")
 def sentences(exact: FunASRDiarizer, recordings: list[np.ndarray]) -> list[list[Sentence]]:
-    return exact.sentences(recordings)
+    return [own for own, _ in exact.heard(recordings)]
 
 
 @pytest.fixture(scope="module")
 def exact_turns(exact: FunASRDiarizer, recordings: list[np.ndarray]) -> list[list[Turn]]:
-    return list(exact.diarize(recordings))
+    return [found.turns for found in exact.diarize(recordings)]
 
 
 @pytest.fixture(scope="module")
 def turns(engine: FunASRDiarizer, recordings: list[np.ndarray]) -> list[list[Turn]]:
-    return list(engine.diarize(recordings))
+    return [found.turns for found in engine.diarize(recordings)]
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_a_batch_changes_nothing(folder: Path, recordings: list[np.ndarray], exa
     one_by_one = in_double(FunASRDiarizer(settings(folder, batch_seconds=0.1)))
     for wave, together in zip(recordings, exact_turns, strict=True):
         (alone,) = one_by_one.diarize([wave])
-        assert_same(alone, together)
+        assert_same(alone.turns, together)
 
 
 def assert_same(one: Sequence[Turn], other: Sequence[Turn]) -> None:
@@ -201,7 +201,7 @@ def test_the_language_is_what_the_settings_state(engine: FunASRDiarizer, english
     stated = object.__new__(FunASRDiarizer)
     stated.__dict__.update(engine.__dict__ | {"settings": engine.settings.model_copy(update={"language": "zh"})})
     (found,) = stated.diarize([english[: 5 * RATE]])
-    assert {turn.language for turn in found} == {"zh"}
+    assert {turn.language for turn in found.turns} == {"zh"}
 
 
 @pytest.mark.slow
@@ -212,7 +212,7 @@ def test_the_same_recording_gives_the_same_turns_and_draws_nothing(
     random.seed(7), np.random.seed(7), torch.manual_seed(7)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
     (again,) = exact.diarize([np.memmap(tmp_path / "wave", dtype=np.float32, mode="r")])
-    assert_same(again, exact_turns[0])
+    assert_same(again.turns, exact_turns[0])
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
 
 
@@ -243,14 +243,14 @@ def test_speech_across_the_blocks_of_the_detector_is_as_funasr_hears_it(
 
 @pytest.mark.parametrize("samples", [0, 1, 399, 400, 3000, 16_000])
 def test_short_and_silent_recordings_have_no_turn(engine: FunASRDiarizer, samples: int) -> None:
-    assert list(engine.diarize([np.zeros(samples, dtype=np.float32)])) == [[]]
+    assert list(engine.diarize([np.zeros(samples, dtype=np.float32)])) == [Diarized([], [])]
 
 
 @pytest.mark.parametrize("samples", [1, 399, 400, 3000, 8000])
 def test_short_recordings_of_noise_do_not_fail(engine: FunASRDiarizer, samples: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.3, samples).astype(np.float32)
     (found,) = engine.diarize([noise])
-    assert all(turn.end <= samples / RATE for turn in found)
+    assert all(turn.end <= samples / RATE for turn in found.turns)
 
 
 def test_no_recordings_no_turns(engine: FunASRDiarizer) -> None:
@@ -290,12 +290,15 @@ def test_silence_beyond_doubt_is_silence(altered: FunASRDiarizer, english: np.nd
     assert altered.detect(np.concatenate([silent, english[: 4 * RATE], silent]))
 
 
-def test_speech_without_a_token_is_silent(altered: FunASRDiarizer, english: np.ndarray) -> None:
+def test_speech_without_a_token_is_dropped_with_its_times(altered: FunASRDiarizer, english: np.ndarray) -> None:
     """FunASR fails with an IndexError, on a CPU."""
     with torch.no_grad():
         altered.recogniser.network.predictor.cif_output.bias.fill_(-50)
-    assert altered.detect(english)
-    assert list(altered.diarize([english])) == [[]]
+    speech = [(segment.start / 1000, segment.end / 1000) for segment in altered.detect(english)]
+    (found,) = altered.diarize([english])
+    assert found.turns == []
+    assert [(one.start, one.end) for one in found.dropped] == speech
+    assert {one.reason for one in found.dropped} == {"no_words"}
 
 
 def test_words_that_are_not_timed_are_left_out(
@@ -437,7 +440,8 @@ def test_batches_that_do_not_fit_are_halved(
     one_by_one = FunASRDiarizer(settings(folder, batch_seconds=0.1))
     several = recordings[1:]
     for halved, alone in zip(small.diarize(several), one_by_one.diarize(several), strict=True):
-        assert_same(halved, alone)
+        assert_same(halved.turns, alone.turns)
+        assert halved.dropped == alone.dropped
     assert refused
 
 
@@ -554,7 +558,7 @@ def test_the_turns_come_from_the_sentences(
     exact: FunASRDiarizer, sentences: list[list[Sentence]], exact_turns: list[list[Turn]]
 ) -> None:
     for own, found in zip(sentences, exact_turns, strict=True):
-        expected = stretches(own, exact.settings)
+        expected, _ = stretches(own, exact.settings)
         assert [(s.start, s.end, s.speaker, s.text) for s in expected] == [
             (t.start, t.end, t.speaker, t.text) for t in found
         ]

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP
-from fsclap.corpus.diarization.whisper_campplus import PAUSE, SHORTEST, Frames, Part, pieces, turn_parts
+from fsclap.corpus.diarization.whisper_campplus import (
+    PAUSE,
+    SHORTEST,
+    Frames,
+    Part,
+    audible,
+    pieces,
+    scraps,
+    turn_parts,
+)
 from fsclap.corpus.filtering.selection import SelectionSettings, overlaps, select
 from fsclap.corpus.separation.base import MAYBE_SPEECH, maybe_speech
 from fsclap.corpus.separation.demucs import OverlapAdd as DemucsOverlapAdd
@@ -107,7 +116,8 @@ def test_parts_become_turns_that_lose_nothing(lengths: list[tuple[int, int, int]
         parts.append(Part(Span(at, at + length), speaker, np.eye(len(lengths))[number]))
         at += length
     options = DiarizationSettings(min_turn=1e-6, merge_gap=gap, max_turn=longest)
-    found = turn_parts(parts, options)
+    found, dropped = turn_parts(parts, np.ones(at + RATE, dtype=np.float32), options)
+    assert not dropped
     members = [np.flatnonzero(part.vector).tolist() for part in found]
     assert [*itertools.chain(*members)] == list(range(len(parts))), "each part in one turn"
     assert all(before.span.end <= after.span.start for before, after in itertools.pairwise(found))
@@ -119,10 +129,52 @@ def test_parts_become_turns_that_lose_nothing(lengths: list[tuple[int, int, int]
         assert all(b.span.start - a.span.end <= gap * RATE for a, b in itertools.pairwise(inside))
 
 
+def sounding(*passages: tuple[float, float]) -> np.ndarray:
+    """Noise: (seconds, level in dB) one after the other."""
+    rng = np.random.default_rng(0)
+    return np.concatenate(
+        [rng.normal(0, 10 ** (level / 20), round(length * RATE)) for length, level in passages]
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("wave", "turn", "end", "expected"),
+    [
+        pytest.param(sounding((1, -80), (2, 0), (2, -80)), (0.6, 3.7), 5, (1, 3), id="cut at both ends"),
+        pytest.param(sounding((1, -80), (2, 0), (2, -30)), (0.6, 3.7), 5, (1, 3.7), id="noise is not cut"),
+        pytest.param(sounding((1, 0), (0.3, -30), (2, -80)), (0, 1), 3, (0, 1.3), id="followed until it fades"),
+        pytest.param(sounding((1, 0), (0.9, -30), (2, -80)), (0, 1), 3, (0, 1), id="what does not fade is noise"),
+        pytest.param(sounding((1, 0), (0.3, -30), (2, -80)), (0, 1), 1.2, (0, 1), id="not into the next turn"),
+        pytest.param(sounding((1, -80), (0.1, 0), (2, -80)), (0.9, 1.5), 3, (1, 1.5), id="long enough to embed"),
+        pytest.param(np.zeros(3 * RATE, dtype=np.float32), (1, 2), 3, (1, 2), id="silence"),
+        pytest.param(sounding((1, 0), (0.2, -30)), (0, 1.2), 1.2, (0, 1.2), id="the end of the recording"),
+    ],
+)
+def test_a_turn_begins_and_ends_where_its_sound_does(
+    wave: np.ndarray, turn: tuple[float, float], end: float, expected: tuple[float, float]
+) -> None:
+    found = audible(Span(round(turn[0] * RATE), round(turn[1] * RATE)), wave, round(end * RATE))
+    assert (found.start / RATE, found.end / RATE) == pytest.approx(expected, abs=0.021)
+
+
+@usual
+@given(data=st.data())
+def test_edges_stay_apart_within_the_recording_and_keep_what_is_loud(data: st.DataObject) -> None:
+    levels = data.draw(st.lists(st.tuples(st.integers(1, 60), st.sampled_from([0, -20, -60, -200])), min_size=1))
+    wave = sounding(*((hundredths / 100, level) for hundredths, level in levels))
+    start = data.draw(st.integers(0, len(wave) - 1))
+    span = Span(start, data.draw(st.integers(start + 1, len(wave))))
+    end = data.draw(st.integers(span.end, len(wave)))
+    found = audible(span, wave, end)
+    assert span.start <= found.start < found.end <= max(end, span.end)
+    assert found.length >= min(span.length, RATE // 2)
+    assert span.start + int(np.argmax(np.abs(wave[span.start : span.end]))) in range(found.start, found.end)
+
+
 @usual
 @given(data=st.data())
 def test_pieces_are_short_apart_and_hold_all_sure_speech(data: st.DataObject) -> None:
-    """Speech from one detected change or pause to the next, without the shortest bits."""
+    """Speech from one detected change or pause to the next; the shortest bits apart."""
     runs = data.draw(st.lists(st.tuples(st.integers(1, 900), st.booleans()), min_size=1, max_size=8))
     speech = np.concatenate([np.full(length, 0.9 if spoken else 0.0) for length, spoken in runs])
     change = np.zeros(len(speech))
@@ -131,18 +183,21 @@ def test_pieces_are_short_apart_and_hold_all_sure_speech(data: st.DataObject) ->
     samples = len(speech) * FRAME_STEP + FRAME_LENGTH
     wave = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
     settings = DiarizationSettings()
-    found = list(pieces(Frames(speech, speech * 0, change), wave, settings))
+    frames = Frames(speech, speech * 0, change)
+    found, short = list(pieces(frames, wave, settings)), scraps(frames, wave, settings)
     assert all(piece.start >= 0 and piece.end <= samples for piece in found)
     assert all(before.end <= after.start for before, after in itertools.pairwise(found))
     longest = settings.whisper_campplus.window
     assert all(SHORTEST * RATE <= piece.length <= longest * RATE for piece in found)
+    assert all(scrap.length < SHORTEST * RATE for scrap in short)
     covered = np.zeros(samples, dtype=bool)
-    for piece in found:
+    for piece in [*found, *short]:
+        assert not covered[piece.start : piece.end].any()
         covered[piece.start : piece.end] = True
     at = (FRAME_LENGTH - FRAME_STEP) // 2
     for length, spoken in runs:
         here = covered[at : (at := at + length * FRAME_STEP)]
-        if spoken and length * FRAME_STEP >= SHORTEST * RATE:
+        if spoken:
             assert here.all()
         if not spoken and length * FRAME_STEP > PAUSE * RATE:
             assert not here.any()

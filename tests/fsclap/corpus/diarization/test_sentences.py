@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 
 from fsclap.corpus.diarization.base import DiarizationSettings
-from fsclap.corpus.diarization.sentences import Sentence, Stretch, clean, join, parse_sentences, stretches
+from fsclap.corpus.diarization.sentences import Sentence, Stretch, clean, join, parse_sentences
+from fsclap.corpus.diarization.sentences import stretches as divided
 from fsclap.corpus.turns import NOISE
+
+
+def stretches(given: list[Sentence], options: DiarizationSettings) -> list[Stretch]:
+    return divided(given, options)[0]
 
 
 def item(start: int | None, end: int | None, text: Any = "你好。", **more: Any) -> dict[str, Any]:
@@ -149,16 +154,18 @@ def test_a_long_sentence_is_cut_between_words_and_keeps_all_of_them() -> None:
     assert "".join(piece.text for piece in pieces) == "你好me 呀。"
 
 
-def test_what_can_not_be_cut_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert stretches([said(0, 20), said(20, 21)], settings()) == [Stretch(20, 21, 0, "好。")]
-    assert "1 too long, and the times of their words not known" in caplog.text
+def test_what_can_not_be_cut_is_dropped_with_its_times() -> None:
+    kept, dropped = divided([said(0, 20), said(20, 21)], settings())
+    assert kept == [Stretch(20, 21, 0, "好。")]
+    assert [(one.start, one.end, one.reason) for one in dropped] == [(0, 20, "too_long")]
+    assert "20.00 s are more than diarization.max_turn = " in dropped[0].detail
 
 
-def test_what_is_short_is_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert spans(stretches([said(0, 0.3, 0), said(0.3, 1, 1)], settings())) == [(0.3, 1, 0)]
-    assert "1 too short" in caplog.text
+def test_what_is_short_is_dropped_with_its_times() -> None:
+    kept, dropped = divided([said(0, 0.3, 0), said(0.3, 1, 1)], settings())
+    assert spans(kept) == [(0.3, 1, 0)]
+    assert [(one.start, one.end, one.reason) for one in dropped] == [(0, 0.3, "too_short")]
+    assert dropped[0].detail == "0.30 s are less than the shortest turn, 0.4 s"
 
 
 def test_overlapping_turns_share_the_overlap_and_know_it() -> None:
@@ -168,10 +175,10 @@ def test_overlapping_turns_share_the_overlap_and_know_it() -> None:
     assert second.overlap == pytest.approx(0.5 / 3.5)
 
 
-def test_a_turn_inside_another_is_left_out_and_its_share_known(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert stretches([said(0, 10, 0), said(4, 6, 1)], settings()) == [Stretch(0, 10, 0, "好。", 0.2)]
-    assert "1 inside another" in caplog.text
+def test_a_turn_inside_another_is_dropped_and_its_share_known() -> None:
+    kept, dropped = divided([said(0, 10, 0), said(4, 6, 1)], settings())
+    assert kept == [Stretch(0, 10, 0, "好。", 0.2)]
+    assert [(one.start, one.end, one.reason) for one in dropped] == [(4, 6, "inside_another")]
 
 
 def test_what_two_others_cover_is_counted_once() -> None:
@@ -195,7 +202,7 @@ def test_turns_never_overlap() -> None:
 
 
 def test_no_sentences_no_turns() -> None:
-    assert stretches([], settings()) == []
+    assert divided([], settings()) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fsclap.corpus.diarization.base import DiarizationSettings
-from fsclap.corpus.diarization.sentences import WORD, Sentence, Stretch, parse_sentences, stretches
+from fsclap.corpus.diarization.sentences import WORD, Sentence, Stretch, parse_sentences
+from fsclap.corpus.diarization.sentences import stretches as divided
 from fsclap.corpus.turns import NOISE
 from tests.properties import usual
 
 RECORDING = 40.0
+
+
+def stretches(sentences: Sequence[Sentence], options: DiarizationSettings) -> list[Stretch]:
+    return divided(sentences, options)[0]
+
+
 milliseconds = st.integers(-2000, 45_000)
 junk = st.one_of(st.none(), milliseconds)
 texts = st.text("ab好，。 '<|>1", max_size=12)
@@ -116,8 +123,10 @@ def test_turns_of_whatever_comes(info: list[dict[str, Any]], options: Diarizatio
 def test_turns_are_apart_within_their_limits_and_numbered(
     sentences: list[Sentence], options: DiarizationSettings
 ) -> None:
-    found = stretches(sentences, options)
+    found, dropped = divided(sentences, options)
     check(found, options)
+    assert all(one.start < one.end and one.detail for one in dropped)
+    assert found or dropped or not sentences, "no sentence goes unsaid"
     if found:
         assert min(s.start for s in sentences) <= found[0].start
         assert found[-1].end <= max(s.end for s in sentences)
