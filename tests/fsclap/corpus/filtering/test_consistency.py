@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fsclap.corpus.filtering import consistency
 from fsclap.corpus.filtering.consistency import (
     ConsistencySettings,
     Verdict,
+    core_similarity,
     effective_threshold,
     judge,
     mean_similarity,
@@ -75,6 +77,47 @@ def test_length_does_not_count_and_order_only_permutes() -> None:
 def test_refuses_what_has_no_similarity(embeddings: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mean_similarity(embeddings)
+
+
+def by_definition_of_core(embeddings: np.ndarray) -> np.ndarray:
+    """Each group of a clip and its nearest ones, one by one, and the mean to the best group without oneself."""
+    vectors = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    mapped = (vectors @ vectors.T + 1) / 2
+    size = max(2, -(-len(vectors) // 2))
+    groups = [[i, *(j for j in np.argsort(-mapped[i], kind="stable") if j != i)][:size] for i in range(len(vectors))]
+    core = max(groups, key=lambda group: mapped[group[0], group[1:]].mean())
+    return np.array([np.mean([mapped[i, j] for j in core if j != i]) for i in range(len(vectors))])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7, 40])
+def test_core_equals_its_definition(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consistency, "ROWS", 3)
+    embeddings = np.random.default_rng(count).normal(size=(count, 16)) + 0.5
+    expected = by_definition_of_core(embeddings)
+    np.testing.assert_allclose(core_similarity(embeddings), expected, atol=1e-9)
+    np.testing.assert_allclose(core_similarity(embeddings, scale="cosine"), 2 * expected - 1, atol=1e-9)
+
+
+def test_strangers_have_no_say_in_the_core() -> None:
+    """Two in five clips are strangers': Eq. 5 draws the speaker's clips down to them, the core does not."""
+    rng = np.random.default_rng(0)
+    own, stranger = (voice + rng.normal(0, 0.1, (count, 8)) for voice, count in zip(np.eye(8), (6, 4), strict=False))
+    turns = [turn(0, vector) for vector in (*own, *stranger)]
+    settings = ConsistencySettings(threshold=0.85, compared_with="core")
+    kept = [verdict.kept for verdict in judge(turns, settings, engine=ENGINE)]
+    assert kept == [True] * 6 + [False] * 4
+    assert not any(verdict.kept for verdict in judge(turns, ConsistencySettings(threshold=0.85), engine=ENGINE))
+    alone = judge([turn(0, vector) for vector in own], settings, engine=ENGINE)
+    assert all(verdict.kept for verdict in alone)
+    refused = judge(turns, settings, engine=ENGINE)[-1]
+    assert refused.detail == f"mean similarity {refused.similarity:.3f} to the speaker's core is below 0.850 (mapped)"
+
+
+def test_the_core_of_a_pair_is_the_pair() -> None:
+    pair = np.array([[1.0, 0.0], [0.6, 0.8]])
+    np.testing.assert_allclose(core_similarity(pair), mean_similarity(pair))
+    with pytest.raises(ValueError, match="at least two clips"):
+        core_similarity(pair[:1])
 
 
 def test_each_turn_gets_its_own_reason_in_the_order_of_the_turns() -> None:
