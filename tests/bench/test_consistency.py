@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 
 from bench.consistency import Clip, clips_of, contaminated, markdown, rules, score
 from bench.corpus_quality import summarize
