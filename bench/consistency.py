@@ -13,8 +13,8 @@ defaults. Then, for each rule:
 Rules: Eq. 5 (`others`) and `core` (see `ConsistencySettings.compared_with`) at several thresholds; Eq. 5
 against the median of the speaker's clips less k median absolute deviations (scaled to a standard
 deviation); Eq. 5 against a mixture of two Gaussians where the BIC prefers two. `--resemblyzer` repeats all
-with the voices of Resemblyzer (`pip install --no-deps resemblyzer webrtcvad`), without separate engines for the
-diarization. Intervals: 95 %, bootstrap over recordings.
+with the voices of Resemblyzer (`pip install --no-deps resemblyzer webrtcvad`) on the same turns. Intervals:
+95 %, bootstrap over recordings.
 """
 
 import logging
