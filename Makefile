@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui app build-dataset test test-all test-laion test-pyannote lint format bench faults clean
+.PHONY: run ui app build-dataset test test-all test-laion test-pyannote lint format docs bench faults clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
@@ -45,6 +45,10 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site in build/docs. A link to what is not there, or the name of a function that is gone, fails.
+docs: .venv/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs/site . build/docs
+
 bench: .venv/.dev data/dialogues
 	$(BIN)/python -m bench.corpus_quality --json data/bench/corpus_quality.json
 	$(BIN)/python -m bench.orchestration --json data/bench/orchestration.json
@@ -57,7 +61,7 @@ faults: .venv/.dev
 	$(BIN)/python -m harness.faults.run --json data/bench/faults.json
 
 clean:
-	rm -rf .venv .venv-laion .venv-pyannote .prefect data
+	rm -rf .venv .venv-laion .venv-pyannote .prefect data build
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -71,6 +75,10 @@ clean:
 
 .venv/.dev: .venv/.run
 	$(PIP) --constraint requirements/constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/.docs: .venv/.run
+	$(PIP) --constraint requirements/constraints.txt --editable '.[docs]'
 	@touch $@
 
 .venv-laion/.done: requirements/laion.txt

@@ -26,12 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 for success, 1 for an error or a problem that was found, 2 for wrong
         arguments.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     status: int = options.run(options)
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fsclap", description=__doc__)
     commands = parser.add_subparsers(required=True)
     _add_build(commands)
