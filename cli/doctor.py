@@ -22,6 +22,8 @@ from fsclap.corpus.settings import BuildSettings, Profile
 
 LOCAL_API = "http://127.0.0.1:4200/api"
 DOWNLOADS = "fsclap-download"
+BATCHES = "process-batch"
+"""The deployment that only builds with fan_out=pool use."""
 LEAST_FREE = 5e9
 """Bytes that must be free on a disk that files are written to: a batch of long episodes."""
 MOST_SECONDS_APART = 30.0
@@ -51,6 +53,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--index", help="location of the index; default: CORPUS-index, next to the corpus")
     parser.add_argument("--work", type=Path, default=Path("data/work"), help="work folder; default: %(default)s")
     parser.add_argument("--profile", choices=get_args(Profile), default="embedded", help="default: %(default)s")
+    parser.add_argument(
+        "--fan-out", choices=("none", "pool"), default="none", help="the fan_out of your builds; default: %(default)s"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
     parser.set_defaults(run=command(_doctor, lambda: (OSError,)))
 
@@ -72,7 +77,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
     from storage.copies import cache
 
     index = options.index or index_location(options.corpus)
-    yield from _server()
+    yield from _server(options.fan_out)
     yield from _weights(options.profile)
     yield from _tools()
     folders = {"work": options.work, "temporary files": Path(tempfile.gettempdir())}
@@ -89,7 +94,7 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 # The server
 
 
-def _server() -> Iterator[Finding]:
+def _server(fan_out: str) -> Iterator[Finding]:
     api = (os.environ.get("PREFECT_API_URL") or LOCAL_API).rstrip("/")
     user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     given = {"auth": (user, password)} if user else {}
@@ -110,7 +115,7 @@ def _server() -> Iterator[Finding]:
             return
         yield _version(api, str(answer.json()))
         yield _clock("clock", answer.headers.get("Date"), api)
-        yield from _work(client)
+        yield from _work(client, fan_out)
 
 
 def _version(api: str, served: str) -> Finding:
@@ -127,11 +132,13 @@ def _clock(what: str, date: str | None, where: str) -> Finding:
     return Finding(what, f"{apart:.0f} s from that of {where}", remedy)
 
 
-def _work(client: httpx.Client) -> Iterator[Finding]:
+def _work(client: httpx.Client, fan_out: str) -> Iterator[Finding]:
     """Check deployments, their pools, the workers of these, and the limit on downloads."""
     bootstrap = "Run `python -m deployments.bootstrap` and `prefect deploy --all` against this server"
     deployments = client.post("/deployments/filter", json={}).json()
-    pools = sorted({str(each["work_pool_name"]) for each in deployments if each.get("work_pool_name")})
+    pooled = [each for each in deployments if each.get("work_pool_name")]
+    pools = sorted({str(each["work_pool_name"]) for each in pooled})
+    used = {each["work_pool_name"] for each in pooled if each["name"] != BATCHES or fan_out == "pool"}
     if not any(each["name"] == "build-dataset" for each in deployments):
         yield Finding("deployments", f"{len(deployments)}, and none is build-dataset", bootstrap)
     else:
@@ -139,8 +146,9 @@ def _work(client: httpx.Client) -> Iterator[Finding]:
     for pool in pools:
         workers = client.post(f"/work_pools/{pool}/workers/filter", json={}).json()
         online = [str(worker["name"]) for worker in workers if worker.get("status") == "ONLINE"]
-        start = "" if online else f"Start one: prefect worker start --pool {pool}"
-        yield Finding(f"workers of {pool}", ", ".join(online) or "none is online", start)
+        none = "none is online" if pool in used else "none is online; only fan_out=pool needs one"
+        start = f"Start one: prefect worker start --pool {pool}" if pool in used and not online else ""
+        yield Finding(f"workers of {pool}", ", ".join(online) or none, start)
     limit = client.get(f"/v2/concurrency_limits/{DOWNLOADS}")
     if limit.status_code != 200:
         yield Finding("limit on downloads", f"{DOWNLOADS} is missing", bootstrap)
