@@ -8,6 +8,7 @@ as crashed, the other restarts crashed runs.
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +51,7 @@ async def bootstrap(client: PrefectClient) -> None:
     """Create or update the pools, limits and automations."""
     await make_pools(client)
     await make_limits(client)
-    await make_automations(client)
+    await make_automations(client, [lost_runs(), crashed_runs()])
 
 
 async def make_pools(client: PrefectClient) -> None:
@@ -76,9 +77,9 @@ async def make_limits(client: PrefectClient) -> None:
         log.info("concurrency limit %s", name)
 
 
-async def make_automations(client: PrefectClient) -> None:
-    """Create the automations, and replace those whose content has changed."""
-    for automation in (lost_runs(), crashed_runs()):
+async def make_automations(client: PrefectClient, automations: Iterable[AutomationCore]) -> None:
+    """Create automations, and replace those of the same name whose content is another one."""
+    for automation in automations:
         existing = await client.read_automations_by_name(automation.name)
         same = [other for other in existing if _content(other) == _content(automation)]
         for other in existing:

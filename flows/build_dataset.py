@@ -26,8 +26,9 @@ from tasks.fan_out import HandedOut, can_be_handed_out, cancel_batches, hand_out
 from tasks.limits import compute_slot
 from tasks.linking import link_speakers
 from tasks.outcomes import Committed, Published
+from tasks.paused import is_paused, paused_sources, show_paused, without_paused
 from tasks.plan import plan_build, plan_orphans, recognised
-from tasks.publish import Progress, announce, publish, remember_build
+from tasks.publish import Progress, announce, publish, remember_build, tell_refused
 from tasks.rights import require_known, state_rights
 from tasks.trial import try_out
 from tasks.verdict import nothing_kept
@@ -56,7 +57,7 @@ def build_dataset(
 
     Args:
         sources: Where the recordings are: addresses of videos, playlists, series pages or RSS feeds; or files
-            and folders of the worker's machine.
+            and folders of the worker's machine. Those in the variable fsclap_paused_sources are skipped.
         corpus: Folder of the corpus; made if there is none.
         work: Folder of the stages' outputs, which later runs reuse.
         settings: Settings of the stages, in their order.
@@ -67,16 +68,22 @@ def build_dataset(
     Corpus.at(corpus).require_writable()
     plan = declare(settings)
     try_out(plan)
-    found = [(item, locator) for locator in sources for item in list_episodes(locator, settings.download)]
+    paused = paused_sources()
+    named = [source for source in sources if not is_paused(source, paused)]
+    found = [(item, locator) for locator in named for item in list_episodes(locator, settings.download)]
     listed = recognised([item for item, _ in found], corpus)
     state_rights(listed, [locator for _, locator in found], rights, corpus)
+    listed, skipped = without_paused(listed, paused)
+    show_paused([*(source for source in sources if source not in named), *skipped])
     first = process(plan_build(listed, corpus, work, plan), corpus, work, plan)
     orphans = process(plan_orphans(listed, corpus, plan), corpus, work, plan)
     undone = first.undone + orphans.undone
     link_speakers(corpus, plan.settings)
     remember_build(corpus, sources, work, plan.settings, rights)
-    published = publish(corpus, first.done + orphans.done, plan)
+    done = first.done + orphans.done
+    published = publish(corpus, done, plan)
     announce(published)
+    tell_refused(corpus, done, plan.settings.refused_percent / 100)
     if undone:
         return Failed(message=f"{len(undone)} batches are not done; start the build again. {'; '.join(undone)[:2000]}")
     why = nothing_kept(listed, corpus)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,9 @@ class EventLostError(RuntimeError):
     """The server did not record an event."""
 
 
-def announce_event(event: str, *, name: str, resource: str, payload: dict[str, Any]) -> None:
+def announce_event(
+    event: str, *, name: str, resource: str, payload: dict[str, Any], labels: Mapping[str, str] | None = None
+) -> None:
     """Emit an event, and return when the server has written it down.
 
     Emitting alone only queues it in this process, and a server that dies with the event in memory loses it. A caller
@@ -30,11 +33,13 @@ def announce_event(event: str, *, name: str, resource: str, payload: dict[str, A
         name: The resource's name, for people.
         resource: The resource's id, which triggers match.
         payload: JSON values.
+        labels: What else triggers can match; they do not see the payload.
 
     Raises:
         EventLostError: The server did not have it after a minute. Nothing was recorded: the next run announces again.
     """
-    sent = emit_event(event, resource={"prefect.resource.id": resource, "prefect.resource.name": name}, payload=payload)
+    described = {"prefect.resource.id": resource, "prefect.resource.name": name, **(labels or {})}
+    sent = emit_event(event, resource=described, payload=payload)
     deadline = time.monotonic() + PATIENCE
     while sent is not None and time.monotonic() < deadline:
         if _recorded(sent.id):

@@ -18,6 +18,8 @@ log = logging.getLogger("fsclap.tasks")
 
 EVALUATED = "fsclap.evaluation.finished"
 """Event that starts `index-corpus`; its payload: an `EvaluatedModel`, and `models`, their folder."""
+PROMOTION, NOT_PROMOTED = "fsclap.promoted", "no"
+"""Label of that event, and its value for a model that did not become the current one (deployments/notify.py)."""
 
 
 def announce_evaluated(evaluated: EvaluatedModel) -> None:
@@ -28,6 +30,7 @@ def announce_evaluated(evaluated: EvaluatedModel) -> None:
         name=evaluated.model,
         resource=f"fsclap.model.{model.name}",
         payload={**evaluated.model_dump(), "models": model.parent.location},
+        labels={PROMOTION: "yes" if evaluated.promoted else NOT_PROMOTED},
     )
 
 

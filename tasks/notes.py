@@ -34,6 +34,26 @@ def build_summary(done: Sequence[Committed]) -> str:
     )
 
 
+def refused_shares(done: Sequence[Committed]) -> dict[str, float]:
+    """Return the shares, 0 to 1, of a run's episodes and turns that were not kept; a failed episode counts as one."""
+    found = sum(row.found for row in done)
+    return {
+        "episodes": sum(row.status != "kept" for row in done) / max(1, len(done)),
+        "turns": sum(row.found - row.kept for row in done) / max(1, found),
+    }
+
+
+def refused_text(done: Sequence[Committed], most: float) -> str:
+    """Say how much a run refused, and the most frequent reasons of episodes."""
+    shares, turns = refused_shares(done), sum(row.found for row in done)
+    reasons = Counter(row.why for row in done if row.status != "kept" and row.why)
+    named = "".join(f"; {count} x {why}" for why, count in reasons.most_common(3))
+    return (
+        f"{shares['episodes']:.0%} of {len(done)} episodes and {shares['turns']:.0%} of {turns} turns were refused, "
+        f"more than {most:.0%} (refused_percent){named}. The artifact build-rejects has all reasons."
+    )
+
+
 def episodes_table(done: Sequence[Committed]) -> list[dict[str, Any]]:
     """List the episodes of a build, those that were not kept first."""
     rows = [row.model_dump(exclude={"source_id", "changed"}) for row in done]

@@ -28,7 +28,7 @@ from storage.objects import Place
 from storage.rights import Rights
 from tasks import notes
 from tasks.declared import Plan
-from tasks.events import announce_event
+from tasks.events import EventLostError, announce_event
 from tasks.outcomes import Committed, Published
 from tasks.rights import ALL
 
@@ -36,6 +36,10 @@ log = logging.getLogger("fsclap.tasks")
 
 COMMITTED = "fsclap.corpus.committed"
 """The event of a new corpus version; its payload is a `Published`."""
+REFUSED = "fsclap.corpus.refused"
+"""The event of a build that refused much; its payload has `corpus` and a `message` (deployments/notify.py)."""
+FEW = 5
+"""Of fewer episodes a share says nothing: a refresh tries a dead link every night."""
 
 
 class Progress:
@@ -100,6 +104,30 @@ def announce(published: Published) -> None:
     )
     # After the event: a run that dies in between announces again, and training is idempotent.
     write_announced(Corpus.open(published.corpus), published.version)
+
+
+def tell_refused(corpus: str, done: list[Committed], most: float) -> None:
+    """Emit an event if a run refused more than a share of its episodes, or of the turns in them.
+
+    Args:
+        corpus: Location of the corpus.
+        done: What became of the run's episodes.
+        most: The share, 0 to 1.
+    """
+    shares = notes.refused_shares(done)
+    if len(done) < FEW or max(shares.values()) <= most:
+        return
+    message = notes.refused_text(done, most)
+    log.warning("%s: %s", corpus, message)
+    try:
+        announce_event(
+            REFUSED,
+            name=corpus,
+            resource=f"fsclap.corpus.{Place.at(corpus).name}",
+            payload={"corpus": corpus, "message": message, **shares},
+        )
+    except EventLostError as error:
+        log.warning("Nobody is told of it: %s", error)
 
 
 def _repeatable(settings: BuildSettings) -> BuildSettings:

@@ -72,6 +72,13 @@ class BuildSettings(BaseModel):
     batches_ahead: int = execution(
         16, ge=1, le=200, description="With fan_out=pool, how many batches are handed out at once: two per worker."
     )
+    refused_percent: float = execution(
+        60.0,
+        gt=0,
+        le=100,
+        description="Share of a run's episodes, or of their turns, in percent, above which people are told that much "
+        "was refused (deployments/notify.py); of runs of fewer than five episodes they are not.",
+    )
     disk: Folded[DiskSettings] = Field(default_factory=DiskSettings, description="Room for the work files.")
     download: DownloadSettings = Field(default_factory=DownloadSettings)
     decode: Folded[DecodeSettings] = Field(

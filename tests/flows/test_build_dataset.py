@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.variables import Variable
 from pydantic import BaseModel
 
 from flows.build_dataset import build_dataset
@@ -13,9 +14,11 @@ from flows.refresh_corpus import refresh_corpus
 from fsclap.audio import decode_flac, resample
 from fsclap.corpus.settings import BuildSettings
 from fsclap.settings import is_execution, shaping
+from storage.build_record import read_build
 from storage.corpus import Corpus
 from storage.verify import verify
-from tests.flows.built import HOLE, LATE, SECONDS, Built, local_settings, task_states
+from tasks.paused import VARIABLE
+from tests.flows.built import HOLE, LATE, SECONDS, Built, artifacts, local_settings, task_states
 from tests.fsclap.test_clocks import RATE, agreement, player
 
 STAGES = ("download", "separation", "diarization", "attributes", "consistency", "captioning")
@@ -204,3 +207,19 @@ def flat(settings: BaseModel, prefix: str = "") -> dict[str, Any]:
         value = getattr(settings, name)
         values |= flat(value, f"{prefix}{name}.") if isinstance(value, BaseModel) else {prefix + name: value}
     return values
+
+
+def test_a_paused_feed_is_not_asked_and_the_run_says_so(built: Built) -> None:
+    before = built.rows()
+    Variable.set(VARIABLE, [built.feed])
+    try:
+        state = built.build()
+    finally:
+        Variable.unset(VARIABLE)
+    assert state.is_completed()
+    assert built.requests == [], "nobody was asked"
+    assert built.feed in artifacts(state)["build-paused"]
+    assert built.rows() == before
+    build = read_build(Corpus.open(built.corpus))
+    assert build is not None
+    assert build["sources"] == [built.feed], "a refresh takes it up again once it is off the list"
