@@ -94,7 +94,7 @@ def mostly_within(
     Args:
         starts: Where each turn of one recording begins, in seconds.
         ends: Where it ends.
-        speakers: Who speaks.
+        speakers: Who speaks; None: nobody knows.
         seconds: What is left out.
 
     Returns:
@@ -110,7 +110,8 @@ def mostly_within(
     lengths = np.maximum(np.array(ends, float) - np.array(starts, float), 1e-9)
     excess: dict[Any, float] = defaultdict(float)
     for speaker, more in zip(speakers, (inside - _MOST * lengths).tolist(), strict=True):
-        excess[speaker] += more
+        if speaker is not None:
+            excess[speaker] += more
     theirs = frozenset(speaker for speaker, more in excess.items() if more > 0)
     return inside > _MOST * lengths, theirs
 
@@ -124,14 +125,14 @@ def leaving(left_out: LeftOut, rows: pa.Table, theirs: Collection[str] | None = 
         theirs: Speakers all of whose turns are left out; default: those who speak mostly within the seconds.
 
     Returns:
-        (rows,) bool. A row without a speaker stays: it is about the source.
+        (rows,) bool. A row without a start stays: it is about the source.
     """
-    speakers = rows["speaker"].to_pylist()
+    speakers, starts = rows["speaker"].to_pylist(), rows["start"].to_pylist()
     published = {name for name in set(speakers) if name is not None and name.startswith(PUBLISHED)}
     gone = {name for name in published if left_out.has_speaker(name)}
     goes = np.array([name in gone for name in speakers], bool)
     gaps = left_out.sources.get(rows["source_id"][0].as_py()) if len(rows) else None
-    turns = [at for at, name in enumerate(speakers) if name is not None and name not in published]
+    turns = [at for at, start in enumerate(starts) if start is not None and speakers[at] not in published]
     if gaps is not None and turns:
         chosen = rows.take(turns)
         names = chosen["speaker"].to_pylist()

@@ -18,7 +18,7 @@ from storage.compaction import compact
 from storage.corpus import Corpus
 from storage.erasure import ERASING
 from storage.judgements import Judgements
-from storage.left_out import LEFT_OUT, Gaps, add_left_out, merged, mostly_within, read_left_out
+from storage.left_out import LEFT_OUT, Gaps, LeftOut, add_left_out, leaving, merged, mostly_within, read_left_out
 from storage.maintenance import history, restore
 from storage.models import FINISHED, ModelStore
 from storage.people import forget_speakers, one_speaker, speakers_of
@@ -291,10 +291,11 @@ def test_who_speaks_mostly_within_the_seconds_is_left_out() -> None:
     seconds = merged([(1.0, 2.0), (1.5, 3.0), (10.0, 12.0)])
     assert seconds == ((1.0, 3.0), (10.0, 12.0))
     turns = [(1.0, 3.0, "a"), (20.0, 21.0, "a"), (2.0, 5.0, "b"), (10.5, 11.0, "b"), (11.5, 13.5, "b"), (0.0, 0.0, "c")]
+    turns += [(1.2, 2.0, None), (1.0, 3.0, None)]
     starts, ends, speakers = zip(*turns, strict=True)
     within, theirs = mostly_within(starts, ends, speakers, seconds)
-    assert within.tolist() == [True, False, False, True, False, False]
-    assert theirs == {"a"}, "also where the old diarization heard nobody"
+    assert within.tolist() == [True, False, False, True, False, False, True, True]
+    assert theirs == {"a"}, "also where the old diarization heard nobody; nobody is no speaker"
     rng = np.random.default_rng(0)
     edges = np.sort(rng.uniform(0, 100, 40)).round(3)
     spans = merged(edges.reshape(-1, 2).tolist())
@@ -305,6 +306,14 @@ def test_who_speaks_mostly_within_the_seconds_is_left_out() -> None:
         for s, e in zip(starts, ends, strict=True)
     ]
     assert mostly_within(starts.tolist(), ends.tolist(), range(200), spans)[0].tolist() == slow
+
+
+def test_speech_that_became_no_turn_goes_if_it_lies_in_the_seconds() -> None:
+    left_out = LeftOut({"s": Gaps(frozenset(), ((1.0, 3.0),))})
+    rows = [("s", None, 1.5, 2.5), ("s", None, 7.0, 8.0), ("s", None, None, None), ("s", "other", 8.0, 9.0)]
+    columns = zip(("source_id", "speaker", "start", "end"), zip(*rows, strict=True), strict=True)
+    table = pa.table({name: list(values) for name, values in columns})
+    assert leaving(left_out, table).tolist() == [True, False, False, False]
 
 
 def test_others_who_are_drowned_out_go_as_well(tmp_path: Path) -> None:
