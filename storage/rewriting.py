@@ -1,12 +1,14 @@
 """Write the past of a table again: every shard, of whatever version, and every entry of the log.
 
 Versions keep their numbers, and the table its id. First new shards are written, then the log, then the old shards
-go: an interruption leaves a table that can be read, and the next call finishes.
+go: an interruption leaves a table that can be read, and the next call finishes. The log is written in two rounds,
+because its entries can't be written at once: first an entry that removes a shard removes it under either name, then
+entries get the new names, from the first to the last.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
@@ -47,8 +49,8 @@ def rewrite(corpus: Corpus, name: str, rule: Rule) -> int:
     log = {number: _read(table, path) for number, path in entries(corpus.files(name)).items()}
     present = {entry.name for entry in table.list()}
     replaced: dict[str, dict[str, Any] | None] = {}
-    for add in [action["add"] for actions in log.values() for action in actions if "add" in action]:
-        shard = unquote(add["path"])
+    added = {unquote(add["path"]): add for add in _entries_of("add", log.values())}
+    for shard, add in added.items():
         place = shard if shard in present else f"{SUPERSEDED}/{shard}"
         if shard not in replaced and place in present and rule.concerns(*source_range(add)):
             changes = _changed(table, name, place, rule)
@@ -56,10 +58,14 @@ def rewrite(corpus: Corpus, name: str, rule: Rule) -> int:
                 replaced[shard] = changes or None
     # Only the log counts from here on; a checkpoint would bring back what it had.
     table.delete(*(entry for entry in present if entry.startswith(f"{FOLDER}/") and "checkpoint" in entry))
+    for shard in {unquote(remove["path"]) for remove in _entries_of("remove", log.values())} - added.keys():
+        if (new := new_name(shard)) in added:  # an interruption left the old name here
+            replaced[shard] = {key: added[new][key] for key in ("path", "size")}
+    for number, actions in log.items():
+        _write(table, number, actions, _distinct([*actions, *_under_new_names(actions, replaced)]))
     for number, actions in log.items():
         after = [action for action in (_action(action, name, replaced, rule) for action in actions) if action]
-        if after != actions:
-            table.write(f"{FOLDER}/{number:020d}.json", "".join(f"{json.dumps(each)}\n" for each in after).encode())
+        _write(table, number, actions, _distinct(after))
     table.delete(*replaced, *(f"{SUPERSEDED}/{shard}" for shard in replaced))
     table.delete(*(info.path for info in leftovers(corpus, name)))
     try:
@@ -73,6 +79,44 @@ def source_range(add: Mapping[str, Any]) -> tuple[str, str]:
     """Return the smallest and largest source id of a shard by its entry in the log; empty if the log has none."""
     statistics = json.loads(add.get("stats") or "{}")
     return statistics.get("minValues", {}).get("source_id", ""), statistics.get("maxValues", {}).get("source_id", "")
+
+
+def new_name(shard: str) -> str:
+    """Name a shard that is written again: the same after an interruption."""
+    return f"part-{hashlib.sha256(shard.encode()).hexdigest()[:32]}.parquet"
+
+
+def _entries_of(kind: str, log: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [action[kind] for actions in log for action in actions if kind in action]
+
+
+def _under_new_names(
+    actions: list[dict[str, Any]], replaced: Mapping[str, dict[str, Any] | None]
+) -> list[dict[str, Any]]:
+    """Repeat the removals of an entry of the log under the new names of the shards."""
+    return [
+        {"remove": {**remove, "path": changes["path"]}}
+        for remove in _entries_of("remove", [actions])
+        if (changes := replaced.get(unquote(remove["path"])))
+    ]
+
+
+def _distinct(actions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out removals of what the same entry of the log has removed already."""
+    seen: set[str] = set()
+    found = []
+    for action in actions:
+        if "remove" in action:
+            if action["remove"]["path"] in seen:
+                continue
+            seen.add(action["remove"]["path"])
+        found.append(action)
+    return found
+
+
+def _write(table: Place, number: int, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    if after != before:
+        table.write(f"{FOLDER}/{number:020d}.json", "".join(f"{json.dumps(each)}\n" for each in after).encode())
 
 
 def _read(table: Place, path: str) -> list[dict[str, Any]]:
@@ -93,7 +137,7 @@ def _changed(table: Place, name: str, place: str, rule: Rule) -> dict[str, Any] 
         return None
     if not len(left):
         return {}
-    new = f"part-{hashlib.sha256(shard.encode()).hexdigest()[:32]}.parquet"  # the same after an interruption
+    new = new_name(shard)
     content = parquet(left, row_group_size=SHARD_GROUP_ROWS)
     table.write(f"{folder}/{new}" if folder else new, content)
     sources = left["source_id"]

@@ -224,7 +224,14 @@ def test_rows_of_another_recording_go_as_a_whole_from_earlier_versions(tmp_path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
-    ["people._commit_rest", "rewriting._changed", "rewriting._action", "rewriting.leftovers", "erasure._erase_beside"],
+    [
+        "people._commit_rest",
+        "rewriting._changed",
+        "rewriting._write",
+        "rewriting._action",
+        "rewriting.leftovers",
+        "erasure._erase_beside",
+    ],  # fmt: skip
 )
 def test_what_a_kill_left_is_finished_by_the_next(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = fill(str(tmp_path / "corpus"))
@@ -237,7 +244,7 @@ def test_what_a_kill_left_is_finished_by_the_next(step: str, tmp_path: Path, mon
 
     def killed(*arguments: Any) -> Any:
         calls.append(step)
-        if len(calls) == {"_erase_beside": 1, "_action": 30}.get(function, 2):
+        if len(calls) == {"_erase_beside": 1, "_write": 12, "_action": 73}.get(function, 2):
             raise KeyboardInterrupt
         return work(*arguments)
 
@@ -246,6 +253,7 @@ def test_what_a_kill_left_is_finished_by_the_next(step: str, tmp_path: Path, mon
         with pytest.raises(KeyboardInterrupt):
             cli.main(command)
     if function != "_commit_rest":
+        assert sorted(rows_at(corpus)) == sorted(before[-1]), "it can be read in between"
         assert corpus.place.exists(ERASING)
         command = [each for each in command if each not in ("--person", HERS)]
     assert cli.main(command) == 0
