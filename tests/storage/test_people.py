@@ -231,7 +231,7 @@ def test_rows_of_another_recording_go_as_a_whole_from_earlier_versions(tmp_path:
         "rewriting._action",
         "rewriting.leftovers",
         "erasure._erase_beside",
-    ],  # fmt: skip
+    ],
 )
 def test_what_a_kill_left_is_finished_by_the_next(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = fill(str(tmp_path / "corpus"))
