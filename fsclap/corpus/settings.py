@@ -96,7 +96,10 @@ class BuildSettings(BaseModel):
         default_factory=SelectionSettings,
         description="Exclude turns by length, language, overlap or quality. Off by default.",
     )
-    consistency: ConsistencySettings = Field(default_factory=ConsistencySettings)
+    consistency: Folded[ConsistencySettings] = Field(
+        default_factory=ConsistencySettings,
+        description="From which similarity to its speaker's other clips a clip is kept: 0.65, as in the paper.",
+    )
     captioning: CaptioningSettings = Field(default_factory=CaptioningSettings)
     linking: Folded[LinkingSettings] = Field(
         default_factory=LinkingSettings,

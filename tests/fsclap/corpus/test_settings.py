@@ -18,6 +18,7 @@ EXECUTION: dict[str, Any] = {
     "disk.reserve_gb": 1,
     "device": "cuda",
     "batch_episodes": 3,
+    "refused_percent": 20.0,
     "download.private_addresses": True,
     "download.cookies": "cookies.txt",
     "download.limits.max_megabytes": 1,
@@ -81,6 +82,7 @@ SHAPING: dict[str, Any] = {
     "selection.max_overlap": 0.1,
     "selection.min_quality": 3,
     "consistency.threshold": 0.5,
+    "consistency.compared_with": "core",
     "consistency.scale": "cosine",
     "consistency.singletons": "keep",
     "captioning.engine": "acoustic",
@@ -172,7 +174,7 @@ def test_rarely_set_groups_survive_json() -> None:
 def test_a_form_shows_rarely_set_groups_folded() -> None:
     schema = BuildSettings.model_json_schema()
     folded = [name for name, field in schema["properties"].items() if {"type": "null"} in field.get("anyOf", [])]
-    assert folded == ["disk", "decode", "loudness", "quality", "selection", "linking"]
+    assert folded == ["disk", "decode", "loudness", "quality", "selection", "consistency", "linking"]
     assert all(schema["properties"][name]["default"] is None for name in folded)
     assert all(schema["properties"][name]["description"] for name in folded)
 
