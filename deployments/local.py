@@ -47,6 +47,7 @@ API = f"http://127.0.0.1:{SERVER_PORT}/api"
 ENVIRONMENT = {
     "PREFECT_HOME": str(HOME),
     "PREFECT_API_URL": API,
+    "PREFECT_UI_URL": API.removesuffix("/api"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # Leases on disk survive a server that is killed; the default keeps them in its memory.

@@ -32,7 +32,8 @@ DEPLOYMENTS = (
     "compare-systems",
 )  # fmt: skip
 """Those that people and schedules start. A batch or a cell that fails is reported by the run that waits for it."""
-RUN = "{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+RUN = "{{ flow_run.name }}: {{ flow_run.state.message }}{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
+"""The link needs PREFECT_UI_URL in the server's environment."""
 
 
 class BlockError(ValueError):

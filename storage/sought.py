@@ -77,7 +77,8 @@ def _forms(text: str) -> set[bytes]:
 def _values(file: pq.ParquetFile, columns: list[str]) -> Iterator[str]:
     for batch in file.iter_batches(columns=columns):
         for column in batch.columns:
-            yield from (value for value in column.unique().to_pylist() if value is not None)
+            # The turns of a work folder number their speakers.
+            yield from (value for value in column.unique().to_pylist() if isinstance(value, str))
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def cell_records(comparison: Comparison) -> Iterator[dict[str, Any]]:
             cost = found.costs[cell.seed]
             record |= {
                 HEADLINE: _percent(found.by_seed[cell.seed]), "parameters": cost.parameters, "steps": cost.steps,
-                "seconds": round(cost.seconds, 1), "device": cost.device,
+                "seconds": round(cost.seconds, 3), "device": cost.device,
             }  # fmt: skip
         yield record
 

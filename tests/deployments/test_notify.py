@@ -189,6 +189,7 @@ def own_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     """A server whose automations act, unlike that of the session."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     api = f"http://127.0.0.1:{(port := free_port())}/api"
+    monkeypatch.setenv("PREFECT_UI_URL", f"http://127.0.0.1:{port}")
     command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "log").open("ab") as log, process(command, stdout=log) as server:
         deadline = time.monotonic() + 300
