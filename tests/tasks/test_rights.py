@@ -54,18 +54,20 @@ def test_each_episode_of_a_source_has_what_is_stated_of_it(show: World) -> None:
     }
 
 
-def test_a_page_states_the_licence_where_nobody_does(show: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_states_the_licence_where_nobody_does(show: World) -> None:
     fetch = show.fetch
 
     def licensed(*arguments: Any) -> Media:
         media = fetch(*arguments)
         return Media(media.path, media.sha256, media.title, media.served, "Creative Commons Attribution")
 
-    monkeypatch.setattr(downloads, "fetch", licensed)
     for name in ("a", "b"):
         show.put(name, f"good {name}")
     state(show.corpus, {show.id("a"): Rights(licence="MIT")})
-    show.build()
+    # Not by the fixture monkeypatch, which is undone after `show`, and would leave its server to other tests.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downloads, "fetch", licensed)
+        show.build()
     found = {key: (row["licence"], row["licence_from"]) for key, row in read_rights(show.corpus).items()}
     assert found == {show.id("a"): ("MIT", "user"), show.id("b"): ("Creative Commons Attribution", "site")}
 
