@@ -160,7 +160,8 @@ def test_the_tutorial_works(machine: Machine) -> None:
     assert "intact" in said["Look at the corpus"]
     assert "my-corpus version" in said["Wait for the model"]
     assert "chance" in said["Read the evaluation"]
-    assert "the best possible" in said["Read the evaluation"]
+    # Whether 19 or 20 clips are left to test on depends on the split.
+    assert any(part in said["Read the evaluation"] for part in ("the best possible", "too few to search"))
     hits = [line for line in said["Search"].splitlines() if line.lstrip()[:1] in ("1", "2", "3", "+", "-")]
     assert len(hits) >= 3 * 10, "ten queries, three hits each"
     assert "dve-ryby" in said["Take a source out again"]
