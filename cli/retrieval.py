@@ -237,7 +237,7 @@ def _search(options: argparse.Namespace) -> int:
 
 def _shares(searcher: "Searcher", hits: "list[Hit]", options: argparse.Namespace) -> list[float | None]:
     """Say how much of what was asked for each clip has, 0 to 1; None where that is unknown, as for a guess."""
-    if options.query and searcher.guesses(options.query):
+    if not hits or (options.query and searcher.guesses(options.query)):
         return [None] * len(hits)
     known = searcher.calibration((options.by or searcher.default) if options.query else "sound")
     return [None if known is None else known.share(hit.score) for hit in hits]
