@@ -29,6 +29,7 @@ from bench.flow import EMBEDDED
 from bench.thresholds import embedded, waves
 from fsclap.clustering import mean_embeddings
 from fsclap.corpus.diarization import load_diarizer
+from fsclap.corpus.diarization.recogniser import NO_WORDS
 from fsclap.corpus.diarization.whisper_campplus import WhisperCAMPlusPlus, split, turn_parts, turns
 from fsclap.corpus.filtering.consistency import ConsistencySettings, judge
 from fsclap.corpus.linking import LinkingSettings, SpeakerCentroid, link
@@ -75,7 +76,7 @@ def casts(engine: WhisperCAMPlusPlus, half: str, recordings: Sequence[Recording]
 def _turns(engine: WhisperCAMPlusPlus, wave: np.ndarray) -> list[Turn]:
     voiced = next(iter(engine.voiced([wave])))
     parts, _ = turn_parts(split(voiced, engine.settings), wave, engine.settings)
-    return turns(parts, [""] * len(parts), voiced.frames, language=None)
+    return turns(parts, [NO_WORDS] * len(parts), voiced.frames, engine.settings)
 
 
 def cast(half: str, condition: str, recordings: Sequence[Recording], found: Sequence[list[Turn]]) -> Cast:

@@ -120,11 +120,11 @@ def rows_of(number: int, clip: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     utterance = place | {
         "utterance_id": f"{source_id}-00000", "start": 0.0, "end": SECONDS, "duration": SECONDS,
         "speaker": f"Sentences/s{number:05d}#{source_id}/S00", "similarity": None, "text": "The birch canoe slid.",
-        "language": None, "tagger_text": None, "emotion": None, "emotion_confidence": None, "events": [],
-        "quality": None, "overlap": None, "attributes": dict.fromkeys(names, 1.0), "style": {"pitch": "low"},
-        "style_key": "pitch=low", "caption": "A low voice speaks slowly.", "caption_source": "grammar",
-        "audio": {"bytes": clip, "path": f"{source_id}-00000.flac"}, "sample_rate": RATE,
-        "speaker_embedding": [0.0625] * 256, "separation_engine": "spleeter@1", "diarization_engine": "x@1",
+        "text_confidence": None, "language": None, "tagger_text": None, "emotion": None, "emotion_confidence": None,
+        "events": [], "quality": None, "overlap": None, "attributes": dict.fromkeys(names, 1.0),
+        "style": {"pitch": "low"}, "style_key": "pitch=low", "caption": "A low voice speaks slowly.",
+        "caption_source": "grammar", "audio": {"bytes": clip, "path": f"{source_id}-00000.flac"},
+        "sample_rate": RATE, "speaker_embedding": [0.0625] * 256, "separation_engine": "spleeter@1", "diarization_engine": "x@1",
         "captioning_engine": "acoustic@1",
     }  # fmt: skip
     return source, utterance

@@ -83,7 +83,7 @@ def measure(root: Path) -> list[Kind]:
     recogniser, diarizer = Recogniser(torch.device("cpu")), load_diarizer(EMBEDDED.diarization)
     rows = []
     for kind, waves in sounds(root).items():
-        texts = [text for text in recogniser.transcribe(waves) if text]
+        texts = [heard.text for heard in recogniser.transcribe(waves) if heard.text]
         turns = [found.turns for found in diarizer.diarize(waves)]
         made_up = [text for found in turns if (text := " / ".join(turn.text for turn in found if turn.text))]
         rows.append(Kind(kind, len(waves), texts, sum(map(bool, turns)), made_up))

@@ -21,6 +21,7 @@ from bench.dialogues import HALVES, SAMPLE_RATE, STEM_SNR_DB, mix
 from bench.flow import EMBEDDED
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import DiarizationSettings, Diarizer, WhisperCAMPlusPlusSettings
+from fsclap.corpus.diarization.recogniser import NO_WORDS
 from fsclap.corpus.diarization.whisper_campplus import RATE, Voiced, WhisperCAMPlusPlus, split, turn_parts, turns
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.separation.base import Separator
@@ -95,7 +96,7 @@ def _errors(voiced: Voiced, recording: Recording, settings: DiarizationSettings)
 def diarized(voiced: Voiced, settings: DiarizationSettings) -> list[Turn]:
     """Make the turns of a recording, without words."""
     parts, _ = turn_parts(split(voiced, settings), voiced.wave, settings)
-    return turns(parts, [""] * len(parts), voiced.frames, language=None)
+    return turns(parts, [NO_WORDS] * len(parts), voiced.frames, settings)
 
 
 def embedded(diarizer: Diarizer) -> WhisperCAMPlusPlus:

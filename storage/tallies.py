@@ -16,6 +16,7 @@ _RANGES = {
     "start": (0, float("inf")),
     "similarity": (-1.001, 1.001),
     "emotion_confidence": (0, 1.001),
+    "text_confidence": (0, 1.001),
     "overlap": (0, 1.001),
 }
 _SLACK = 0.001  # seconds

@@ -235,6 +235,7 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
                 "utterance_id": name,
                 "title": item.episode.title,
                 "duration": turn.duration,
+                "text_confidence": turn.confidence,
                 "language": turn.language or tag.language,
                 "tagger_text": tag.text,
                 "emotion": tag.emotion,

@@ -228,6 +228,7 @@ def _utterance(entry: Entry, number: int, block: Block, path: Path | None) -> Ro
         "speaker": _speaker(entry, block, number),
         "similarity": None,
         "text": entry.text,
+        "text_confidence": None,
         "language": entry.language,
         "tagger_text": None,
         "emotion": entry.style.get("emotion"),

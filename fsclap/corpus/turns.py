@@ -27,6 +27,8 @@ class Turn:
             short for the engine to embed.
         overlap: Share of the turn in which another speaker also speaks, 0 to 1; None when the engine
             does not measure it.
+        confidence: How sure the recogniser is of the words it heard, 0 to 1, even where `text` is empty
+            because it is too unsure; None when the engine does not tell, or heard no words.
     """
 
     start: Seconds
@@ -36,6 +38,7 @@ class Turn:
     language: str | None
     embedding: np.ndarray | None
     overlap: float | None = None
+    confidence: float | None = None
 
     @property
     def duration(self) -> Seconds:
@@ -86,12 +89,13 @@ def write_turns(path: Path, turns: Sequence[Turn]) -> None:
         "language": pa.array([turn.language for turn in turns], pa.string()),
         "embedding": pa.array([turn.embedding for turn in turns], pa.list_(pa.float32())),
         "overlap": pa.array([turn.overlap for turn in turns], pa.float64()),
+        "confidence": pa.array([turn.confidence for turn in turns], pa.float64()),
     }
     pq.write_table(pa.table(columns), path)
 
 
 def read_turns(path: Path) -> list[Turn]:
-    """Read turns from a Parquet file; one without the column `overlap` gives None there."""
+    """Read turns from a Parquet file; one without the columns `overlap` and `confidence` gives None there."""
     return [
         Turn(**row | {"embedding": None if row["embedding"] is None else np.array(row["embedding"], np.float32)})
         for row in pq.read_table(path).to_pylist()

@@ -3,13 +3,13 @@
 VERSIONS = {
     "download": 1,
     "separation": 3,
-    "diarization": 4,
+    "diarization": 5,
     "consistency": 1,
     "attributes": 1,
     "tagging": 1,
     "quality": 1,
     "captioning": 1,
-    "rows": 2,
+    "rows": 3,
 }
 """Raise a stage's number when the same input and settings would give another output; that of "rows" when
 the commit would write other rows of the same outputs."""

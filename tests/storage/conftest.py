@@ -48,6 +48,7 @@ def utterance(source: Rows, index: int, *, emotion: str | None) -> Rows:
         "similarity": float(noise.uniform(0.7, 0.95)),
         "text": f"line {index}",
         "language": "en",
+        "text_confidence": None,
         "tagger_text": None if emotion is None else f"Line {index}.",
         "emotion": emotion,
         "emotion_confidence": None if emotion is None else 0.8,

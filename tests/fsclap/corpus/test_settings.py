@@ -74,6 +74,7 @@ SHAPING: dict[str, Any] = {
     "diarization.whisper_campplus.least_silhouette": 0.5,
     "diarization.whisper_campplus.min_speaker": 2,
     "diarization.whisper_campplus.max_speakers": 2,
+    "diarization.whisper_campplus.least_confidence": 0.7,
     "diarization.funasr.merge_threshold": 0.5,
     "quality.engine": "none",
     "selection.min_duration": 1,

@@ -13,8 +13,8 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 from fsclap.corpus import speech
 from fsclap.corpus.diarization import load_diarizer, whisper_campplus
 from fsclap.corpus.diarization.base import DiarizationSettings, WhisperCAMPlusPlusSettings
-from fsclap.corpus.diarization.recogniser import loops
-from fsclap.corpus.diarization.whisper_campplus import RATE, Part, WhisperCAMPlusPlus, split, turn_parts
+from fsclap.corpus.diarization.recogniser import NO_WORDS, Recognition, loops
+from fsclap.corpus.diarization.whisper_campplus import RATE, Part, WhisperCAMPlusPlus, split, turn_parts, understood
 from fsclap.corpus.speech import Span
 from fsclap.corpus.turns import Turn
 from fsclap.devices import DeviceError
@@ -118,6 +118,28 @@ def test_transcribes_the_words(turns: list[Turn]) -> None:
     assert jiwer.wer(truth, heard) < 0.15
     (second,) = (turn for turn in turns if turn.start < 6.3 < turn.end)
     assert "the conference cannot be extended" in normalize(second.text)
+    assert second.confidence is not None
+    assert second.confidence > 0.7
+
+
+def test_makes_up_no_words_for_another_language(engine: WhisperCAMPlusPlus, czech: np.ndarray) -> None:
+    (found,) = engine.diarize([czech])
+    heard = [turn.confidence for turn in found.turns if turn.confidence is not None]
+    assert heard, "it hears English words in Czech lines, and says how sure it is"
+    assert np.mean(heard) < 0.5
+    assert [turn.text for turn in found.turns] == [""] * len(found.turns)
+
+
+def test_a_speaker_is_understood_by_all_that_they_say() -> None:
+    def said(speaker: int, seconds: float, confidence: float) -> tuple[Part, Recognition]:
+        words = Recognition("So it is.", repeats=False, log_probability=float(np.log(confidence)), no_speech=0.1)
+        return Part(Span(0, round(seconds * RATE)), speaker, np.zeros(2)), words
+
+    silent = (Part(Span(0, RATE), 3, np.zeros(2)), NO_WORDS)
+    parts, heard = zip(
+        said(0, 4, 0.9), said(0, 1, 0.3), said(1, 4, 0.3), said(1, 1, 0.9), said(2, 1, 0.5), silent, strict=True
+    )
+    assert understood(list(parts), list(heard), 0.5) == {0, 2}
 
 
 def test_language_is_what_the_settings_state(turns: list[Turn], english: np.ndarray) -> None:
@@ -219,7 +241,7 @@ def test_speech_across_the_blocks_of_the_detector_is_kept(
     monkeypatch.setattr(speech, "BLOCK", 7 * RATE)
     (voiced,) = engine.voiced([english])
     parts, _ = turn_parts(split(voiced, engine.settings), voiced.wave, engine.settings)
-    found = whisper_campplus.turns(parts, [""] * len(parts), voiced.frames, language=None)
+    found = whisper_campplus.turns(parts, [NO_WORDS] * len(parts), voiced.frames, SETTINGS)
     assert error_rate(found, english_truth(), len(english) / RATE) < 0.25
 
 
@@ -275,7 +297,7 @@ def test_a_text_that_repeats_itself_is_known(text: str, loop: bool) -> None:
 
 def test_what_is_no_speech_has_no_words(engine: WhisperCAMPlusPlus) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 4 * RATE).astype(np.float32)
-    assert engine.recogniser.transcribe([noise, np.zeros(RATE, dtype=np.float32)]) == ["", ""]
+    assert [heard.text for heard in engine.recogniser.transcribe([noise, np.zeros(RATE, dtype=np.float32)])] == ["", ""]
     assert engine.recogniser.transcribe([]) == []
 
 
