@@ -124,8 +124,8 @@ def rows_of(number: int, clip: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         "events": [], "quality": None, "overlap": None, "attributes": dict.fromkeys(names, 1.0),
         "style": {"pitch": "low"}, "style_key": "pitch=low", "caption": "A low voice speaks slowly.",
         "caption_source": "grammar", "audio": {"bytes": clip, "path": f"{source_id}-00000.flac"},
-        "sample_rate": RATE, "speaker_embedding": [0.0625] * 256, "separation_engine": "spleeter@1", "diarization_engine": "x@1",
-        "captioning_engine": "acoustic@1",
+        "sample_rate": RATE, "speaker_embedding": [0.0625] * 256, "separation_engine": "spleeter@1",
+        "diarization_engine": "x@1", "captioning_engine": "acoustic@1",
     }  # fmt: skip
     return source, utterance
 
