@@ -2,7 +2,7 @@
 
 Lines of the Debian packages in English and in languages that the embedded recogniser does not know, in the halves of
 bench.dialogues. Of each language and package EACH lines at most are transcribed, each as one turn; the lines of a
-speaker are taken in groups of GROUP, as the turns of a recording.
+speaker are taken in groups of --group, as the turns of a recording.
 
     texts        share of the lines that get a text: those in other languages should get none
     wer          word error rate of the English texts, where the words are known (test half but for five lines)
@@ -75,15 +75,15 @@ def recognised(clips: Sequence[Clip]) -> list[tuple[Clip, Part, Recognition]]:
     return list(zip(clips, parts, heard, strict=True))
 
 
-def shares(lines: list[tuple[Clip, Part, Recognition]]) -> Iterator[Share]:
+def shares(lines: list[tuple[Clip, Part, Recognition]], group: int) -> Iterator[Share]:
     normalize = EnglishTextNormalizer({})
     for least in LEAST:
         found: defaultdict[tuple[str, str], list[tuple[Clip, Recognition, str]]] = defaultdict(list)
         for speaker, own in groupby(lines, key=lambda line: line[0].speaker):
             half = "test" if speaker in TEST_SPEAKERS else "dev"
             said = list(own)
-            for start in range(0, len(said), GROUP):
-                clips, parts, heard = zip(*said[start : start + GROUP], strict=True)
+            for start in range(0, len(said), group):
+                clips, parts, heard = zip(*said[start : start + group], strict=True)
                 trusted = bool(understood(list(parts), list(heard), least))
                 for clip, one in zip(clips, heard, strict=True):
                     kind = ENGLISH if clip.language == ENGLISH else "other"
@@ -109,10 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("bench.transcripts", __doc__)
     add_packages(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the lines that are drawn")
+    parser.add_argument("--group", type=int, default=GROUP, help="lines of a speaker that are judged together")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        rows = list(shares(recognised(chosen(packages(options), seed=options.seed))))
+        rows = list(shares(recognised(chosen(packages(options), seed=options.seed)), options.group))
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
     print("\n".join(report.table(rows)))
