@@ -163,8 +163,9 @@ class DiarizationSettings(BaseModel):
     language: str | None = Field(
         None,
         pattern="^[a-z]{2}$",
-        description="Language of the speech as an ISO 639-1 code (zh, en), if known. The engines do not detect it: it "
-        "is stored with every turn as given here. whisper-campplus takes en or None only.",
+        description="Language of the speech as an ISO 639-1 code (zh, en), if known; it is stored with every turn. "
+        "None: whisper-campplus, which takes en or None only, states en for the turns whose words it understands, "
+        "funasr states none.",
     )
     min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are rejected.")
     max_turn: float = Field(

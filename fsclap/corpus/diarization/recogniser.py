@@ -22,6 +22,7 @@ from fsclap.weights import packaged
 log = logging.getLogger(__name__)
 
 SETTING = "diarization.engine=whisper-campplus"
+LANGUAGE = "en"
 MEL_HOP = 160
 CONTEXTS = (10, 15, 20, 25, 30)
 """Seconds of sound the recogniser is shown. It was trained with 30 s; 10 s cost a third and give
@@ -48,7 +49,7 @@ class Recogniser:
             cpu_threads=torch.get_num_threads(),
             local_files_only=True,
         )
-        self.tokenizer = Tokenizer(self.model.hf_tokenizer, False, task="transcribe", language="en")
+        self.tokenizer = Tokenizer(self.model.hf_tokenizer, False, task="transcribe", language=LANGUAGE)
         self.prompt = self.model.get_prompt(self.tokenizer, [], without_timestamps=True)
         self.suppressed = get_suppressed_tokens(self.tokenizer, [-1])
 

@@ -27,7 +27,7 @@ from fsclap import Seconds
 from fsclap.clustering import in_order, most_alike, normalized, voice_centroids
 from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
 from fsclap.corpus.diarization.campplus import CAMPlusPlus
-from fsclap.corpus.diarization.recogniser import SETTING, Recogniser, Recognition
+from fsclap.corpus.diarization.recogniser import LANGUAGE, SETTING, Recogniser, Recognition
 from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP, SETS, SPEAKERS, Segmentation
 from fsclap.corpus.speech import PROBABILITY_STEP, RATE, Span, speech_probability
 from fsclap.corpus.turns import Diarized, Dropped, Turn, too_short
@@ -401,19 +401,20 @@ def dropped(parts: list[Part], short: list[Span], scraps: list[Span], settings: 
 def turns(parts: list[Part], heard: list[Recognition], frames: Frames, settings: DiarizationSettings) -> list[Turn]:
     """Make turns, their speakers numbered in order of first appearance, with the texts that can be trusted."""
     trusted = understood(parts, heard, settings.whisper_campplus.least_confidence)
+    texts = [one.text if part.speaker in trusted else "" for part, one in zip(parts, heard, strict=True)]
     labels = in_order(np.array([part.speaker for part in parts], dtype=np.int64)).tolist()
     return [
         Turn(
             start=part.span.start / RATE,
             end=part.span.end / RATE,
             speaker=label,
-            text=recognition.text if part.speaker in trusted else "",
-            language=settings.language,
+            text=text,
+            language=settings.language or (LANGUAGE if text else None),
             embedding=_embedding(part),
             overlap=_overlap(part.span, frames),
             confidence=recognition.confidence,
         )
-        for part, label, recognition in zip(parts, labels, heard, strict=True)
+        for part, label, text, recognition in zip(parts, labels, texts, heard, strict=True)
     ]
 
 
