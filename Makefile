@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: run ui app build-dataset test test-all test-laion test-pyannote lint format docs bench faults clean
+.PHONY: run ui app build-dataset test test-all test-laion test-pyannote test-ray lint format docs bench faults clean
 
 run: .venv/.run
 	$(BIN)/python -m deployments.local run
@@ -35,6 +35,10 @@ test-laion: .venv-laion/.done
 # Compares our segmentation network with pyannote's class on the same weights, in another environment too.
 test-pyannote: .venv-pyannote/.done
 	.venv-pyannote/bin/python -m pytest --noconftest tests/pyannote
+
+# Builds on a Ray cluster of this machine, for which it installs Ray.
+test-ray: .venv/.ray
+	$(BIN)/python -m pytest tests/tasks/test_on_ray.py tests/faults/test_ray.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -75,6 +79,10 @@ clean:
 
 .venv/.dev: .venv/.run
 	$(PIP) --constraint requirements/constraints.txt --editable '.[dev]'
+	@touch $@
+
+.venv/.ray: .venv/.dev
+	$(PIP) --constraint requirements/constraints.txt --editable '.[ray]'
 	@touch $@
 
 .venv/.docs: .venv/.run

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,17 +14,20 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import httpx
 
 from cli.errors import command
 from cli.inventory import check_carried, check_packages, check_weights, needed
-from fsclap.corpus.settings import BuildSettings, Profile
+from fsclap.corpus.cluster import ADDRESS, NOT_INSTALLED, RaySettings, ray_is_installed
+from fsclap.corpus.settings import BuildSettings, FanOut, Profile
 
 LOCAL_API = "http://127.0.0.1:4200/api"
 DOWNLOADS = "fsclap-download"
 BATCHES = "process-batch"
 """The deployment that only builds with fan_out=pool use."""
+RAY_CLIENT_PORT = 10001
 LEAST_FREE = 5e9
 """Bytes that must be free on a disk that files are written to: a batch of long episodes."""
 MOST_SECONDS_APART = 30.0
@@ -54,7 +58,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--work", type=Path, default=Path("data/work"), help="work folder; default: %(default)s")
     parser.add_argument("--profile", choices=get_args(Profile), default="embedded", help="default: %(default)s")
     parser.add_argument(
-        "--fan-out", choices=("none", "pool"), default="none", help="the fan_out of your builds; default: %(default)s"
+        "--fan-out", choices=get_args(FanOut), default="none", help="the fan_out of your builds; default: %(default)s"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
     parser.set_defaults(run=command(_doctor, lambda: (OSError,)))
@@ -78,6 +82,8 @@ def _findings(options: argparse.Namespace) -> Iterator[Finding]:
 
     index = options.index or index_location(options.corpus)
     yield from _server(options.fan_out)
+    if options.fan_out == "ray":
+        yield _ray()
     yield from _weights(options.profile)
     yield from _tools()
     folders = {"work": options.work, "temporary files": Path(tempfile.gettempdir())}
@@ -152,6 +158,31 @@ def _work(client: httpx.Client, fan_out: str) -> Iterator[Finding]:
     limit = client.get(f"/v2/concurrency_limits/{DOWNLOADS}")
     if limit.status_code != 200:
         yield Finding("limit on downloads", f"{DOWNLOADS} is missing", bootstrap)
+
+
+# The cluster
+
+
+def _ray() -> Finding:
+    """Check that Ray is installed, and that something listens where the cluster should be."""
+    if not ray_is_installed():
+        return Finding("ray", "not installed", NOT_INSTALLED)
+    address, release = RaySettings().cluster(), f"Ray {importlib.metadata.version('ray')}"
+    if address in (None, "auto"):
+        where = "one of this machine alone" if address is None else "the one that runs on this machine"
+        return Finding("ray", f"{release}; the cluster is {where}, where settings name no ray.address")
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        socket.create_connection((parts.hostname or "", parts.port or RAY_CLIENT_PORT), _PATIENCE).close()
+    except (OSError, ValueError) as error:
+        remedy = f"Start the cluster (`ray start --head` on its first machine), or correct {ADDRESS}"
+        return Finding("ray", f"{release}; {address} does not answer ({error})", remedy)
+    api = os.environ.get("PREFECT_API_URL") or LOCAL_API
+    near = ("localhost", "127.0.0.1", "::1")
+    if urlsplit(api).hostname in near and parts.hostname not in near:
+        remedy = "Set PREFECT_API_URL to an address that the machines of the cluster reach"
+        return Finding("ray", f"{release}; {address} answers, but {api} is known to this machine alone", remedy)
+    return Finding("ray", f"{release}; {address} answers")
 
 
 # This machine

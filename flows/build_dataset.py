@@ -14,7 +14,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
 from flows.parameters import CorpusFolder, Folder
-from flows.process_batch import describe
 from fsclap.corpus.settings import BuildSettings
 from storage.corpus import Corpus
 from storage.rights import Rights
@@ -22,9 +21,12 @@ from tasks.batches import Batch
 from tasks.commit import commit
 from tasks.declared import Plan, declare
 from tasks.download import download, list_episodes
-from tasks.fan_out import HandedOut, can_be_handed_out, cancel_batches, hand_out
+from tasks.fan_out import can_be_handed_out, cancel_batches, hand_out
+from tasks.handing_out import HandedOut
 from tasks.limits import compute_slot
 from tasks.linking import link_speakers
+from tasks.on_ray import hand_out_on_ray
+from tasks.one_batch import describe
 from tasks.outcomes import Committed, Published
 from tasks.paused import is_paused, paused_sources, show_paused, without_paused
 from tasks.plan import plan_build, plan_orphans, recognised
@@ -66,8 +68,7 @@ def build_dataset(
     """
     require_known(sources, rights)
     Corpus.at(corpus).require_writable()
-    plan = declare(settings)
-    try_out(plan)
+    plan = declared(settings)
     paused = paused_sources()
     named = [source for source in sources if not is_paused(source, paused)]
     found = [(item, locator) for locator in named for item in list_episodes(locator, settings.download)]
@@ -90,15 +91,29 @@ def build_dataset(
     return Failed(message=why) if why else published
 
 
+def declared(settings: BuildSettings) -> Plan:
+    """Declare the stages, and try the engines here if batches could be processed here.
+
+    A build that hands out batches for GPUs may run on a machine that has none; each worker tries its own.
+    """
+    if settings.fan_out == "none" or settings.device == "cpu":
+        plan = declare(settings)
+        try_out(plan)
+        return plan
+    return declare(settings, device="cpu")
+
+
 def process(batches: list[Batch], corpus: str, work: str, plan: Plan) -> HandedOut:
-    """Take batches from their downloads to the corpus: on the workers of a pool, or here one after the other."""
+    """Take batches from their downloads to the corpus: on other machines, or here one after the other."""
     if not batches:
         return HandedOut()
     progress = Progress(total=sum(len(batch.items) for batch in batches))
-    pooled = [batch for batch in batches if plan.settings.fan_out == "pool" and can_be_handed_out(batch)]
-    here = [batch for batch in batches if batch not in pooled]
-    handed = hand_out(pooled, corpus, work, plan, progress.update) if pooled else HandedOut()
-    before = sum(len(batch.items) for batch in pooled)
+    fan_out = plan.settings.fan_out
+    away = [batch for batch in batches if fan_out == "ray" or (fan_out == "pool" and can_be_handed_out(batch))]
+    here = [batch for batch in batches if batch not in away]
+    hand = hand_out_on_ray if fan_out == "ray" else hand_out
+    handed = hand(away, corpus, work, plan, progress.update) if away else HandedOut()
+    before = sum(len(batch.items) for batch in away)
     done = process_here(here, corpus, work, plan, lambda count: progress.update(before + count))
     return HandedOut(handed.done + done, handed.undone)
 

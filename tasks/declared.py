@@ -14,6 +14,7 @@ from fsclap.corpus import captioning, diarization, filtering, separation
 from fsclap.corpus.captioning.describe import revision
 from fsclap.corpus.download import Episode
 from fsclap.corpus.filtering.consistency import effective_threshold
+from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.versions import VERSIONS
 from fsclap.ffmpeg import ffmpeg_version
@@ -68,17 +69,23 @@ class Plan(BaseModel):
         return digest({"recipe": self.recipe(episode), "decided_by": declared.decided_by})
 
 
-def declare(settings: BuildSettings) -> Plan:
+def declare(settings: BuildSettings, *, device: str | None = None) -> Plan:
     """Load the engines and declare every stage that runs.
+
+    Args:
+        settings: Of the build.
+        device: Where the engines are loaded, if not on the device of the settings, which other machines have: what
+            they declare is the same.
 
     Raises:
         WeightsError, DeviceError: An engine cannot run. This comes before
             anything is downloaded.
     """
     settings = settings.resolved()
-    separator = separation.load_separator(settings.separation, settings.device)
-    diarizer = diarization.load_diarizer(settings.diarization, settings.device)
-    tagger = captioning.load_tagger(settings.captioning, settings.device)
+    here = device or settings.device
+    separator = separation.load_separator(_in_full(settings.separation) if device else settings.separation, here)
+    diarizer = diarization.load_diarizer(settings.diarization, here)
+    tagger = captioning.load_tagger(settings.captioning, here)
     scorer = filtering.load_scorer(settings.quality)
     threshold = effective_threshold(settings.consistency, diarizer.name)
     wording = revision(settings.captioning)
@@ -124,6 +131,11 @@ def declare(settings: BuildSettings) -> Plan:
         for name, (engine, parameters) in stages.items()
     }
     return Plan(settings=settings, stages=declared)
+
+
+def _in_full(settings: SeparationSettings) -> SeparationSettings:
+    """Return the settings without half precision, which a CPU is refused."""
+    return settings.model_copy(update={"demucs": settings.demucs.model_copy(update={"half": False})})
 
 
 def require_same(own: Plan, other: Plan) -> None:

@@ -1,6 +1,6 @@
-"""Hand batches out to workers: one run of process-batch per batch, a bounded number at once.
+"""Hand batches out to the workers of a pool: one run of process-batch per batch, a bounded number at once.
 
-What is done is what the ledger of the corpus has, not what a run returned. A run that crashed starts again by itself
+A run that crashed starts again by itself
 (deployments/bootstrap.py); one that stays crashed, or is gone, is handed out again under another key.
 """
 
@@ -8,9 +8,8 @@ import hashlib
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,10 +28,9 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelled, Cancelling
 
-from storage.corpus import Corpus
 from tasks.batches import Batch
 from tasks.declared import Plan
-from tasks.outcomes import Committed
+from tasks.handing_out import Books, HandedOut
 
 log = logging.getLogger("fsclap.tasks")
 
@@ -41,10 +39,6 @@ LOOK_EVERY = 5.0
 """Seconds from one look at the runs to the next: one request, however many there are."""
 GIVEN_UP = 120.0
 """Seconds after which a crashed run counts as one that nobody starts again."""
-TRIES = 3
-"""How many runs a build gives a batch; each of them starts again by itself when it crashes."""
-IN_A_ROW = 5
-"""Batches that fail one after the other, after which no more are handed out."""
 OUTAGE = 900.0
 """Seconds without a server after which the build gives up."""
 PAGE = 200
@@ -67,19 +61,6 @@ class _Handed:
     crashed_since: float | None = None
 
 
-@dataclass
-class HandedOut:
-    """What became of batches.
-
-    Attributes:
-        done: The sources that are in the ledger now.
-        undone: One sentence per batch that is not done, with the reason.
-    """
-
-    done: list[Committed] = field(default_factory=list)
-    undone: list[str] = field(default_factory=list)
-
-
 def hand_out(
     batches: Iterable[Batch], corpus: str, work: str, plan: Plan, progress: Callable[[int], object]
 ) -> HandedOut:
@@ -95,7 +76,7 @@ def hand_out(
     Raises:
         httpx.HTTPError: The server refuses a request, or did not answer for a quarter of an hour.
     """
-    return _Parent(corpus, work, plan, progress).run(batches)
+    return _Parent(Books(batches, corpus), work, plan, progress).run()
 
 
 def can_be_handed_out(batch: Batch) -> bool:
@@ -124,23 +105,16 @@ def cancel_batches(flow: object, flow_run: FlowRun, state: object) -> None:
 
 
 class _Parent:
-    def __init__(self, corpus: str, work: str, plan: Plan, progress: Callable[[int], object]) -> None:
-        self.corpus, self.work, self.plan, self.progress = corpus, work, plan, progress
+    def __init__(self, books: Books, work: str, plan: Plan, progress: Callable[[int], object]) -> None:
+        self.books, self.corpus, self.work, self.plan, self.progress = books, books.corpus, work, plan, progress
         self.tag = _build_tag(this_run.root_flow_run_id)
-        self.before = Corpus.open(corpus).ledger()
-        self.waiting: deque[Batch] = deque()
         self.running: list[_Handed] = []
-        self.finished: list[Batch] = []
-        self.tries: dict[str, int] = {}
-        self.undone: list[str] = []
-        self.failures = 0
 
-    def run(self, batches: Iterable[Batch]) -> HandedOut:
-        self.waiting.extend(batches)
+    def run(self) -> HandedOut:
         answered = time.monotonic()
         with get_client(sync_client=True) as client:
             _say_if_nobody_works(client)
-            while self.waiting or self.running:
+            while self.books.waiting or self.running:
                 try:
                     self._fill(client)
                     time.sleep(LOOK_EVERY)
@@ -152,12 +126,13 @@ class _Parent:
                         raise
                     log.warning("The Prefect server does not answer (%s); asking again", error)
                     time.sleep(LOOK_EVERY)
-        return HandedOut(self._committed(), self.undone)
+        return self.books.outcome()
 
     def _fill(self, client: SyncPrefectClient) -> None:
-        while self.waiting and len(self.running) < self.plan.settings.batches_ahead:
-            self.running.append(self._hand_out(self.waiting[0], client))
-            self.waiting.popleft()
+        waiting = self.books.waiting
+        while waiting and len(self.running) < self.plan.settings.batches_ahead:
+            self.running.append(self._hand_out(waiting[0], client))
+            waiting.popleft()
 
     def _hand_out(self, batch: Batch, client: SyncPrefectClient) -> _Handed:
         """Take over the run that another build, or this one before it crashed, gave the batch; else start one."""
@@ -183,7 +158,7 @@ class _Parent:
             as_subflow=False,  # a child that is found by its place in the parent could be another batch's
             timeout=0,
         )
-        self.tries[batch.name] = self.tries.get(batch.name, 0) + 1
+        self.books.count(batch)
         return _Handed(batch, made.id, own=self.tag in made.tags)
 
     def _look(self, client: SyncPrefectClient) -> None:
@@ -191,75 +166,47 @@ class _Parent:
         found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=PAGE)
         runs = {run.id: run for run in found}
         completed = [handed for handed in self.running if _is(runs.get(handed.run), StateType.COMPLETED)]
-        ledger = Corpus.open(self.corpus).ledger() if completed else {}
+        lacking = self.books.lacking([handed.batch for handed in completed]) if completed else []
         for handed in list(self.running):
             run = runs.get(handed.run)
             if handed in completed:
-                self._settle(
-                    handed, None if _in(ledger, handed.batch) else "its run has ended, and the corpus lacks it"
-                )
-            elif run is None:
-                self._settle(handed, "its run was deleted")
-            elif _is(run, StateType.CANCELLED):
-                if handed.own:
-                    self._give_up(handed.batch, "its run was cancelled")
-                    self.running.remove(handed)
+                self.running.remove(handed)
+                if handed.batch in lacking:
+                    self.books.again(handed.batch, "its run has ended, and the corpus lacks it")
                 else:
-                    self._settle(handed, "its run was cancelled with another build")
-            elif _is(run, StateType.FAILED):
-                self._fail(handed, run)
-            elif _is(run, StateType.CRASHED):
-                handed.crashed_since = handed.crashed_since or time.monotonic()
-                if time.monotonic() - handed.crashed_since > GIVEN_UP:
-                    self._settle(handed, f"its run {run.name} crashed for good")
+                    self.books.finish(handed.batch)
             else:
-                handed.crashed_since = None
-        self.progress(sum(len(batch.items) for batch in self.finished))
+                self._look_at(handed, run)
+        self.progress(self.books.episodes_done)
 
-    def _settle(self, handed: _Handed, problem: str | None) -> None:
-        self.running.remove(handed)
-        if problem is None:
-            self.failures = 0
-            self.finished.append(handed.batch)
-        elif self.tries.get(handed.batch.name, 0) < TRIES:
-            log.warning("%s: %s; handing it out again", handed.batch.name, problem)
-            self.waiting.append(handed.batch)
+    def _look_at(self, handed: _Handed, run: FlowRun | None) -> None:
+        """Settle a batch whose run has ended without success."""
+        if run is None:
+            self._again(handed, "its run was deleted")
+        elif _is(run, StateType.CANCELLED):
+            if handed.own:
+                self.books.give_up(handed.batch, "its run was cancelled")
+                self.running.remove(handed)
+            else:
+                self._again(handed, "its run was cancelled with another build")
+        elif _is(run, StateType.FAILED):
+            self.running.remove(handed)
+            message = run.state.message if run.state is not None else ""
+            self.books.fail(handed.batch, f"{message or 'failed'} (run {run.name})")
+        elif _is(run, StateType.CRASHED):
+            handed.crashed_since = handed.crashed_since or time.monotonic()
+            if time.monotonic() - handed.crashed_since > GIVEN_UP:
+                self._again(handed, f"its run {run.name} crashed for good")
         else:
-            self._give_up(handed.batch, f"{problem}, in {TRIES} tries")
+            handed.crashed_since = None
 
-    def _fail(self, handed: _Handed, run: FlowRun) -> None:
-        """Give up a batch whose run failed: it met an error of its own, which another try would meet again."""
+    def _again(self, handed: _Handed, problem: str) -> None:
         self.running.remove(handed)
-        message = run.state.message if run.state is not None else ""
-        self._give_up(handed.batch, f"{message or 'failed'} (run {run.name})")
-        self.failures += 1
-        if self.failures >= IN_A_ROW and self.waiting:
-            self.undone.append(f"{len(self.waiting)} more were not handed out, since {self.failures} failed in a row")
-            self.waiting.clear()
-
-    def _give_up(self, batch: Batch, why: str) -> None:
-        log.error("%s is not done: %s", batch.name, why)
-        self.undone.append(f"{batch.name}: {why}")
-
-    def _committed(self) -> list[Committed]:
-        table = Corpus.open(self.corpus)
-        ledger, refusals = table.ledger(), table.refusals()
-        ids = [item.episode.source_id for batch in self.finished for item in batch.items]
-        return [_outcome(ledger[name], self.before.get(name), refusals) for name in ids if name in ledger]
-
-
-def _outcome(
-    row: dict[str, Any], before: dict[str, Any] | None, refusals: dict[str, tuple[str, str, str]]
-) -> Committed:
-    return Committed.of(row, why=refusals.get(row["source_id"], ("", "", ""))[2], committed=row != before)
+        self.books.again(handed.batch, problem)
 
 
 def _build_tag(run: object) -> str:
     return f"build:{run}"
-
-
-def _in(ledger: dict[str, Any], batch: Batch) -> bool:
-    return all(item.episode.source_id in ledger for item in batch.items)
 
 
 def _is(run: FlowRun | None, state: StateType) -> bool:

@@ -27,8 +27,17 @@ def compute_slot(device: str) -> Iterator[None]:
     A stage uses all cores, so one batch at a time is fastest. This is a file lock, not one of Prefect's limits: those
     lease their slots for minutes, and a killed run would hold up the next one for as long.
     """
-    kind, _, index = device.partition(":")
-    with _machine([_gpu(int(index or 0))] if kind == "cuda" else ["cpu"]):
+    with _machine(_gpus(device) or ["cpu"]):
+        yield
+
+
+@contextmanager
+def gpu_slot(device: str) -> Iterator[None]:
+    """Hold the GPU that `device` names, and nothing with "cpu": for batches that were allotted their own cores.
+
+    A cluster that gives a batch half a GPU does not see to it that the two take turns.
+    """
+    with _machine(_gpus(device)):
         yield
 
 
@@ -50,6 +59,11 @@ def model_slot(accelerator: str = "auto", devices: int = 1) -> Iterator[None]:
 def download_slot() -> None:
     """Wait for permission to fetch another file: 4 at once over all machines, then one per second."""
     rate_limit(DOWNLOADS, strict=True)
+
+
+def _gpus(device: str) -> list[str]:
+    kind, _, index = device.partition(":")
+    return [_gpu(int(index or 0))] if kind == "cuda" else []
 
 
 def _gpu(index: int) -> str:

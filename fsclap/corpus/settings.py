@@ -7,6 +7,7 @@ from typing import Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fsclap.corpus.captioning.base import CaptioningSettings
+from fsclap.corpus.cluster import NOT_INSTALLED, RaySettings, ray_is_installed
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.download import DownloadSettings
 from fsclap.corpus.filtering.consistency import ConsistencySettings
@@ -20,6 +21,8 @@ from fsclap.settings import Folded, execution
 from fsclap.weights import WeightsSettings
 
 Profile = Literal["embedded", "full"]
+
+FanOut = Literal["none", "pool", "ray"]
 
 EngineStage = Literal["separation", "diarization", "captioning"]
 
@@ -64,13 +67,17 @@ class BuildSettings(BaseModel):
     batch_episodes: int = execution(
         12, ge=1, le=200, description="Episodes per task. 5 to 30 minutes of audio per task is a good size."
     )
-    fan_out: Literal["none", "pool"] = execution(
+    fan_out: FanOut = execution(
         "none",
         description="Where batches are processed. none: in the build's own process, one after the other. pool: each as "
-        "a run of process-batch, on all workers of its work pool; corpus and sources must be within their reach.",
+        "a run of process-batch, on all workers of its work pool. ray: each as a task of a Ray cluster. With pool and "
+        "ray, corpus and sources must be within the reach of all machines.",
     )
     batches_ahead: int = execution(
-        16, ge=1, le=200, description="With fan_out=pool, how many batches are handed out at once: two per worker."
+        16, ge=1, le=200, description="With fan_out, how many batches are handed out at once: two per worker or GPU."
+    )
+    ray: Folded[RaySettings] = Field(
+        default_factory=RaySettings, description="With fan_out=ray: the cluster, and what a batch asks of it."
     )
     refused_percent: float = execution(
         60.0,
@@ -113,6 +120,20 @@ class BuildSettings(BaseModel):
                 f"selection.min_quality={self.selection.min_quality:g} needs turns that are rated: set quality.engine "
                 "to dnsmos, or leave selection.min_quality out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _ray_can_be_asked(self) -> Self:
+        if self.fan_out != "ray":
+            return self
+        if not ray_is_installed():
+            raise ValueError(NOT_INSTALLED)
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(
+                f"device={self.device}: with fan_out=ray write cpu or cuda, since Ray chooses the GPU of each batch"
+            )
+        if self.device == "cpu" and self.ray.gpus is not None:
+            raise ValueError(f"ray.gpus={self.ray.gpus:g} is for device=cuda: set that, or leave ray.gpus out")
         return self
 
     @model_validator(mode="after")

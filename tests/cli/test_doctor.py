@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +49,36 @@ def test_a_full_disk_is_noticed(tmp_path: Path, capsys: Shown, monkeypatch: pyte
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1e6))
     _, found = examine(capsys, *within(tmp_path))
     assert found["work"]["remedy"].startswith("Free some space")
+
+
+def test_ray_is_asked_for_only_where_builds_use_it(
+    tmp_path: Path, capsys: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr("cli.doctor._weights", lambda _: iter(()))
+    monkeypatch.setattr("cli.doctor.ray_is_installed", lambda: False)
+    assert "ray" not in examine(capsys, *within(tmp_path))[1]
+    _, found = examine(capsys, "--fan-out=ray", *within(tmp_path))
+    assert "pip install 'fsclap[ray]'" in found["ray"]["remedy"]
+
+    monkeypatch.setattr("cli.doctor.ray_is_installed", lambda: True)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    _, found = examine(capsys, "--fan-out=ray", *within(tmp_path))
+    assert (found["ray"]["remedy"], "of this machine alone" in found["ray"]["found"]) == ("", True)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
+        assert examine(capsys, "--fan-out=ray", *within(tmp_path))[1]["ray"]["remedy"] == ""
+        monkeypatch.setattr("socket.create_connection", lambda *_: socket.socket())
+        monkeypatch.setenv("RAY_ADDRESS", "ray://head.example.org:10001")
+        remedy = examine(capsys, "--fan-out=ray", *within(tmp_path))[1]["ray"]["remedy"]
+        assert remedy.startswith("Set PREFECT_API_URL to an address that the machines")
+        monkeypatch.undo()
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("cli.doctor.ray_is_installed", lambda: True)
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
+    assert "does not answer" in examine(capsys, "--fan-out=ray", *within(tmp_path))[1]["ray"]["found"]
 
 
 def test_a_server_without_deployments_and_workers_is_noticed(

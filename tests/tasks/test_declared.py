@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from fsclap.corpus import captioning, diarization, filtering, separation
 from fsclap.corpus.download import Episode
+from fsclap.corpus.separation.base import SeparationSettings, Separator
 from fsclap.corpus.settings import BuildSettings
 from fsclap.corpus.versions import VERSIONS
 from storage.work import WorkStore
@@ -100,6 +101,23 @@ def test_execution_settings_and_engines_that_do_not_run_change_nothing(usual: Pl
         # What a refusal was decided by says nothing about what is kept.
         assert declared.model_copy(update={"decided_by": usual.stages[stage].decided_by}) == usual.stages[stage]
     assert plan.stages.keys() == usual.stages.keys()
+
+
+def test_a_machine_without_the_gpu_of_a_build_declares_what_its_workers_declare(
+    usual: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves, load = [], separation.load_separator
+
+    def loaded(settings: SeparationSettings, device: str) -> Separator:
+        halves.append(settings.demucs.half)
+        return load(settings, device)
+
+    monkeypatch.setattr(separation, "load_separator", loaded)
+    given = {"device": "cuda", "fan_out": "pool", "separation": {"demucs": {"half": True}}}
+    plan = declare(BuildSettings.model_validate(given), device="cpu")
+    assert plan.stages == usual.stages
+    assert (plan.settings.device, plan.settings.separation.demucs.half) == ("cuda", True)
+    assert halves == [False], "which engines refuse on a CPU"
 
 
 def test_a_changed_file_and_a_raised_version_change_the_recipe(usual: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

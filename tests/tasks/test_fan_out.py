@@ -23,7 +23,8 @@ from tasks import fan_out
 from tasks.batches import Batch, Item
 from tasks.declared import Plan, require_same
 from tasks.download import download_stage
-from tasks.fan_out import HandedOut, batch_key, can_be_handed_out, cancel_batches, hand_out
+from tasks.fan_out import batch_key, can_be_handed_out, cancel_batches, hand_out
+from tasks.handing_out import HandedOut
 from tasks.plan import plan_batch, plan_build
 from tasks.stages import run_stage
 from tests.tasks.world import World, world

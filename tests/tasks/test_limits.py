@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tasks.limits import compute_slot, model_slot
+from tasks.limits import compute_slot, gpu_slot, model_slot
 
 Visible = Callable[[list[str]], None]
 
@@ -58,6 +58,14 @@ def test_a_gpu_is_the_same_one_in_every_process(visible: Visible, tmp_path: Path
             assert held(tmp_path) == ["cpu", "gpu-b"]
     with compute_slot("cuda:0"):
         assert held(tmp_path) == ["gpu-b"]
+
+
+def test_a_batch_that_was_allotted_its_cores_holds_its_gpu_alone(visible: Visible, tmp_path: Path) -> None:
+    with gpu_slot("cpu"):
+        assert held(tmp_path) == []
+    visible(["c"])  # CUDA_VISIBLE_DEVICES=2, as Ray sets it
+    with gpu_slot("cuda"):
+        assert held(tmp_path) == ["gpu-c"]
 
 
 @pytest.mark.parametrize(

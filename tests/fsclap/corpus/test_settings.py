@@ -6,6 +6,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from fsclap.corpus.cluster import RaySettings
 from fsclap.corpus.separation.base import SeparationSettings
 from fsclap.corpus.settings import BuildSettings, weights_in_use
 from fsclap.settings import complete, is_execution, shaping
@@ -14,6 +15,9 @@ MINE = {"name": "mine", "folder": "/models/mine", "revision": "v2", "hub": "mode
 EXECUTION: dict[str, Any] = {
     "fan_out": "pool",
     "batches_ahead": 2,
+    "ray.address": "ray://head:10001",
+    "ray.cpus": 4,
+    "ray.gpus": 0.5,
     "disk.work_files": "drop",
     "disk.reserve_gb": 1,
     "device": "cuda",
@@ -175,7 +179,7 @@ def test_rarely_set_groups_survive_json() -> None:
 def test_a_form_shows_rarely_set_groups_folded() -> None:
     schema = BuildSettings.model_json_schema()
     folded = [name for name, field in schema["properties"].items() if {"type": "null"} in field.get("anyOf", [])]
-    assert folded == ["disk", "decode", "loudness", "quality", "selection", "consistency", "linking"]
+    assert folded == ["ray", "disk", "decode", "loudness", "quality", "selection", "consistency", "linking"]
     assert all(schema["properties"][name]["default"] is None for name in folded)
     assert all(schema["properties"][name]["description"] for name in folded)
 
@@ -235,6 +239,38 @@ def test_a_dump_says_which_engines_ran_and_is_read_back_alike() -> None:
 def test_what_cannot_be_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         BuildSettings.model_validate(given)
+
+
+def test_ray_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsclap.corpus.settings.ray_is_installed", lambda: False)
+    with pytest.raises(ValidationError, match=r"not installed here: pip install 'fsclap\[ray\]'"):
+        BuildSettings(fan_out="ray")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"device": "cuda:1"}, "device=cuda:1: with fan_out=ray write cpu or cuda"),
+        ({"ray": {"gpus": 0.5}}, "ray.gpus=0.5 is for device=cuda"),
+        ({"device": "cuda", "ray": {"gpus": 2}}, "less than or equal to 1"),
+        ({"ray": {"cpus": 0}}, "greater than or equal to 1"),
+        ({"ray": {"adress": "x:1"}}, "adress"),
+    ],
+)
+def test_what_ray_cannot_give_a_batch_is_refused(
+    given: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsclap.corpus.settings.ray_is_installed", lambda: True)
+    with pytest.raises(ValidationError, match=message):
+        BuildSettings.model_validate({"fan_out": "ray", **given})
+
+
+def test_a_cluster_is_that_of_the_settings_or_of_ray_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert RaySettings().cluster() is None
+    monkeypatch.setenv("RAY_ADDRESS", "other:6379")
+    assert RaySettings().cluster() == "other:6379"
+    assert RaySettings(address="mine:6379").cluster() == "mine:6379"
 
 
 def test_only_the_engine_that_runs_shapes_the_output() -> None:
