@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import httpx
 from prefect import task
@@ -142,7 +142,7 @@ class _Parent:
                 self.books.finish(batch)
         elif state.is_crashed():
             _show_crashed(future.task_run_id, state.message)
-            self.books.again(batch, f"its Ray worker died ({_first_line(state.message)})")
+            self.books.again(batch, f"its Ray task crashed ({_reason(state.message)})")
         else:
             self.books.fail(batch, state.message or "failed")
 
@@ -164,24 +164,26 @@ def _cluster(settings: RaySettings) -> Iterator[Any]:
     from prefect_ray import RayTaskRunner
 
     address = settings.cluster()
-    if address in (None, "auto"):  # neither is an address to RayTaskRunner
-        options = (
-            {"address": address or "local", "include_dashboard": False} if address is None else {"address": address}
-        )
-        runner = RayTaskRunner(init_kwargs=options)
+    if address is None:
+        runner = RayTaskRunner(init_kwargs={"address": "local", "include_dashboard": False})
+    elif address == "auto":  # which RayTaskRunner would take for none
+        runner = RayTaskRunner(init_kwargs={"address": address})
     else:
         runner = RayTaskRunner(address=address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         runner.__enter__()
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray has no class for what may be wrong here
         where = f"the Ray cluster at {address} does not let this build in" if address else "no Ray cluster starts here"
-        raise ClusterError(
-            f"{where} ({_first_line(str(error))}). Correct ray.address or {ADDRESS}; all machines need the same "
-            "versions of Python and Ray"
-        ) from error
+        remedy = (
+            f"correct ray.address or {ADDRESS}; all machines need the same versions of Python and Ray"
+            if address
+            else "see the logs in the folder ray of the folder for temporary files"
+        )
+        raise ClusterError(f"{where} ({_reason(error)}): {remedy}") from error
     finally:
-        if threading.current_thread() is threading.main_thread():  # Ray takes the signal from Prefect, which cancels
+        # Ray has taken the signal from Prefect, which cancels a run with it.
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     try:
         with _flow_by_value():
@@ -193,19 +195,22 @@ def _cluster(settings: RaySettings) -> Iterator[Any]:
 
 @contextmanager
 def _flow_by_value() -> Iterator[None]:
-    """Send workers the flow itself where they can't import it: Prefect loads it from a file, as a module of no path."""
+    """Send workers the flow itself, which is part of the context of a task.
+
+    A deployment loads it from a file, as a module whose name they could not import.
+    """
     from ray import cloudpickle
 
     context = FlowRunContext.get()
-    name = context.flow.fn.__module__ if context is not None and context.flow is not None else ""
-    if not name.startswith("__prefect_loader_") or name not in sys.modules:
+    module = sys.modules.get(context.flow.fn.__module__) if context is not None and context.flow is not None else None
+    if module is None:
         yield
         return
-    cloudpickle.register_pickle_by_value(sys.modules[name])
+    cloudpickle.register_pickle_by_value(module)
     try:
         yield
     finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[name])
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def _machines() -> list[Machine]:
@@ -282,7 +287,7 @@ def _probe(machines: list[Machine], corpus: str, mark: str, work: str, folders: 
         except ray.exceptions.GetTimeoutError:
             problem = f"it does not answer within {PROBE:g} s"
         except Exception as error:  # whatever keeps the machine from importing this module
-            problem = f"{_last_line(str(error))}; it needs the same release of fsclap, with its extra ray"
+            problem = f"{_reason(error)}; it needs the same release of fsclap, with its extra ray"
         if problem:
             problems.append(f"{machine.name}: {problem}")
     return problems
@@ -340,12 +345,10 @@ def _absolute(corpus: str) -> str:
 
 
 def _file(locator: str) -> Path:
-    return Path(unquote(urlsplit(locator).path))
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(locator).path)))
 
 
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().partition("\n")[0]
-
-
-def _last_line(text: str) -> str:
-    return text.strip().rpartition("\n")[2]
+def _reason(message: object) -> str:
+    """Return the line of an error of Ray that says why: after the traceback of a worker, if there is one."""
+    lines = str(message or "no reason is known").strip().splitlines()
+    return lines[-1] if "ray::" in lines[0] else lines[0]

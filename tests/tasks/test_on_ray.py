@@ -132,7 +132,7 @@ class TestSettling:
         assert self.settled(made, died, died, died) == (
             0,
             [],
-            ["b: its Ray worker died (The worker died unexpectedly.), in 3 tries"],
+            ["b: its Ray task crashed (The worker died unexpectedly.), in 3 tries"],
         )
 
     def test_one_that_failed_is_not_tried_again(self, made: World) -> None:
@@ -142,6 +142,21 @@ class TestSettling:
         assert self.settled(made, Completed()) == (1, [], [])
         made.build()
         assert self.settled(made, Crashed(message="x"), Completed()) == (0, ["e0"], [])
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("The worker died unexpectedly.\nCheck the logs.", "The worker died unexpectedly."),
+        (
+            "RayTaskError(ImportError): ray::f()\n  File x\nModuleNotFoundError: No module named 'y'",
+            "ModuleNotFoundError: No module named 'y'",
+        ),
+        (None, "no reason is known"),
+    ],
+)
+def test_an_error_of_ray_is_told_in_a_line(message: str | None, reason: str) -> None:
+    assert on_ray._reason(message) == reason
 
 
 def test_a_location_is_the_same_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
