@@ -176,7 +176,8 @@ def _cluster(settings: RaySettings) -> Iterator[Any]:
     except Exception as error:  # Ray has no class for what may be wrong here
         where = f"the Ray cluster at {address} does not let this build in" if address else "no Ray cluster starts here"
         remedy = (
-            f"correct ray.address or {ADDRESS}; all machines need the same versions of Python and Ray"
+            f"correct ray.address or {ADDRESS}; all machines and the build need the same versions of Python and Ray, "
+            "and one token"
             if address
             else "see the logs in the folder ray of the folder for temporary files"
         )
