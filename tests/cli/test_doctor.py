@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cli import doctor
 from cli import main as cli
 from tests.object_store import BUCKET, nanio
 
@@ -55,30 +56,31 @@ def test_ray_is_asked_for_only_where_builds_use_it(
     tmp_path: Path, capsys: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    monkeypatch.setattr("cli.doctor._weights", lambda _: iter(()))
-    monkeypatch.setattr("cli.doctor.ray_is_installed", lambda: False)
+    for part in ("_weights", "_tools"):
+        monkeypatch.setattr(doctor, part, lambda *_: iter(()))
+    monkeypatch.setattr(doctor, "ray_is_installed", lambda: False)
     assert "ray" not in examine(capsys, *within(tmp_path))[1]
-    _, found = examine(capsys, "--fan-out=ray", *within(tmp_path))
-    assert "pip install 'fsclap[ray]'" in found["ray"]["remedy"]
+    status, found = examine(capsys, "--fan-out=ray", *within(tmp_path))
+    assert (status, "pip install 'fsclap[ray]'" in found["ray"]["remedy"]) == (1, True)
 
-    monkeypatch.setattr("cli.doctor.ray_is_installed", lambda: True)
+
+def test_a_cluster_is_looked_for_where_ray_address_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr(doctor, "ray_is_installed", lambda: True)
     monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    _, found = examine(capsys, "--fan-out=ray", *within(tmp_path))
-    assert (found["ray"]["remedy"], "of this machine alone" in found["ray"]["found"]) == ("", True)
+    alone = doctor._ray()
+    assert (alone.remedy, "of this machine alone" in alone.found) == ("", True)
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", f"ray://{address}")
-        assert examine(capsys, "--fan-out=ray", *within(tmp_path))[1]["ray"]["remedy"] == ""
-        monkeypatch.setattr("socket.create_connection", lambda *_: socket.socket())
-        monkeypatch.setenv("RAY_ADDRESS", "ray://head.example.org:10001")
-        remedy = examine(capsys, "--fan-out=ray", *within(tmp_path))[1]["ray"]["remedy"]
-        assert remedy.startswith("Set PREFECT_API_URL to an address that the machines")
-        monkeypatch.undo()
+        assert doctor._ray().remedy == ""
     monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr("cli.doctor.ray_is_installed", lambda: True)
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.60.0")
-    assert "does not answer" in examine(capsys, "--fan-out=ray", *within(tmp_path))[1]["ray"]["found"]
+    assert "does not answer" in doctor._ray().found
+    assert doctor._ray().remedy.endswith("or correct RAY_ADDRESS")
+    monkeypatch.setenv("RAY_ADDRESS", "head.example.org:6379")
+    monkeypatch.setattr("socket.create_connection", lambda *_: socket.socket())
+    assert doctor._ray().remedy.startswith("Set PREFECT_API_URL to an address that the machines")
 
 
 def test_a_server_without_deployments_and_workers_is_noticed(
