@@ -124,7 +124,7 @@ class _Parent:
         return self.books.outcome()
 
     def _hand_out(self, batch: Batch) -> None:
-        from prefect_ray import remote_options
+        from prefect_ray.context import remote_options
 
         parameters = {"batch": batch, "corpus": self.books.corpus, "work": self.work, "plan": self.plan}
         with remote_options(**self.asked, max_retries=0):
