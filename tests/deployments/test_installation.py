@@ -1,5 +1,6 @@
 """Dockerfile, compose file and units: what must hold of them, and what their own tools say."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ COMPOSE = ROOT / "deployments" / "compose" / "compose.yaml"
 UNITS = sorted((ROOT / "deployments" / "systemd").glob("*.service"))
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
 SECRETS = {"POSTGRES_PASSWORD": "not-this", "FSCLAP_AUTH": "user:nor-this", "FSCLAP_APP_PASSWORD": "nor-that"}
+STORE = "--file", str(COMPOSE.with_name("store.yaml"))
 
 
 def tool(name: str) -> str:
@@ -38,9 +40,28 @@ def compose(*arguments: str, **environment: str) -> "subprocess.CompletedProcess
     )
 
 
-def test_compose_accepts_the_file() -> None:
-    done = compose("config", "--quiet", **SECRETS)
+@pytest.mark.parametrize("files", [(), STORE], ids=["alone", "with a store"])
+def test_compose_accepts_the_files(files: tuple[str, ...]) -> None:
+    done = compose(*files, "config", "--quiet", FSCLAP_STORE_KEY="nor-those", **SECRETS)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_store_starts_without_its_key() -> None:
+    done = compose(*STORE, "config", "--quiet", **SECRETS)
+    assert done.returncode != 0
+    assert "FSCLAP_STORE_KEY" in done.stderr
+    assert "deployments/compose/.env" in done.stderr
+
+
+def test_all_that_read_corpora_read_the_store() -> None:
+    done = compose(*STORE, "config", "--format", "json", FSCLAP_STORE_KEY="nor-those", **SECRETS)
+    services = json.loads(done.stdout)["services"]
+    knowing = {name for name, service in services.items() if "AWS_SECRET_ACCESS_KEY" in service.get("environment", {})}
+    with_data = {
+        name for name, service in services.items() if "/data" in [v["target"] for v in service.get("volumes", ())]
+    }
+    assert knowing == with_data == {"worker", "batches", "gpu", "search", "store"}
+    assert "ports" not in services["store"]
 
 
 @pytest.mark.parametrize("missing", SECRETS)
@@ -76,8 +97,9 @@ def test_every_pool_has_a_worker() -> None:
     assert {command[command.index("--pool") + 1] for command in commands} == POOLS.keys()
 
 
-def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
-    done = subprocess.run([tool("hadolint"), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+def test_hadolint_finds_nothing_in_the_dockerfiles() -> None:
+    files = [ROOT / "Dockerfile", *(ROOT / "harness" / "images").glob("*/Dockerfile")]
+    done = subprocess.run([tool("hadolint"), *map(str, files)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
