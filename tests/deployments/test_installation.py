@@ -92,6 +92,14 @@ def test_what_is_reached_from_outside_asks_for_a_password() -> None:
         assert all("127.0.0.1}:" in port for port in SERVICES[name]["ports"]), "for this machine alone, by default"
 
 
+def test_links_to_runs_lead_out_of_the_containers() -> None:
+    services = json.loads(compose("config", "--format", "json", **SECRETS).stdout)["services"]
+    addresses = [
+        services[name]["environment"]["PREFECT_UI_URL"] for name in ("server", "deploy", "worker", "batches", "gpu")
+    ]
+    assert set(addresses) == {"http://127.0.0.1:4200"}
+
+
 def test_every_pool_has_a_worker() -> None:
     commands = [service["command"] for service in SERVICES.values() if "worker" in service.get("command", ())]
     assert {command[command.index("--pool") + 1] for command in commands} == POOLS.keys()
