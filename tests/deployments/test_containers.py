@@ -1,7 +1,7 @@
 """The image and the compose file as a team has them: build, bring up, one build of a corpus, a search.
 
-It takes a quarter of an hour on quiet cores and 15 GB of disk, and is skipped where Docker is missing. With FSCLAP_REQUIRE_DOCKER=1 it
-fails there instead.
+It takes many minutes and 15 GB of disk, and is skipped where Docker is missing. With FSCLAP_REQUIRE_DOCKER=1 it fails
+there instead.
 """
 
 import base64
