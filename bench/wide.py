@@ -32,11 +32,11 @@ from bench import report
 from bench.corpus_quality import Figure, Parts, diarization_errors, summarize
 from bench.dialogues import HALVES, SAMPLE_RATE, TEST_SPEAKERS, pool_of_lines
 from bench.flow import EMBEDDED
-from bench.senko import Senko
 from fsclap.corpus.diarization import load_diarizer
 from fsclap.corpus.diarization.base import Diarizer
 from fsclap.corpus.separation import load_separator
 from fsclap.corpus.turns import Turn
+from harness.senko import Senko
 from harness.separation import in_memory
 from samples.arguments import add_packages, packages
 from samples.sources import Clip, SourceError, all_clips, load, music_tracks

