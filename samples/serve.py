@@ -38,7 +38,14 @@ def serve(root: Path, port: int = 0) -> Iterator[str]:
     Yields:
         The address, "http://127.0.0.1:PORT".
     """
-    with make_server(root, port) as server:
+    with serving(make_server(root, port)) as address:
+        yield address
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Run a server of this machine in a thread while the context lasts; yields its address."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

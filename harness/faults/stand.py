@@ -205,16 +205,22 @@ class Stand:
         Args:
             having: Only those with these entries in their environment: "NAME=value".
         """
-        processes = []
+        marks = (b"PREFECT__FLOW_RUN_ID=", *map(os.fsencode, having))
+        return [
+            number
+            for number, environment, command in self.processes()
+            if all(mark in environment for mark in marks) and b"prefect" in command
+        ]
+
+    def processes(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield id, environment and command line of each process of this installation."""
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
-            except OSError:
+            except OSError:  # it has ended, or is another user's
                 continue
-            marks = (b"PREFECT__FLOW_RUN_ID=", os.fsencode(self.faults), *map(os.fsencode, having))
-            if all(mark in environment for mark in marks) and b"prefect" in command:
-                processes.append(int(folder.name))
-        return processes
+            if os.fsencode(self.faults) in environment:
+                yield int(folder.name), environment, command
 
     # Outages ----------------------------------------------------------------------------------
 

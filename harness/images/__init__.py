@@ -8,14 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 from harness.docker import Docker, NoDockerError, build
+from samples.serve import serving
 
 ROOT = Path(__file__).parents[2]
 BASE = "python:3.11-slim-bookworm"
@@ -144,17 +144,9 @@ def _reachable(place: str, root: Path, address: str) -> str:
     return f"{address}/{link.name}/{path.name if index else ''}"
 
 
-@contextmanager
-def _served(root: Path) -> Iterator[str]:
+def _served(root: Path) -> AbstractContextManager[str]:
     """Serve a folder to this machine; yields its address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))) as server:
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    return serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))))
 
 
 class _Quiet(SimpleHTTPRequestHandler):

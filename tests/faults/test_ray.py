@@ -3,7 +3,6 @@
 import json
 import secrets
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,15 +70,11 @@ def tasks_of(installation: Stand, run: str) -> list[tuple[str, str]]:
 
 def ray_processes(installation: Stand) -> list[str]:
     """Titles of the processes of Ray that this installation started."""
-    titles = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment, title = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if str(installation.faults).encode() in environment and (title.startswith(b"ray::") or b"raylet" in title):
-            titles.append(title.decode().partition("\0")[0])
-    return titles
+    return [
+        title.decode().partition("\0")[0]
+        for _, _, title in installation.processes()
+        if title.startswith(b"ray::") or b"raylet" in title
+    ]
 
 
 def test_the_corpus_is_the_same_when_a_worker_dies_between_two_tables_of_a_commit(
