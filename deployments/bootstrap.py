@@ -39,10 +39,17 @@ FLOWS = (
     "compare-systems", "index-corpus",
 )  # fmt: skip
 LOST = "fsclap: runs without heartbeats have crashed"
+NOT_BEGUN = "fsclap: runs that a worker took and did not begin have crashed"
+NOT_PLACED = "fsclap: runs that found no place to run have crashed"
 CRASHED = "fsclap: restart crashed runs"
 SILENCE = timedelta(seconds=120)
 """Four heartbeats at `PREFECT_FLOWS_HEARTBEAT_FREQUENCY` in prefect.yaml: a machine that misses
 them is gone."""
+PLACING = timedelta(minutes=20)
+"""Longest wait for a machine that is started for a run: longer than `pod_watch_timeout_seconds` of
+deployments/kubernetes/job-template.json, after which its worker gives up by itself."""
+TAKEN = ("Pending", "Submitting", "InfrastructurePending")
+"""Names of the states of a run that a worker has taken and not begun."""
 PAUSE = timedelta(seconds=10)
 """Time from a crash to the restart; the shortest that Prefect allows."""
 
@@ -51,7 +58,7 @@ async def bootstrap(client: PrefectClient) -> None:
     """Create or update the pools, limits and automations."""
     await make_pools(client)
     await make_limits(client)
-    await make_automations(client, [lost_runs(), crashed_runs()])
+    await make_automations(client, [lost_runs(), *unbegun_runs(), crashed_runs()])
 
 
 async def make_pools(client: PrefectClient) -> None:
@@ -93,24 +100,39 @@ async def make_automations(client: PrefectClient, automations: Iterable[Automati
 def lost_runs() -> AutomationCore:
     """Define the automation that marks a run as Crashed when its heartbeats stop.
 
-    It also covers a run that was handed to a worker, or cancelled, and sent nothing since.
+    It also covers a run that was cancelled, and sent nothing since.
     """
+    return _silent(LOST, ("heartbeat", "Cancelling"), SILENCE)
+
+
+def unbegun_runs() -> list[AutomationCore]:
+    """Define the automations that mark a run as Crashed whose worker took it and died before it began.
+
+    A worker of processes begins a run within seconds. Others may have to wait for a machine, so those have longer.
+    """
+    processes = {"prefect.resource.role": "work-pool", "prefect.work-pool.type": "process"}
+    return [_silent(NOT_BEGUN, TAKEN, SILENCE, match_related=processes), _silent(NOT_PLACED, TAKEN, PLACING)]
+
+
+def _silent(name: str, after: Iterable[str], within: timedelta, **matches: Any) -> AutomationCore:
+    """Define an automation that marks a run as Crashed when nothing more comes after one of some events."""
     return AutomationCore(
-        name=LOST,
+        name=name,
         trigger=EventTrigger(
-            after={f"prefect.flow-run.{name}" for name in ("heartbeat", "Pending", "Cancelling")},
+            after={f"prefect.flow-run.{event}" for event in after},
             expect={"prefect.flow-run.*"},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=SILENCE,
+            within=within,
+            **matches,
         ),
         actions=[
             ChangeFlowRunState(
                 name="Crashed",
                 state=StateType.CRASHED,
-                message=f"No heartbeat for {SILENCE.total_seconds():g} seconds",
+                message=f"It sent nothing for {within.total_seconds():g} seconds",
             )
         ],
     )

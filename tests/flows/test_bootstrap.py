@@ -1,16 +1,20 @@
 """What `deployments/bootstrap.py` makes on a real server: once, and kept up to date."""
 
 import asyncio
+import inspect
 from typing import Any
 
+import prefect.states
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.objects import StateType
 from prefect.concurrency.sync import rate_limit
 
-from deployments.bootstrap import CRASHED, LOST, POOLS, bootstrap, lost_runs
+from deployments.bootstrap import CRASHED, LOST, NOT_BEGUN, NOT_PLACED, POOLS, TAKEN, bootstrap, lost_runs
 from tasks.limits import DOWNLOADS, LIMITS, download_slot
 
+AUTOMATIONS = sorted([CRASHED, LOST, NOT_BEGUN, NOT_PLACED])
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
@@ -22,15 +26,29 @@ def test_bootstrap_makes_pools_limits_and_automations_once() -> None:
         ("fsclap-gpu", "process", 1),
         ("fsclap-batches", "process", None),
     ]
-    assert [name for name, _ in before["automations"]] == sorted([CRASHED, LOST])
+    assert [name for name, _ in before["automations"]] == AUTOMATIONS
     assert before["limits"] == {DOWNLOADS: 7}, "a limit changed by hand stays"
 
 
 def test_bootstrap_updates_an_outdated_server() -> None:
     old, new = asyncio.run(_upgraded())
     assert old["automations"] != new["automations"]
-    assert [name for name, _ in new["automations"]] == sorted([CRASHED, LOST])
+    assert [name for name, _ in new["automations"]] == AUTOMATIONS
     download_slot()  # a limit whose slots don't come back is an error
+
+
+def test_every_state_between_a_worker_and_the_start_of_a_run_is_watched() -> None:
+    """A worker that died there would keep the run for ever. Prefect adds such states without saying so."""
+    # Each function of prefect.states that makes a state returns it, whatever its name.
+    makers = [make for name, make in vars(prefect.states).items() if name[:1].isupper() and inspect.isfunction(make)]
+    optional = [make for make in makers if not _required(make)]
+    taken = {state.name for state in (make() for make in optional) if state.type == StateType.PENDING}
+    assert taken == set(TAKEN)
+
+
+def _required(function: Any) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
 
 
 def test_a_limit_that_nobody_made_is_an_error_and_not_a_free_pass() -> None:
