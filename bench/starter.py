@@ -35,6 +35,7 @@ from fsclap.corpus.captioning.base import CaptioningSettings, Tags
 from fsclap.corpus.captioning.describe import describe
 from fsclap.data.clips import MIN_CLIP, ClipStore
 from fsclap.data.splits import Split, SplitSettings
+from fsclap.files import written_aside
 from fsclap.training.initial import STARTER
 from fsclap.training.loop import train
 from fsclap.training.record import Trained
@@ -156,7 +157,8 @@ def ship(trained: Trained, said: Sequence[Said], folder: Path = STARTER) -> None
     """Write the trained model to the package, with its README."""
     folder.mkdir(exist_ok=True)
     weights = {name: x.to(torch.float16) for name, x in load_file(trained.folder / "model.safetensors").items()}
-    save_file(weights, folder / "model.safetensors")
+    with written_aside(folder / "model.safetensors") as part:
+        save_file(weights, part)
     for name in ("config.json", "encoders.json"):
         shutil.copy(trained.folder / name, folder / name)
     voices = Counter(one.clip.speaker for one in said if not one.way)

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,10 +35,17 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def written_aside(file: Path) -> Iterator[Path]:
-    """Yield a path to write to, which replaces `file` if nothing fails. One writer at a time."""
+    """Yield a path to write to, which replaces `file` if nothing fails. One writer at a time.
+
+    Whoever the umask lets in may read the file, whatever wrote it: safetensors makes files for their owner alone.
+    """
     part = file.with_name(f".{file.name}.part")
     try:
+        part.unlink(missing_ok=True)
+        part.touch()
+        mode = stat.S_IMODE(part.stat().st_mode)
         yield part
+        part.chmod(mode)
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(file)

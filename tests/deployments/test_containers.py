@@ -119,8 +119,9 @@ class Installation:
 
 
 def ask(address: str, auth: str | None = None, data: bytes | None = None) -> tuple[int, bytes]:
-    """Return the status of an answer, and its body."""
-    request = urllib.request.Request(address, data=data, headers={"Content-Type": "application/json"} if data else {})
+    """Ask as a browser does; return the status of the answer, and its body."""
+    headers = {"Accept": "text/html,*/*"} | ({"Content-Type": "application/json"} if data else {})
+    request = urllib.request.Request(address, data=data, headers=headers)
     if auth is not None:
         request.add_header("Authorization", f"Basic {base64.b64encode(auth.encode()).decode()}")
     try:
