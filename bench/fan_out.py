@@ -148,10 +148,16 @@ def fleet(installation: Stand, folder: Path, count: int) -> Iterator[list[Machin
 
 
 def build(
-    installation: Stand, machines: list[Machine], source: Path, corpus: Path, batch: int, kill_every: float
+    installation: Stand,
+    machines: list[Machine],
+    source: Path,
+    corpus: Path,
+    batch: int,
+    kill_every: float,
+    **settings: Any,
 ) -> tuple[float, int]:
     """Build a corpus; return the seconds from the start of its run to its end, and how many workers were killed."""
-    settings = {"fan_out": "pool", "batch_episodes": batch, "batches_ahead": 2 * len(machines)}
+    settings |= {"fan_out": "pool", "batch_episodes": batch, "batches_ahead": 2 * len(machines)}
     run = installation.run("build-dataset/build-dataset", sources=[str(source)], corpus=str(corpus), settings=settings)
     turns, kills = itertools.cycle(machines), 0
     begun = next_kill = time.monotonic()

@@ -278,4 +278,4 @@ def test_the_search_page_asks_for_its_password(built: Installation) -> None:
     assert b"<html" in ask(built.search, f"anybody:{built.search_password}")[1]
     status, said = ask(query, f"anybody:{built.search_password}")
     assert status == 200
-    assert json.loads(said)["hits"]
+    assert json.loads(said)["clips"]
