@@ -31,10 +31,10 @@ from harness.separation import in_memory
 log = logging.getLogger(__name__)
 
 SWEEPS: dict[str, tuple[float, ...]] = {
-    "least_silhouette": (0.0, 0.15, 0.2, 0.25, 0.3, 0.35),
+    "one_speaker": (0.2, 0.4, 0.6, 0.8, 1.0),
     "min_speaker": (0.0, 2.0, 3.0, 4.0, 6.0),
 }
-DEFAULTS = {"least_silhouette": (WhisperCAMPlusPlusSettings().least_silhouette,)}
+DEFAULTS = {"one_speaker": (WhisperCAMPlusPlusSettings().one_speaker,)}
 
 
 @dataclass(frozen=True, slots=True)

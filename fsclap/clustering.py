@@ -8,6 +8,11 @@ import scipy  # its parts load when they are used: they take seconds, and every 
 
 MAX_LINKAGE = 4000
 """Points in one dendrogram; its distances take 8 n^2 / 2 bytes, so 64 MB."""
+FEWEST_NEIGHBOURS = 4
+"""Points in the neighbourhoods of the sparsest graph of `voice_centroids`."""
+EIGENVALUE_FLOOR = 0.2
+"""Share of the largest degree of a graph that is added to an eigenvalue before a gap is compared with it: the gaps
+between eigenvalues that are nearly 0 say nothing."""
 TILE = 2048
 """Rows and columns of the cosines that are held at once: 16 MB."""
 MAX_PAIRS = 4_000_000
@@ -67,69 +72,78 @@ def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.n
 
 
 def voice_centroids(
-    embeddings: np.ndarray, weights: np.ndarray, *, least_silhouette: float, least_weight: float, max_clusters: int
+    embeddings: np.ndarray, weights: np.ndarray, *, one_voice: float, least_weight: float, max_clusters: int
 ) -> np.ndarray:
-    """Find how many voices there are, and the centroid of each.
+    """Find how many voices there are, and the centroid of each, by spectral clustering.
 
-    Ward's method gives a partition for each number of clusters; the one with the highest silhouette
-    (Rousseeuw 1987) is taken. The silhouette compares the distances within clusters with those to the
-    nearest other cluster, so it works where all voices of a recording are alike (one microphone, all of
-    them shout) as well as where they are far apart. A threshold on distances does not.
+    Each point is joined to its nearest neighbours, with their cosine as weight. A graph of k parts that hardly
+    touch has a Laplacian of k small eigenvalues, and a gap behind them (von Luxburg 2007, arXiv:0711.0189,
+    section 8.3). How large a gap is counts in proportion to the eigenvalue behind it. It is averaged over graphs of
+    some, and of more neighbours, since no one number suits short recordings and long ones (cf. Park et al. 2020,
+    arXiv:2003.02405). Neighbours are compared within a recording, so that voices are told apart where all of them
+    are alike (one microphone, all of them shout). A threshold on distances does not do that.
 
-    O(n^2) in time and memory up to the MAX_LINKAGE points of most weight, which alone are clustered.
+    O(n^3) in time and O(n^2) in memory.
 
     Args:
         embeddings: (n, dim) rows of unit L2 norm, n >= 1.
-        weights: (n,) how much each counts, such as its seconds; positive.
-        least_silhouette: Lower silhouettes, -1 .. 1, mean that there is one voice.
-        least_weight: Clusters of less weight in all are divided among the others, but for the heaviest.
+        weights: (n,) how much each counts in a centroid, such as its seconds; positive.
+        one_voice: How much the gap behind the first eigenvalue counts, 0 .. 1. That eigenvalue is 0 in any graph, so
+            the gap is large in a graph of one part, and not small in others.
+        least_weight: Clusters of less weight in all are no voices, but for the heaviest.
         max_clusters: Most voices.
 
     Returns:
         (voices, dim) rows of unit L2 norm.
     """
-    heaviest = np.sort(np.argsort(-weights, kind="stable")[:MAX_LINKAGE])
-    points, weights = embeddings[heaviest].astype(np.float32), weights[heaviest]
-    distance = 1 - points @ points.T
-    best, found = least_silhouette, np.zeros(len(points), dtype=np.int64)
-    tree = scipy.cluster.hierarchy.linkage(points.astype(np.float64), method="ward") if len(points) > 2 else None
-    for count in range(2, min(max_clusters, len(points) - 1) + 1):
-        labels = scipy.cluster.hierarchy.fcluster(tree, count, criterion="maxclust") - 1
-        labels = most_alike(points, _heavy_centroids(points, labels, weights, least_weight))[1]
-        score = _silhouette(distance, in_order(labels), weights)
-        if score > best:
-            best, found = score, in_order(labels)
-    return _heavy_centroids(points, found, weights, 0.0)
+    count = len(embeddings)
+    most = min(max_clusters, count - 1)
+    labels = np.zeros(count, dtype=np.int64)
+    if count > FEWEST_NEIGHBOURS and most > 1:
+        found = [_spectrum(embeddings, number, most) for number in _numbers_of_neighbours(count)]
+        for gaps, _ in found:
+            gaps[0] *= one_voice
+        voices = 1 + int(np.mean([gaps for gaps, _ in found], axis=0).argmax())
+        agreed = [vectors for gaps, vectors in found if gaps.argmax() + 1 == voices]
+        vectors = agreed[len(agreed) // 2] if agreed else found[len(found) // 2][1]
+        if voices > 1:
+            # Not at the top: it takes a second to import, and every flow imports this module.
+            from sklearn.cluster import KMeans
 
-
-def _heavy_centroids(points: np.ndarray, labels: np.ndarray, weights: np.ndarray, least: float) -> np.ndarray:
-    """(clusters, dim) of unit norm: the weighted means of the clusters that weigh enough."""
+            labels = KMeans(voices, n_init=10, random_state=0).fit_predict(vectors[:, :voices])
     total = np.bincount(labels, weights=weights)
-    enough = np.flatnonzero(total >= min(least, total.max()))
-    return normalized(np.stack([weights[labels == k] @ points[labels == k] for k in enough]))
+    enough = np.flatnonzero(total >= min(least_weight, total.max()))
+    return normalized(np.stack([weights[labels == k] @ embeddings[labels == k] for k in enough]))
 
 
-def _silhouette(distance: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """Weighted mean silhouette; -1 for a single cluster, and 0 for a point alone in its own.
+def _numbers_of_neighbours(points: int) -> list[int]:
+    """Return some from FEWEST_NEIGHBOURS, each point among its own, to a tenth of the points."""
+    numbers = np.geomspace(FEWEST_NEIGHBOURS, max(FEWEST_NEIGHBOURS + 2, points / 10), 5).round().astype(int)
+    return sorted({number for number in numbers.tolist() if number < points})
+
+
+def _spectrum(points: np.ndarray, neighbours: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return how large each gap between eigenvalues is, and the eigenvectors below.
 
     Args:
-        distance: (n, n) between points, 0 on the diagonal.
-        labels: (n,) from 0, none missing.
-        weights: (n,) of the points.
+        points: (n, dim) rows of unit L2 norm.
+        neighbours: Points that each is joined to, itself among them.
+        most: Gaps that are looked at.
+
+    Returns:
+        (most,) gaps, the k-th behind k eigenvalues, and (n, most + 1) eigenvectors.
     """
-    clusters, points = labels.max() + 1, np.arange(len(labels))
-    if clusters < 2:
-        return -1.0
-    members = np.zeros((len(labels), clusters), dtype=distance.dtype)
-    members[points, labels] = weights
-    total = members.sum(axis=0)
-    alone = np.bincount(labels)[labels] == 1
-    mean = distance @ members / total
-    own = mean[points, labels] * total[labels] / np.where(alone, 1, total[labels] - weights)
-    mean[points, labels] = np.inf
-    nearest = mean.min(axis=1)
-    gain = (nearest - own) / np.maximum(np.maximum(nearest, own), np.finfo(distance.dtype).tiny)
-    return float(np.average(np.where(alone, 0.0, gain), weights=weights))
+    cosines = points.astype(np.float64) @ points.T.astype(np.float64)
+    np.fill_diagonal(cosines, np.inf)
+    nearest = np.argpartition(-cosines, neighbours - 1, axis=1)[:, :neighbours]
+    graph = np.zeros_like(cosines)
+    np.put_along_axis(graph, nearest, np.take_along_axis(cosines, nearest, axis=1).clip(min=0), axis=1)
+    np.fill_diagonal(graph, 0)
+    graph = (graph + graph.T) / 2
+    degrees = graph.sum(axis=1)
+    values, vectors = scipy.linalg.eigh(np.diag(degrees) - graph, subset_by_index=(0, most))
+    behind = values[1:] + EIGENVALUE_FLOOR * degrees.max()
+    return np.diff(values) / np.maximum(behind, np.finfo(np.float64).tiny), vectors
 
 
 def connected(embeddings: np.ndarray, *, similarity: float) -> np.ndarray:

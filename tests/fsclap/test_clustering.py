@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-from sklearn.metrics import silhouette_score
 
 from fsclap import clustering
-from fsclap.clustering import _silhouette, cluster, connected, in_order, most_alike, normalized, voice_centroids
+from fsclap.clustering import cluster, connected, in_order, most_alike, normalized, voice_centroids
 
 
 def voices(*, speakers: int, each: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +104,7 @@ def test_voices_are_counted_whether_or_not_they_are_alike(speakers: int, alike: 
     own = normalized(rng.normal(size=(speakers, 64)))
     centers = normalized(np.sqrt(alike) * common + np.sqrt(1 - alike) * own)
     points, labels = around(centers, [12] * speakers, 0.05)
-    found = voice_centroids(points, np.ones(len(points)), least_silhouette=0.25, least_weight=4, max_clusters=20)
+    found = voice_centroids(points, np.ones(len(points)), one_voice=0.6, least_weight=4, max_clusters=20)
     assert len(found) == speakers
     nearest = most_alike(points, found)[1]
     assert len(set(zip(nearest.tolist(), labels.tolist(), strict=True))) == speakers
@@ -114,27 +113,16 @@ def test_voices_are_counted_whether_or_not_they_are_alike(speakers: int, alike: 
 def test_a_voice_with_too_little_speech_is_none() -> None:
     points, _ = around(np.eye(16)[:3], [10, 10, 2], 0.03)
     weights = np.concatenate([np.ones(20), [1.0, 1.0]])
-    options = {"least_silhouette": 0.25, "max_clusters": 20}
+    options = {"one_voice": 0.6, "max_clusters": 20}
     assert len(voice_centroids(points, weights, least_weight=4, **options)) == 2
     assert len(voice_centroids(points, weights, least_weight=1, **options)) == 3
 
 
 def test_few_points_and_many_voices_keep_to_the_limits() -> None:
     points, _ = around(np.eye(16)[:6], [5] * 6, 0.03)
-    options = {"least_silhouette": 0.25, "least_weight": 0.0}
+    options = {"one_voice": 0.6, "least_weight": 0.0}
     assert len(voice_centroids(points, np.ones(30), max_clusters=4, **options)) <= 4
     assert len(voice_centroids(points, np.ones(30), max_clusters=1, **options)) == 1
     for count in (1, 2):
         found = voice_centroids(points[:count], np.ones(count), max_clusters=20, **options)
         assert found.shape == (1, 16)
-
-
-def test_the_silhouette_is_that_of_scikit_learn() -> None:
-    points, labels = around(np.eye(16)[:4], [7, 5, 3, 1], 0.2)
-    ours = _silhouette(1 - points @ points.T, labels, np.ones(len(points)))
-    assert ours == pytest.approx(silhouette_score(points, labels, metric="cosine"), abs=1e-6)
-    doubled, twice = np.concatenate([points, points[:9]]), np.concatenate([labels, labels[:9]])
-    weights = np.concatenate([np.full(9, 2.0), np.ones(len(points) - 9)])
-    weighted = _silhouette(1 - points @ points.T, labels, weights)
-    assert weighted == pytest.approx(_silhouette(1 - doubled @ doubled.T, twice, np.ones(len(twice))), abs=0.05)
-    assert _silhouette(1 - points @ points.T, labels * 0, np.ones(len(points))) == -1

@@ -65,7 +65,7 @@ def check_recording(wave: np.ndarray, number: int) -> None:
 
 
 class WhisperCAMPlusPlusSettings(BaseModel):
-    """The embedded engine: segmentation-3.0, Silero VAD, CAM++, Ward's clustering, Whisper tiny.en.
+    """The embedded engine: segmentation-3.0, Silero VAD, CAM++, spectral clustering, Whisper tiny.en.
 
     The defaults were chosen on the dev halves of `bench.dialogues` and `bench.wide`.
     """
@@ -87,15 +87,14 @@ class WhisperCAMPlusPlusSettings(BaseModel):
         "changes everywhere, 1 only the surest.",
     )
     window: float = Field(
-        6.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is clustered as one point."
+        6.0, ge=1.6, le=10, description="Longest stretch, in seconds, that is given to one speaker as a whole."
     )
-    least_silhouette: float = Field(
-        0.2,
-        ge=-1,
+    one_speaker: float = Field(
+        0.6,
+        ge=0,
         le=1,
-        description="Silhouette of the clusters, -1 to 1, that a second speaker must bring: how much closer pieces of "
-        "speech are to their own speaker than to the nearest other. Higher gives fewer recordings with more than one "
-        "speaker.",
+        description="How much it counts that all voices of a recording are alike, against their falling apart into "
+        "groups. Higher gives more recordings with one speaker.",
     )
     min_speaker: float = Field(
         4.0,

@@ -5,8 +5,8 @@
    speech.
 2. Segmentation-3.0 says where the speaker changes: there, and at pauses, speech is cut into pieces of
    one voice.
-3. CAM++ embeds each piece.
-4. The pieces are clustered (see `voice_centroids`); a short piece goes to the nearest cluster.
+3. CAM++ embeds each piece, and windows of one length within the pieces.
+4. The windows are clustered (see `voice_centroids`), and a piece goes to the nearest cluster.
 5. Pieces become turns, which begin and end where their sound does. Segmentation-3.0 says in how much of
    a turn a second voice speaks too.
 6. Whisper transcribes each turn on its own. The texts of a speaker whom it hardly understands are left empty: it
@@ -51,8 +51,11 @@ PAUSE: Seconds = 0.2
 """Silence that ends a piece."""
 SHORTEST: Seconds = 0.21
 """Shorter stretches are dropped: they have too few frames to be embedded."""
-MIN_CLUSTERED: Seconds = 1.0
-"""Shorter pieces have no vote in the clustering: their embeddings scatter."""
+WINDOW = 3 * RATE // 2
+"""Samples that are embedded for the clustering, which compares like with like: the longer the sound, the higher
+the cosine of one speaker's."""
+MOST_WINDOWS = 1500
+"""Of a longer recording every second or third window is clustered, and so on."""
 MIN_EMBEDDED: Seconds = 0.5
 """Shorter turns get no embedding."""
 CUT_SEARCH: Seconds = 0.25
@@ -89,6 +92,8 @@ class Voiced:
         frames: What the detectors say of it.
         pieces: Where there is speech of one voice, in order.
         embeddings: (pieces, dim), rows of unit norm.
+        windows: (windows, dim), rows of unit norm, of what is clustered.
+        seconds: (windows,) speech that each stands for.
         scraps: Where there is speech that is too short to be embedded, in order.
     """
 
@@ -96,6 +101,8 @@ class Voiced:
     frames: Frames
     pieces: list[Span]
     embeddings: np.ndarray
+    windows: np.ndarray
+    seconds: np.ndarray
     scraps: list[Span]
 
 
@@ -155,19 +162,27 @@ class WhisperCAMPlusPlus:
         """Detect the speech of each recording, cut it into pieces of one voice and embed those."""
         frames = [self.frames(wave) for wave in recordings]
         cut = [list(pieces(own, wave, self.settings)) for own, wave in zip(frames, recordings, strict=True)]
+        parts = [windows(own) for own in cut]
+        # A short piece is a window, too, and embedded once.
+        wanted = [list(dict.fromkeys([*own, *(w for w, _ in part)])) for own, part in zip(cut, parts, strict=True)]
         vectors = self.encoder.embed(
-            wave[piece.start : piece.end] for wave, own in zip(recordings, cut, strict=True) for piece in own
+            wave[span.start : span.end] for wave, own in zip(recordings, wanted, strict=True) for span in own
         )
-        return [
-            Voiced(
-                wave,
-                own,
-                pieces=spans,
-                embeddings=np.array(list(itertools.islice(vectors, len(spans)))),
-                scraps=scraps(own, wave, self.settings),
+        found: list[Voiced] = []
+        for wave, own, spans, part, want in zip(recordings, frames, cut, parts, wanted, strict=True):
+            embedded = dict(zip(want, itertools.islice(vectors, len(want)), strict=True))
+            found.append(
+                Voiced(
+                    wave,
+                    own,
+                    pieces=spans,
+                    embeddings=np.array([embedded[span] for span in spans]),
+                    windows=np.array([embedded[span] for span, _ in part]),
+                    seconds=np.array([seconds for _, seconds in part]),
+                    scraps=scraps(own, wave, self.settings),
+                )
             )
-            for wave, own, spans in zip(recordings, frames, cut, strict=True)
-        ]
+        return found
 
     def frames(self, wave: np.ndarray) -> Frames:
         """Run both detectors over a recording."""
@@ -245,6 +260,29 @@ def pieces(frames: Frames, wave: np.ndarray, settings: DiarizationSettings) -> I
             yield from _shorter(Span(start, end), wave, min(own.window, settings.max_turn))
 
 
+def windows(pieces: Sequence[Span]) -> list[tuple[Span, Seconds]]:
+    """Lay windows of WINDOW over each piece, half of one over the next; a shorter piece is one window.
+
+    Returns:
+        MOST_WINDOWS at most, evenly chosen, each with the seconds of speech that it stands for.
+    """
+    found = [
+        (Span(start, start + min(WINDOW, piece.length)), piece.length / RATE / len(starts))
+        for piece in pieces
+        for starts in [_starts(piece)]
+        for start in starts
+    ]
+    if len(found) <= MOST_WINDOWS:
+        return found
+    chosen = np.linspace(0, len(found) - 1, MOST_WINDOWS).round().astype(int).tolist()
+    return [(found[i][0], found[i][1] * len(found) / MOST_WINDOWS) for i in chosen]
+
+
+def _starts(piece: Span) -> list[int]:
+    last = piece.end - WINDOW
+    return [*range(piece.start, last, WINDOW // 2), last] if last > piece.start else [piece.start]
+
+
 def scraps(frames: Frames, wave: np.ndarray, settings: DiarizationSettings) -> list[Span]:
     """Find the speech that is too short for `pieces`."""
     found = _stretches(frames.speech, settings.whisper_campplus.speech_threshold, len(wave))
@@ -295,12 +333,10 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
     if not voiced.pieces:
         return []
     own = settings.whisper_campplus
-    seconds = np.array([piece.length / RATE for piece in voiced.pieces])
-    voting = seconds >= min(MIN_CLUSTERED, seconds.max())
     centroids = voice_centroids(
-        voiced.embeddings[voting],
-        seconds[voting],
-        least_silhouette=own.least_silhouette,
+        voiced.windows,
+        voiced.seconds,
+        one_voice=own.one_speaker,
         least_weight=own.min_speaker,
         max_clusters=own.max_speakers,
     )

@@ -75,7 +75,7 @@ SHAPING: dict[str, Any] = {
     "diarization.whisper_campplus.window": 2,
     "diarization.whisper_campplus.speech_threshold": 0.5,
     "diarization.whisper_campplus.change_threshold": 0.5,
-    "diarization.whisper_campplus.least_silhouette": 0.5,
+    "diarization.whisper_campplus.one_speaker": 0.5,
     "diarization.whisper_campplus.min_speaker": 2,
     "diarization.whisper_campplus.max_speakers": 2,
     "diarization.whisper_campplus.least_confidence": 0.7,

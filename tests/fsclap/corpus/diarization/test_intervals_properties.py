@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP
 from fsclap.corpus.diarization.whisper_campplus import (
+    MOST_WINDOWS,
     PAUSE,
     SHORTEST,
     Frames,
@@ -20,7 +21,9 @@ from fsclap.corpus.diarization.whisper_campplus import (
     pieces,
     scraps,
     turn_parts,
+    windows,
 )
+from fsclap.corpus.diarization.whisper_campplus import WINDOW as CLUSTERED
 from fsclap.corpus.filtering.selection import SelectionSettings, overlaps, select
 from fsclap.corpus.separation.base import MAYBE_SPEECH, maybe_speech
 from fsclap.corpus.separation.demucs import OverlapAdd as DemucsOverlapAdd
@@ -57,6 +60,23 @@ def some_turns(draw: st.DrawFn) -> list[Turn]:
             )
         )
     return found
+
+
+@usual
+@given(lengths=st.lists(st.integers(1, 8 * RATE), max_size=20), repeated=st.sampled_from([1, 1, 1, 200]))
+def test_windows_cover_each_piece_and_stand_for_all_its_seconds(lengths: list[int], repeated: int) -> None:
+    ends = np.cumsum([100 + length for length in lengths * repeated]).tolist()
+    spans = [Span(end - length, end) for end, length in zip(ends, lengths * repeated, strict=True)]
+    found = windows(spans)
+    assert len(found) <= MOST_WINDOWS
+    assert sum(seconds for _, seconds in found) == pytest.approx(sum(span.length for span in spans) / RATE, rel=0.1)
+    assert all(any(p.start <= w.start < w.end <= p.end for p in spans) for w, _ in found[:50])
+    if len(found) < MOST_WINDOWS:
+        for piece in spans:
+            own = [window for window, _ in found if piece.start <= window.start < piece.end]
+            assert {window.length for window in own} == {min(piece.length, CLUSTERED)}
+            assert (own[0].start, own[-1].end) == (piece.start, piece.end)
+            assert all(later.start <= earlier.end for earlier, later in itertools.pairwise(own))
 
 
 @usual
