@@ -98,6 +98,22 @@ class Totals:
     hours_out: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceRows:
+    """The result of one source.
+
+    Attributes:
+        source: A row of the ledger without `committed_at`, which is set by the commit.
+        utterances: Its kept utterances, as rows or as a table of that schema.
+        rejects: Its refused turns, and the reason when the source itself was refused. A source
+            that was not kept needs at least one row.
+    """
+
+    source: Mapping[str, Any]
+    utterances: Iterable[Mapping[str, Any]] | pa.Table = ()
+    rejects: Iterable[Mapping[str, Any]] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """A corpus at a location: a local folder, or a URI of an object store (s3://, gs://, az://).
@@ -371,52 +387,65 @@ class Corpus:
         utterances: Iterable[Mapping[str, Any]] | pa.Table = (),
         rejects: Iterable[Mapping[str, Any]] = (),
     ) -> Outcome:
-        """Commit the result of one source, in place of the rows it had before.
+        """Commit the result of one source; see `commit_sources`."""
+        (outcome,) = self.commit_sources([SourceRows(source, utterances, rejects)])
+        return outcome
 
-        Args:
-            source: A row of the ledger without `committed_at`, which is set here.
-            utterances: Its kept utterances, as rows or as a table of that schema.
-            rejects: Its refused turns, and the reason when the source itself was refused. A source
-                that was not kept needs at least one row.
+    def commit_sources(self, results: Sequence[SourceRows]) -> list[Outcome]:
+        """Commit the results of some sources, each in place of the rows it had before.
+
+        They share transactions, since a transaction takes about as long for many small sources as for one: one per
+        table for sources that are new, and one for those that had rows before.
 
         Returns:
-            "committed"; "unchanged" when the corpus has equal rows already (timings aside); or
+            For each source "committed"; "unchanged" when the corpus has equal rows already (timings aside); or
             "kept_earlier" when the source failed this time but an earlier run kept it: a temporary
             failure removes nothing.
 
         Raises:
-            CorpusError: A row does not fit its schema, the counts do not add up, or the disk has no
-                room for the rows, and nothing was written; the location cannot be written to; or
-                other writers changed the source during every attempt.
+            CorpusError: A row does not fit its schema, the counts do not add up, a source is there twice, or the
+                disk has no room for the rows, and nothing was written; the location cannot be written to; or
+                other writers changed a source during every attempt.
         """
-        tables = validated(source, utterances=utterances, rejects=rejects)
-        source_id = source["source_id"]
-        if source["status"] == "failed" and self._status(source_id) == "kept":
-            log.warning("source %s failed this time; the utterances of an earlier run stay", source_id)
-            return "kept_earlier"
-        tokens = tokens_of(tables)
-        outcome: Outcome = "unchanged"
+        ids = [result.source["source_id"] for result in results]
+        if len(set(ids)) != len(ids):
+            raise CorpusError(f"a source is there twice: {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}")
+        tables = {
+            result.source["source_id"]: validated(result.source, utterances=result.utterances, rejects=result.rejects)
+            for result in results
+        }
+        outcomes: dict[str, Outcome] = dict.fromkeys(ids, "unchanged")
+        for result in results:
+            source_id = result.source["source_id"]
+            if result.source["status"] == "failed" and self._status(source_id) == "kept":
+                log.warning("source %s failed this time; the utterances of an earlier run stay", source_id)
+                outcomes[source_id] = "kept_earlier"
+                del tables[source_id]
+        tokens = {source_id: tokens_of(rows) for source_id, rows in tables.items()}
         for attempt in range(_ATTEMPTS):
             # The table that was looked at is written to: one that is opened again could have the rows by then.
             seen = {name: self.delta(name) for name in SCHEMAS}
-            stale = [name for name in SCHEMAS if _is_stale(seen[name], source_id, tables[name], tokens[name])]
-            if not stale:
-                return outcome
-            self._check_room(source_id, [tables[name] for name in stale])
+            stale = {
+                name: [i for i in tables if _is_stale(seen[name], i, tables[i][name], tokens[i][name])]
+                for name in SCHEMAS
+            }
+            if not any(stale.values()):
+                return [outcomes[source_id] for source_id in ids]
+            self._check_room([tables[i][name] for name in SCHEMAS for i in stale[name]], ids)
             if attempt:  # random, or two writers that disagree would overwrite each other in step
                 time.sleep(random.uniform(0, 0.1 * 2 ** min(attempt, 6)))
             try:
-                for name in stale:
-                    self._replace(name, seen[name], source_id, tables[name], token=tokens[name])
-                    outcome = "committed"
+                for name, changed in stale.items():
+                    self._replace(name, seen[name], {i: (tables[i][name], tokens[i][name]) for i in changed})
+                    outcomes |= dict.fromkeys(changed, "committed")
             except CommitFailedError as error:
-                log.info("source %s: another writer came first (%s); trying again", source_id, error)
+                log.info("%s: another writer came first (%s); trying again", _named(ids), error)
         raise CorpusError(
-            f"source {source_id}: other writers changed it in {self.location} during each of {_ATTEMPTS} "
+            f"{_named(ids)}: other writers changed it in {self.location} during each of {_ATTEMPTS} "
             "attempts; let one worker at a time build a source"
         )
 
-    def _check_room(self, source_id: str, tables: Sequence[pa.Table]) -> None:
+    def _check_room(self, tables: Sequence[pa.Table], ids: Sequence[str]) -> None:
         # A disk that fills up between two of the three transactions would leave the source half
         # replaced.
         if not self.is_local:
@@ -425,26 +454,48 @@ class Corpus:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise CorpusError(
-                f"source {source_id}: no room in {self.location}: {needed / 1e6:.1f} MB are needed, "
+                f"{_named(ids)}: no room in {self.location}: {needed / 1e6:.1f} MB are needed, "
                 f"{free / 1e6:.1f} MB are free. Nothing was written; free some space, then run again"
             )
 
-    def _replace(self, name: str, table: DeltaTable, source_id: str, rows: pa.Table, *, token: int) -> None:
-        first = table.transaction_version(source_id) is None
-        how: dict[str, Any] = {"mode": "append"} if first else replacing([source_id])
+    def _replace(self, name: str, table: DeltaTable, rows: Mapping[str, tuple[pa.Table, int]]) -> None:
+        """Write the rows of sources to a table as it was seen.
+
+        Args:
+            name: The table.
+            table: It, as it was when it was decided what to write.
+            rows: Source id -> its rows and their token.
+        """
+        new = [source_id for source_id in rows if table.transaction_version(source_id) is None]
+        old = [source_id for source_id in rows if source_id not in new]
+        # New rows first: a table knows its new version once it was written to, and there the same rows could be.
+        ways: list[tuple[list[str], dict[str, Any]]] = [(new, {"mode": "append"}), (old, replacing(old))]
+        for ids, how in ways:
+            if ids:
+                self._write(
+                    name,
+                    table,
+                    pa.concat_tables([rows[source_id][0] for source_id in ids]),
+                    {source_id: rows[source_id][1] for source_id in ids},
+                    how,
+                )
+
+    def _write(
+        self, name: str, table: DeltaTable, rows: pa.Table, tokens: Mapping[str, int], how: Mapping[str, Any]
+    ) -> None:
         try:
             write_deltalake(
                 table,
                 rows,
                 writer_properties=SHARD_WRITER,
-                commit_properties=carrying({source_id: token}, **self._versions_before(name)),
+                commit_properties=carrying(tokens, **self._versions_before(name)),
                 **how,
             )
         except CommitFailedError:
             raise
         except (DeltaError, OSError) as error:
             raise CorpusError(
-                f"source {source_id}: cannot write to {self.uri(name)}: {plain(error)}. Readers are not "
+                f"{_named(list(tokens))}: cannot write to {self.uri(name)}: {plain(error)}. Readers are not "
                 "affected; check the disk and the permissions of the folder, then run again"
             ) from error
         if self.delta(name).version() % EVERY == 0:
@@ -507,6 +558,12 @@ def parquet(table: pa.Table, *, row_group_size: int | None = None) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=row_group_size)
     return bytes(sink.getvalue())
+
+
+def _named(source_ids: Sequence[str]) -> str:
+    if len(source_ids) == 1:
+        return f"source {source_ids[0]}"
+    return f"sources {', '.join(source_ids[:3])}{f' and {len(source_ids) - 3} more' if len(source_ids) > 3 else ''}"
 
 
 def _is_stale(table: DeltaTable, source_id: str, rows: pa.Table, token: int) -> bool:

@@ -1,8 +1,8 @@
 """Parquet shards: one idempotent transaction per source, rows and refusals alike."""
 
 import logging
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from fsclap.corpus.fingerprint import SLACK, from_text, same_sound
 from fsclap.corpus.turns import Dropped
 from fsclap.timeline import Timeline
 from storage.claims import claim
-from storage.corpus import Corpus
+from storage.corpus import Corpus, SourceRows
 from storage.left_out import LeftOut, Spans, read_left_out
 from storage.requests import clear_requests
 from storage.rights import state_found
@@ -49,6 +49,8 @@ log = logging.getLogger("fsclap.tasks")
 
 Row = dict[str, Any]
 
+GROUP_BYTES = 32_000_000
+"""Sound of sources that are committed together. They share a shard, which is written again when one is replaced."""
 FINAL_DOWNLOADS = REASONS_OF_ADDRESSES | {DUPLICATE}
 """Reasons for which a download is refused whatever its server does."""
 
@@ -61,14 +63,18 @@ FINAL_DOWNLOADS = REASONS_OF_ADDRESSES | {DUPLICATE}
     timeout_seconds=3600,
 )
 def commit(batch: Batch, corpus: str, work: str, plan: Plan) -> list[Committed]:
-    """Commit the rows and the refusals of a batch, one source at a time."""
+    """Commit the rows and the refusals of a batch, small sources together."""
     store = WorkStore(work)
     table = Corpus.open(corpus)
     # Under the lock, so that two runs see each other when they commit one recording under two addresses.
     with table.lock():
         kept = _Kept(table.ledger().values(), read_sounds(table), read_left_out(table))
         state_found(table, _licences(batch, store), by="site")
-        done = [_commit_item(item, table, kept, store, plan) for item in batch.items]
+        done = [
+            committed
+            for group in _groups(_prepared(item, table, kept, store, plan) for item in batch.items)
+            for committed in _commit_group(group, table, kept, store)
+        ]
         clear_requests(table, [row.source_id for row in done if row.status != "failed"])
     if plan.settings.disk.work_files == "drop":
         _drop_outputs(batch, done, store)
@@ -105,7 +111,9 @@ class _Kept:
         self.left_out = left_out
 
     def note(self, source: Row) -> None:
-        """Note a commit: what the source was before counts no more."""
+        """Note a commit: what the source was before counts no more, unless it failed now."""
+        if source["status"] == "failed" and source["source_id"] in self.by_id:
+            return
         before = self.by_id.pop(source["source_id"], None)
         if before is not None and self.by_media.get(before["media_sha256"]) is before:
             del self.by_media[before["media_sha256"]]
@@ -113,7 +121,23 @@ class _Kept:
             self.by_id[source["source_id"]] = self.by_media[source["media_sha256"]] = source
 
 
-def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan: Plan) -> Committed:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """What is about to be committed of an item.
+
+    Attributes:
+        why: Why it was refused.
+        nbytes: Bytes of its sound.
+    """
+
+    item: Item
+    rows: SourceRows
+    why: str
+    nbytes: int
+
+
+def _prepared(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan: Plan) -> _Prepared:
+    """Make the rows of an item. From now on it counts as kept: the next one may be a duplicate of it."""
     item = _spared(_without_duplicate(item, corpus, kept, store), kept)
     seconds = _seconds_left_out(item, kept, store) if item.alive else ()
     item = of_another_recording(item) if seconds is None else item
@@ -123,13 +147,37 @@ def _commit_item(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore, plan
     why = _detail(item, store)
     if item.refusal is not None:
         rejects = [_reject(_identity(item, plan), item.refusal.stage, item.refusal.reason, why)]
-    done = corpus.commit_source(source, utterances=utterances, rejects=rejects)
-    if done != "kept_earlier":
-        kept.note(source)
-    if source["status"] == "kept":
-        why = _note_sound(item, corpus, kept, store)
-    log.info("commit: %s %s: %d kept, %d rejected", source["series"], source["episode"], len(utterances), len(rejects))
-    return Committed.of(source, why=why, committed=done == "committed")
+    kept.note(source)
+    nbytes = sum(len(row["audio"]["bytes"]) for row in utterances)
+    return _Prepared(item, SourceRows(source, utterances, rejects), why, nbytes)
+
+
+def _groups(items: Iterable[_Prepared]) -> Iterator[list[_Prepared]]:
+    """Divide items into groups of GROUP_BYTES, one by one as they are prepared."""
+    group: list[_Prepared] = []
+    for one in items:
+        group.append(one)
+        if sum(other.nbytes for other in group) >= GROUP_BYTES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _commit_group(group: Sequence[_Prepared], corpus: Corpus, kept: _Kept, store: WorkStore) -> Iterator[Committed]:
+    outcomes = corpus.commit_sources([one.rows for one in group])
+    for one, done in zip(group, outcomes, strict=True):
+        source, why = one.rows.source, one.why
+        if source["status"] == "kept":
+            why = _note_sound(one.item, corpus, kept, store)
+        log.info(
+            "commit: %s %s: %d kept, %d rejected",
+            source["series"],
+            source["episode"],
+            source["turns_kept"],
+            source["turns_rejected"],
+        )
+        yield Committed.of(source, why=why, committed=done == "committed")
 
 
 def _note_sound(item: Item, corpus: Corpus, kept: _Kept, store: WorkStore) -> str:

@@ -12,7 +12,7 @@ import pytest
 from deltalake.exceptions import CommitFailedError
 
 import storage.corpus
-from storage.corpus import WITHOUT_AUDIO, Corpus
+from storage.corpus import SCHEMAS, WITHOUT_AUDIO, Corpus, SourceRows
 from storage.objects import PlaceError
 from storage.rows import CorpusError
 from storage.verify import verify
@@ -128,6 +128,29 @@ def test_a_new_recipe_replaces_the_rows_of_its_source_only(corpus, make_rows):
     assert_holds(corpus, second, other)
     assert corpus.utterances(version=version, columns=["utterance_id"]).num_rows == 6
     assert len(corpus.shards()) == 2
+
+
+def test_sources_are_committed_together(corpus, make_rows):
+    """New ones by one transaction per table, those that had rows by another; each is what it would be alone."""
+    old, same = make_rows("e1"), make_rows("e2")
+    gone = make_rows("e3", kept=0, rejected=0, status="failed")
+    for rows in (old, same, make_rows("e3")):
+        corpus.commit_source(**rows)
+    before = {name: corpus.delta(name).version() for name in SCHEMAS}
+    renewed, *new = make_rows("e1", kept=1, recipe="recipe-2"), make_rows("e4"), make_rows("e5", kept=2)
+    given = [new[0], same, renewed, gone, new[1]]
+    found = corpus.commit_sources([SourceRows(**rows) for rows in given])
+    assert found == ["committed", "unchanged", "committed", "kept_earlier", "committed"]
+    assert_holds(corpus, renewed, same, make_rows("e3"), *new)
+    assert {name: corpus.delta(name).version() - before[name] for name in SCHEMAS} == dict.fromkeys(SCHEMAS, 2)
+    alone = {rows["source"]["source_id"]: corpus.commit_source(**rows) for rows in (renewed, same, *new)}
+    assert set(alone.values()) == {"unchanged"}
+
+
+def test_a_source_is_in_a_commit_once(corpus, make_rows):
+    with pytest.raises(CorpusError, match="there twice"):
+        corpus.commit_sources([SourceRows(**make_rows("e1")), SourceRows(**make_rows("e1", kept=1))])
+    assert corpus.ledger() == {}
 
 
 def test_a_rejected_source_makes_no_version_of_the_utterances(corpus, make_rows):
@@ -262,6 +285,14 @@ def test_two_writers_of_one_source_write_it_once(corpus, make_rows, existing):
     outcomes = race(*[lambda: corpus.commit_source(**rows)] * 4)
     assert "committed" in outcomes
     assert_holds(corpus, rows)
+
+
+def test_writers_of_overlapping_groups_both_succeed(corpus, make_rows):
+    """What one of them wrote first is no more stale for the other."""
+    rows = [make_rows(f"e{number}") for number in range(6)]
+    groups = [[SourceRows(**one) for one in part] for part in (rows[:4], rows[2:], rows[::-1])]
+    race(*[lambda group=group: corpus.commit_sources(group) for group in groups])
+    assert_holds(corpus, *rows)
 
 
 def test_writers_that_disagree_leave_the_rows_of_one_of_them(corpus, make_rows):
