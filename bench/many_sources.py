@@ -1,10 +1,11 @@
-"""A corpus of very many sources of one row: `python -m bench.many_sources [--sources N]`.
+"""A corpus of very many sources of one row: `python -m bench.many_sources [--sources N] [--together N]`.
 
-Commits each source as a build does, and prints what the logs take and how long readers need, before and after
-`fsclap corpus compact`. The rows are made up; their sizes are those of the corpus of the samples.
+Commits the sources of a batch together, as a build does, and prints what the logs take and how long readers need,
+before and after `fsclap corpus compact`. The rows are made up; their sizes are those of the corpus of the samples.
 """
 
 import hashlib
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ import pandas as pd
 from bench import report
 from fsclap.audio import encode_flac
 from storage.compaction import compact
-from storage.corpus import SCHEMAS, Corpus
+from storage.corpus import SCHEMAS, Corpus, SourceRows
 from storage.maintenance import history
 from storage.verify import verify
 
@@ -31,11 +32,12 @@ RECIPE = "0" * 16
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("bench.many_sources", __doc__)
     parser.add_argument("--sources", type=int, default=10_000, help="default: %(default)s")
+    parser.add_argument("--together", type=int, default=12, help="sources of a batch (default: %(default)s)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        states = measure(Path(folder) / "corpus", options.sources)
+        states = measure(Path(folder) / "corpus", options.sources, options.together)
     print("\n".join(report.table(states)))
-    report.write(options.json, {"sources": options.sources, "states": [asdict(state) for state in states]})
+    report.write(options.json, {"options": vars(options), "states": [asdict(state) for state in states]})
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,21 @@ class State:
     open_s: float
 
 
-def measure(location: Path, sources: int) -> list[State]:
+def measure(location: Path, sources: int, together: int) -> list[State]:
     """Build, read, compact and read again; one row per state."""
     corpus = Corpus.open(location, create=True)
     clip = encode_flac(0.003 * np.random.default_rng(0).standard_normal(round(SECONDS * RATE)).astype(np.float32), RATE)
     with stopwatch() as committing:
-        for number in range(sources):
-            source, utterance = rows_of(number, clip)
-            corpus.commit_source(source, utterances=[utterance])
-    states = [state(corpus, "one by one", committing[0])]
+        for start in range(0, sources, together):
+            rows = [rows_of(number, clip) for number in range(start, min(start + together, sources))]
+            corpus.commit_sources([SourceRows(source, utterances=[utterance]) for source, utterance in rows])
+    states = [state(corpus, "committed", committing[0])]
     with stopwatch() as compacting:
         compact(corpus)
     states.append(state(corpus, "compacted", compacting[0]))
     assert states[-1].rows == sources
     assert verify(corpus, audio=False).problems == []
-    assert len(history(corpus)) == sources + 2
+    assert len(history(corpus)) == math.ceil(sources / together) + 2
     return states
 
 
