@@ -15,7 +15,7 @@ from fsclap.audio import decode_flac, resample
 from fsclap.corpus.settings import BuildSettings
 from fsclap.settings import is_execution, shaping
 from storage.build_record import read_build
-from storage.corpus import Corpus
+from storage.corpus import SCHEMAS, Corpus
 from storage.verify import verify
 from tasks.paused import VARIABLE
 from tests.flows.built import HOLE, LATE, SECONDS, Built, artifacts, local_settings, task_states
@@ -63,6 +63,13 @@ def test_utterances_lie_within_their_episode_and_say_something(built_corpus: Bui
     assert all(0 <= row["start"] < row["end"] <= LATE + SECONDS + 0.2 for row in rows)
     assert all(row["caption"].endswith(".") for row in rows)
     assert len({row["speaker"] for row in rows}) >= 3
+
+
+def test_the_sources_of_a_batch_share_a_transaction(built_corpus: Built) -> None:
+    corpus = Corpus.open(built_corpus.corpus)
+    assert len([row for row in corpus.ledger().values() if row["status"] == "kept"]) >= 2
+    assert len(corpus.shards()) == 1
+    assert {name: corpus.delta(name).version() for name in SCHEMAS} == dict.fromkeys(SCHEMAS, 1)
 
 
 def test_a_player_finds_each_row_where_its_seconds_say(built_corpus: Built) -> None:

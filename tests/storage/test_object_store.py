@@ -136,7 +136,7 @@ def test_models_are_kept_and_promoted(bucket: str, tmp_path: Path) -> None:
 WRITER = """
     import os, pathlib, pickle, signal, sys
     import storage.corpus
-    from storage.corpus import Corpus
+    from storage.corpus import Corpus, SourceRows
     location, file, call, before = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "before"
     write, calls = storage.corpus.write_deltalake, []
     def write_or_die(*arguments, **options):
@@ -147,19 +147,21 @@ WRITER = """
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGKILL)
     storage.corpus.write_deltalake = write_or_die
-    Corpus.open(location).commit_source(**pickle.loads(pathlib.Path(file).read_bytes()))
+    rows = pickle.loads(pathlib.Path(file).read_bytes())
+    Corpus.open(location).commit_sources([SourceRows(**one) for one in rows])
 """
 
 
 def test_two_writers_and_a_kill_in_each_commit_lose_and_double_nothing(
     remote: Corpus, make_rows: Callable[..., Rows], tmp_path: Path
 ) -> None:
-    """Two processes commit each source at once, and both are killed in it, at every step; then one tries again."""
+    """Two processes commit each pair at once, and both are killed in it, at every step; then one tries again."""
     points = list(itertools.product((1, 2, 3), ("before", "after")))
-    given = {f"e{number}": make_rows(f"e{number}", kept=2) for number in range(len(points))}
-    for (name, rows), point, other in zip(given.items(), points, reversed(points), strict=True):
-        file = tmp_path / f"{name}.pickle"
-        file.write_bytes(pickle.dumps(rows))
+    given = {f"e{number}": make_rows(f"e{number}", kept=2) for number in range(2 * len(points))}
+    pairs = zip(list(given)[::2], list(given)[1::2], strict=True)
+    for pair, point, other in zip(pairs, points, reversed(points), strict=True):
+        file = tmp_path / f"{pair[0]}.pickle"
+        file.write_bytes(pickle.dumps([given[name] for name in pair]))
         script = [sys.executable, "-c", textwrap.dedent(WRITER), remote.location, str(file)]
         both = [subprocess.Popen([*script, *map(str, at)]) for at in (point, other)]
         statuses = [writer.wait() for writer in both]
