@@ -266,12 +266,11 @@ def windows(pieces: Sequence[Span]) -> list[tuple[Span, Seconds]]:
     Returns:
         MOST_WINDOWS at most, evenly chosen, each with the seconds of speech that it stands for.
     """
-    found = [
-        (Span(start, start + min(WINDOW, piece.length)), piece.length / RATE / len(starts))
-        for piece in pieces
-        for starts in [_starts(piece)]
-        for start in starts
-    ]
+    found: list[tuple[Span, Seconds]] = []
+    for piece in pieces:
+        starts = _starts(piece)
+        length, share = min(WINDOW, piece.length), piece.length / RATE / len(starts)
+        found += [(Span(start, start + length), share) for start in starts]
     if len(found) <= MOST_WINDOWS:
         return found
     chosen = np.linspace(0, len(found) - 1, MOST_WINDOWS).round().astype(int).tolist()
