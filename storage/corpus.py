@@ -411,12 +411,11 @@ class Corpus:
         if len(set(ids)) != len(ids):
             raise CorpusError(f"a source is there twice: {', '.join(sorted({i for i in ids if ids.count(i) > 1}))}")
         tables = {
-            result.source["source_id"]: validated(result.source, utterances=result.utterances, rejects=result.rejects)
-            for result in results
+            source_id: validated(result.source, utterances=result.utterances, rejects=result.rejects)
+            for source_id, result in zip(ids, results, strict=True)
         }
         outcomes: dict[str, Outcome] = dict.fromkeys(ids, "unchanged")
-        for result in results:
-            source_id = result.source["source_id"]
+        for source_id, result in zip(ids, results, strict=True):
             if result.source["status"] == "failed" and self._status(source_id) == "kept":
                 log.warning("source %s failed this time; the utterances of an earlier run stay", source_id)
                 outcomes[source_id] = "kept_earlier"
