@@ -31,7 +31,6 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
 
 from storage.checkpoints import EVERY, thin_checkpoints
 from storage.files import locked
@@ -39,6 +38,7 @@ from storage.objects import Place, PlaceError
 from storage.race import race_problem
 from storage.rows import CorpusError, build_table
 from storage.schema import REJECT, SOURCE, SPEAKER, UTTERANCE, schema_problem
+from storage.table_files import TableFiles
 from storage.validation import STATUSES, tokens_of, validated
 
 log = logging.getLogger(__name__)
@@ -283,7 +283,8 @@ class Corpus:
                 paths = [f"{SUPERSEDED}/{name}" if name in aside else name for name in names]
                 found = pyarrow.dataset.dataset(paths, schema=SCHEMAS[table], filesystem=self.files(table))
                 return self._visible(found)
-        return self._visible(delta.to_pyarrow_dataset(schema=SCHEMAS[table]))
+        files = None if self.is_local else self.files(table)
+        return self._visible(delta.to_pyarrow_dataset(schema=SCHEMAS[table], filesystem=files))
 
     def _visible(self, rows: pyarrow.dataset.Dataset) -> pyarrow.dataset.Dataset:
         if not self.without:
@@ -297,7 +298,7 @@ class Corpus:
     def files(self, table: str) -> pyarrow.fs.FileSystem:
         """Open a file system whose root is the folder of a table."""
         if not self.is_local:
-            return pyarrow.fs.PyFileSystem(DeltaStorageHandler(self.uri(table)))
+            return pyarrow.fs.PyFileSystem(TableFiles(self.uri(table)))
         return pyarrow.fs.SubTreeFileSystem(str((self.folder / table).resolve()), pyarrow.fs.LocalFileSystem())
 
     def utterances(self, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
