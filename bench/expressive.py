@@ -8,6 +8,8 @@ loudest 20 ms.
     recall       share of the seconds of speech that a turn covers
     lines        share of the lines of which a turn covers half or more
     false alarm  seconds of turns where nobody speaks within COLLAR, per second of speech
+    with events  lines and false alarm, if `diarization.events` keeps bursts that are too short for a turn
+    events       share of the lines of which an event covers half or more
 
 Half `test` has the voices that no threshold was chosen on (bench.dialogues.TEST_SPEAKERS). Intervals: 95 %, bootstrap
 over recordings.
@@ -54,6 +56,7 @@ CLASSES = {
 CLASS_OF = {name: kind for kind, names in CLASSES.items() for name in names.split()}
 WORDS = tuple(CLASSES)[:4]
 SILENCE = (0.8, 2.0)
+EVENTS = EMBEDDED.diarization.model_copy(update={"events": True})
 COLLAR = 0.25
 """Seconds around speech that are no false alarm, as usual: where a line ends is a matter of the threshold."""
 
@@ -81,17 +84,32 @@ def score(recording: Wide, found: Sequence[Turn]) -> Parts:
     stretches = [(turn.start, turn.end) for turn in recording.turns]
     true = speech_mask(stretches, samples, SAMPLE_RATE)
     near = speech_mask([(start - COLLAR, end + COLLAR) for start, end in stretches], samples, SAMPLE_RATE)
-    covered = speech_mask([(turn.start, turn.end) for turn in found], samples, SAMPLE_RATE)
+    # Without the setting, the turns are the same, but for those that are shorter than `min_turn`.
+    covered, with_events, events = (
+        speech_mask([(turn.start, turn.end) for turn in own], samples, SAMPLE_RATE)
+        for own in (
+            [turn for turn in found if turn.duration >= EVENTS.min_turn],
+            found,
+            [turn for turn in found if turn.kind == "event"],
+        )
+    )
     speech = float(true.sum())
-    lines = {turn.line for turn in recording.turns}
-    heard = [line for line in lines if _share(recording, line, covered) >= 0.5]
     parts = {
         "recall": (float((true & covered).sum()), speech),
-        "lines": (float(len(heard)), float(len(lines))),
+        "lines": _lines(recording, covered),
         "false alarm": (float((covered & ~near).sum()), speech),
+        "lines with events": _lines(recording, with_events),
+        "false alarm with events": (float((with_events & ~near).sum()), speech),
+        "events": _lines(recording, events),
     }
     names = [recording.condition, *(["with words"] if recording.condition in WORDS else [])]
     return {f"{name}/{figure}": part for name in names for figure, part in parts.items()}
+
+
+def _lines(recording: Wide, covered: np.ndarray) -> tuple[float, float]:
+    """How many lines are covered by half or more, and how many there are."""
+    lines = {turn.line for turn in recording.turns}
+    return float(sum(_share(recording, line, covered) >= 0.5 for line in lines)), float(len(lines))
 
 
 def _share(recording: Wide, line: int, covered: np.ndarray) -> float:
@@ -121,9 +139,10 @@ def measure(root: Path, separator: Separator, diarizer: Diarizer, halves: Sequen
 
 def markdown(figures: dict[str, Figure]) -> str:
     """Make the table of docs/measurements.md."""
-    lines = ["| half | sound | class | recall | lines | false alarm | recordings |", "|---|---|---|---|---|---|---|"]
+    columns = ("recall", "lines", "false alarm", "lines with events", "false alarm with events", "events")
+    lines = [f"| half | sound | class | {' | '.join(columns)} | recordings |", f"|{'---|' * (len(columns) + 4)}"]
     for name in dict.fromkeys(name.rpartition("/")[0] for name in figures):
-        own = [figures[f"{name}/{figure}"] for figure in ("recall", "lines", "false alarm")]
+        own = [figures[f"{name}/{figure}"] for figure in columns]
         cells = [*name.split("/"), *(f"{one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for one in own)]
         lines.append(f"| {' | '.join([*cells, str(own[0].items)])} |")
     return "\n".join(lines)
@@ -137,9 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         root = packages(options)
-        figures = measure(
-            root, load_separator(EMBEDDED.separation), load_diarizer(EMBEDDED.diarization), options.half or HALVES
-        )
+        figures = measure(root, load_separator(EMBEDDED.separation), load_diarizer(EVENTS), options.half or HALVES)
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
     print(markdown(figures))

@@ -122,7 +122,8 @@ def rows_of(number: int, clip: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     utterance = place | {
         "utterance_id": f"{source_id}-00000", "start": 0.0, "end": SECONDS, "duration": SECONDS,
         "speaker": f"Sentences/s{number:05d}#{source_id}/S00", "similarity": None, "text": "The birch canoe slid.",
-        "text_confidence": None, "language": None, "tagger_text": None, "emotion": None, "emotion_confidence": None,
+        "text_confidence": None, "kind": "speech", "language": None, "tagger_text": None, "emotion": None,
+        "emotion_confidence": None,
         "events": [], "quality": None, "overlap": None, "attributes": dict.fromkeys(names, 1.0),
         "style": {"pitch": "low"}, "style_key": "pitch=low", "caption": "A low voice speaks slowly.",
         "caption_source": "grammar", "audio": {"bytes": clip, "path": f"{source_id}-00000.flac"},

@@ -84,7 +84,7 @@ def shares(lines: list[tuple[Clip, Part, Recognition]], group: int) -> Iterator[
             said = list(own)
             for start in range(0, len(said), group):
                 clips, parts, heard = zip(*said[start : start + group], strict=True)
-                trusted = bool(understood(list(parts), list(heard), least))
+                trusted = bool(understood(list(zip(parts, heard, strict=True)), least))
                 for clip, one in zip(clips, heard, strict=True):
                     kind = ENGLISH if clip.language == ENGLISH else "other"
                     found[half, kind].append((clip, one, one.text if trusted else ""))

@@ -249,6 +249,7 @@ def _summary(statistics: Statistics) -> list[tuple[str, str]]:
         ("most clips with the same caption", f"{max(groups, default=0):,}"),
         ("different styles", f"{statistics.styles:,}"),
         ("languages", _listed(statistics.languages)),
+        *([("events (cries, gasps, laughs)", f"{statistics.events:,}")] if statistics.events else []),
     ]
 
 

@@ -74,6 +74,7 @@ UTTERANCE = pa.schema(
         pa.field("similarity", pa.float32()),  # Eq. 5, on the scale of the build; null for a speaker's only turn
         pa.field("text", pa.string(), nullable=False),
         pa.field("text_confidence", pa.float32()),  # of the words heard, 0 .. 1; null: not measured, or no words
+        pa.field("kind", pa.string(), nullable=False),  # "speech"; "event": a cry, gasp or laugh, if asked for
         pa.field("language", pa.string()),
         pa.field("tagger_text", pa.string()),  # the emotion engine's transcript; null without such an engine
         pa.field("emotion", pa.string()),  # null when the captioning engine has no emotion tagger

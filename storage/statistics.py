@@ -15,7 +15,7 @@ from storage.schema import ATTRIBUTES
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 _COLUMNS = (
-    "series", "speaker", "duration", "language", "emotion", "caption", "style_key", "similarity", "sample_rate",
+    "series", "speaker", "duration", "language", "emotion", "kind", "caption", "style_key", "similarity", "sample_rate",
     "attributes",
 )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Statistics:
         attributes: Name -> (n,) values of the utterances in which the attribute could be measured.
         languages: Number of utterances, largest first.
         emotions: Number of utterances, largest first.
+        events: Utterances of the kind "event".
         reasons: (stage, reason) of the rejects -> number, largest first.
         caption_groups: Number of clips that share a caption -> number of such captions.
         similarities: (turns,) Eq. 5 of every turn that reached that stage, kept or not.
@@ -68,6 +69,7 @@ class Statistics:
     attributes: Mapping[str, np.ndarray]
     languages: Mapping[str, int]
     emotions: Mapping[str, int]
+    events: int
     reasons: Mapping[tuple[str, str], int]
     caption_groups: Mapping[int, int]
     styles: int
@@ -98,6 +100,7 @@ def measure(corpus: Corpus) -> Statistics:
         attributes={field.name: _values(kept[f"attributes.{field.name}"]) for field in ATTRIBUTES},
         languages=_counts(kept["language"].fillna("unknown")),
         emotions=_counts(kept["emotion"].dropna()),
+        events=int((kept["kind"] == "event").sum()),
         reasons=_counts(rejects[["stage", "reason"]]),
         caption_groups=kept["caption"].value_counts().value_counts().sort_index().to_dict(),
         styles=kept["style_key"].nunique(),

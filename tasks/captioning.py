@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from prefect import task
 
+from fsclap.corpus.captioning.attributes import Attributes
 from fsclap.corpus.captioning.describe import Description, describe
 from fsclap.corpus.settings import BuildSettings
+from fsclap.corpus.turns import Turn
 from storage.work import WorkStore
 from tasks.batches import Batch, Item, Refusal
 from tasks.declared import Plan
@@ -61,12 +63,17 @@ def _describe(item: Item, store: WorkStore, settings: BuildSettings) -> list[Des
     measured, tags = read_attributes(item, store), read_tags(item, store, len(turns))
     kept = [number for number, verdict in enumerate(read_verdicts(item, store)) if verdict.kept]
     return describe(
-        [measured[number] for number in kept],
+        [_of_speech(measured[number], turns[number]) for number in kept],
         speakers=[str(turns[number].speaker) for number in kept],
         tags=[tags[number] for number in kept],
         ids=[utterance_id(item.episode.source_id, number) for number in kept],
         settings=settings.captioning,
     )
+
+
+def _of_speech(attributes: Attributes, turn: Turn) -> Attributes:
+    """Leave out the pace of what is no speech."""
+    return attributes if turn.kind == "speech" else replace(attributes, speaking_rate=None, pause_ratio=None)
 
 
 def _product(described: list[Description], seconds: float) -> Product:

@@ -284,6 +284,7 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
                 "title": item.episode.title,
                 "duration": turn.duration,
                 "text_confidence": turn.confidence,
+                "kind": turn.kind,
                 "language": turn.language or tag.language,
                 "tagger_text": tag.text,
                 "emotion": tag.emotion,

@@ -229,6 +229,7 @@ def _utterance(entry: Entry, number: int, block: Block, path: Path | None) -> Ro
         "similarity": None,
         "text": entry.text,
         "text_confidence": None,
+        "kind": "speech",
         "language": entry.language,
         "tagger_text": None,
         "emotion": entry.style.get("emotion"),

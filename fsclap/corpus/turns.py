@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsclap import Seconds
+
+Kind = Literal["speech", "event"]
+"""Speech, or a burst of voice without words: a cry, a gasp, a laugh (`diarization.events`)."""
 
 NOISE = -1
 """Speaker label of a turn that no cluster took in."""
@@ -29,6 +33,7 @@ class Turn:
             does not measure it.
         confidence: How sure the recogniser is of the words it heard, 0 to 1, even where `text` is empty
             because it is too unsure; None when the engine does not tell, or heard no words.
+        kind: An event has no text.
     """
 
     start: Seconds
@@ -39,6 +44,7 @@ class Turn:
     embedding: np.ndarray | None
     overlap: float | None = None
     confidence: float | None = None
+    kind: Kind = "speech"
 
     @property
     def duration(self) -> Seconds:
@@ -90,12 +96,13 @@ def write_turns(path: Path, turns: Sequence[Turn]) -> None:
         "embedding": pa.array([turn.embedding for turn in turns], pa.list_(pa.float32())),
         "overlap": pa.array([turn.overlap for turn in turns], pa.float64()),
         "confidence": pa.array([turn.confidence for turn in turns], pa.float64()),
+        "kind": pa.array([turn.kind for turn in turns], pa.string()),
     }
     pq.write_table(pa.table(columns), path)
 
 
 def read_turns(path: Path) -> list[Turn]:
-    """Read turns from a Parquet file; one without the columns `overlap` and `confidence` gives None there."""
+    """Read turns from a Parquet file; one without the columns that came later gives the defaults of `Turn`."""
     return [
         Turn(**row | {"embedding": None if row["embedding"] is None else np.array(row["embedding"], np.float32)})
         for row in pq.read_table(path).to_pylist()

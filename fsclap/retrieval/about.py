@@ -17,7 +17,7 @@ from fsclap.retrieval.search import Searcher
 
 MOST_VALUES = 500
 """Values that a filter suggests, the most frequent ones; any other can still be typed."""
-FACETS = ("emotion", "speaker", "series", "language")
+FACETS = ("emotion", "speaker", "series", "language", "kind")
 MEASURES = {
     "attributes.pitch_hz": "Hz",
     "attributes.speaking_rate": "syllables/s",

@@ -45,8 +45,9 @@ UPLOADS_AT_ONCE = 2
 MOST_CHOSEN = 50
 """Clips that can be exported together."""
 SHOWN = (
-    "utterance_id", "caption", "text", "text_confidence", "series", "episode", "title", "speaker", "start", "end",
-    "duration", "language", "emotion", "emotion_confidence", "events", "quality", "overlap", "attributes", "style",
+    "utterance_id", "caption", "text", "text_confidence", "kind", "series", "episode", "title", "speaker", "start",
+    "end", "duration", "language", "emotion", "emotion_confidence", "events", "quality", "overlap", "attributes",
+    "style",
 )  # fmt: skip
 """Columns that the page gets; `source` is added: the address of the clip's video, if it has one."""
 

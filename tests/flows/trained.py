@@ -19,7 +19,7 @@ Rows = list[dict[str, Any]]
 
 COLUMNS = {
     "episode": "e01", "title": "Episode 1", "url": "https://example.org/e01.mp4", "language": "en", "similarity": 0.9,
-    "text_confidence": None, "tagger_text": None, "quality": None, "overlap": 0.0,
+    "text_confidence": None, "kind": "speech", "tagger_text": None, "quality": None, "overlap": 0.0,
     "events": [], "attributes": {}, "style": [], "caption_source": "grammar", "sample_rate": 24000, "recipe": "r",
     "separation_engine": "s@1", "diarization_engine": "d@1", "captioning_engine": "c@1", "start": 0.0,
     "emotion": None, "emotion_confidence": None,

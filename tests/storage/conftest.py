@@ -49,6 +49,7 @@ def utterance(source: Rows, index: int, *, emotion: str | None) -> Rows:
         "text": f"line {index}",
         "language": "en",
         "text_confidence": None,
+        "kind": "speech",
         "tagger_text": None if emotion is None else f"Line {index}.",
         "emotion": emotion,
         "emotion_confidence": None if emotion is None else 0.8,

@@ -170,6 +170,12 @@ class DiarizationSettings(BaseModel):
     max_turn: float = Field(
         15.0, ge=2, le=29, description="Longest turn, in seconds; longer ones are cut at their best pause."
     )
+    events: bool = Field(
+        False,
+        description="Keep bursts of voice without words, such as cries, gasps and laughs, as utterances of the kind "
+        "`event`, with empty text, also those shorter than min_turn. They are kept whatever their voice sounds like. "
+        "Off: what is shorter than min_turn, or in which funasr finds no words, is rejected.",
+    )
     merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker.")
     whisper_campplus: Folded[WhisperCAMPlusPlusSettings] = engine_block(
         "whisper-campplus", WhisperCAMPlusPlusSettings, "Settings of the engine whisper-campplus."

@@ -49,9 +49,9 @@ from fsclap import Seconds
 from fsclap.clustering import normalized
 from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
 from fsclap.corpus.diarization.paraformer import PER_MS, RATE, SETTING, Paraformer, Segment, Transcript
-from fsclap.corpus.diarization.sentences import Sentence, Stretch, parse_sentences, stretches
+from fsclap.corpus.diarization.sentences import Sentence, Stretch, label, parse_sentences, stretches
 from fsclap.corpus.funasr_weights import FunasrModel, load_model, quiet, undisturbed
-from fsclap.corpus.turns import Diarized, Dropped, Turn
+from fsclap.corpus.turns import Diarized, Turn
 from fsclap.devices import Batches, torch_device
 from fsclap.weights import WeightsSettings
 
@@ -136,10 +136,9 @@ class FunASRDiarizer:
     def diarize(self, recordings: Sequence[np.ndarray]) -> Iterator[Diarized]:
         """See `fsclap.corpus.diarization.Diarizer`; the speech of all recordings shares batches."""
         heard = self.heard(recordings)
-        found = [stretches(sentences, self.settings) for sentences, _ in heard]
+        found = [stretches(sentences, self.settings, wordless=wordless) for sentences, wordless in heard]
         vectors = self.embeddings(recordings, [own for own, _ in found])
-        for (own, left_out), (_, wordless) in zip(found, heard, strict=True):
-            dropped = sorted([*left_out, *wordless], key=lambda one: (one.start, one.end))
+        for own, dropped in found:
             yield Diarized([self._turn(stretch, next(vectors)) for stretch in own], dropped)
 
     def _turn(self, stretch: Stretch, embedding: np.ndarray | None) -> Turn:
@@ -151,9 +150,10 @@ class FunASRDiarizer:
             language=self.settings.language,
             embedding=embedding,
             overlap=stretch.overlap,
+            kind=stretch.kind,
         )
 
-    def heard(self, recordings: Sequence[np.ndarray]) -> list[tuple[list[Sentence], list[Dropped]]]:
+    def heard(self, recordings: Sequence[np.ndarray]) -> list[tuple[list[Sentence], list[Sentence]]]:
         """Find the sentences of each recording, as `AutoModel.generate` finds them, and the speech without words.
 
         Raises:
@@ -165,7 +165,7 @@ class FunASRDiarizer:
         with undisturbed():
             return self._heard(recordings)
 
-    def _heard(self, recordings: Sequence[np.ndarray]) -> list[tuple[list[Sentence], list[Dropped]]]:
+    def _heard(self, recordings: Sequence[np.ndarray]) -> list[tuple[list[Sentence], list[Sentence]]]:
         segments = [segment for number, wave in enumerate(recordings) for segment in self.detect(wave, number)]
         transcripts = self.recogniser.transcribe(recordings, segments)
         voices = self.voices(recordings, segments)
@@ -173,8 +173,9 @@ class FunASRDiarizer:
         for number, wave in enumerate(recordings):
             own = [pair for pair in zip(segments, transcripts, strict=True) if pair[0].recording == number]
             info = self.punctuate(own)
-            noise = self.assign(info, *voices[number]) if info else None
-            wordless = [_wordless(segment) for segment, transcript in own if not transcript.text]
+            silent = [{"start": segment.start, "end": segment.end} for segment, said in own if not said.text]
+            noise = self.assign([*info, *silent], *voices[number]) if own else None
+            wordless = [Sentence(one["start"] / 1000, one["end"] / 1000, label(one, noise), "") for one in silent]
             found.append((parse_sentences(info, duration=len(wave) / RATE, noise=noise), wordless))
         return found
 
@@ -288,10 +289,6 @@ class FunASRDiarizer:
                     sums[number] = sums.get(number, 0) + normalized(vector)
         for number in range(len(turns)):
             yield normalized(sums[number]) if number in sums else None
-
-
-def _wordless(segment: Segment) -> Dropped:
-    return Dropped(segment.start / 1000, segment.end / 1000, "no_words", "speech in which Paraformer finds no word")
 
 
 def _uncertain(module: torch.nn.Module, inputs: object, probabilities: Tensor) -> Tensor:

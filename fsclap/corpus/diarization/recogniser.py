@@ -36,6 +36,14 @@ LOOP = re.compile(r"\b(\w[\w']*(?:\W+\w[\w']*){2,})(?:\W+\1\b){2,}", re.IGNORECA
 LOG_PROBABILITY = -1.0
 NO_SPEECH = 0.6
 
+WORD = re.compile(r"\w+")
+REPEATED = re.compile(r"(.)\1+")
+SOUND = re.compile(
+    "a|ah|aha|agh|argh|ar|e|eh|ek|er|grh?|h|hah?|heh|(?:h[aeiou]){2,}h?|hm|hu|huh|m|mh|mhm|o|oh|och|of|ow|u|uf|ugh|uh|um"
+    "|wa|wah|wo|woh|ya|yow"
+)
+"""How a recogniser spells a cry, a gasp, a groan or a laugh, each letter once: "Aaargh", "Ooof", "HAHAHA"."""
+
 
 class Recogniser:
     """Whisper tiny.en on many short clips at once."""
@@ -128,6 +136,12 @@ class Recognition:
     def confidence(self) -> float | None:
         """Geometric mean of its tokens' probabilities, 0 to 1; None if there are no words."""
         return math.exp(self.log_probability) if self.words else None
+
+    @property
+    def is_burst(self) -> bool:
+        """Whether what was heard is no more than a sound of the voice: "Argh!", "Ha ha ha!"."""
+        sounds = [REPEATED.sub(r"\1", word) for word in WORD.findall(self.words.lower())]
+        return bool(sounds) and all(map(SOUND.fullmatch, sounds))
 
 
 NO_WORDS = Recognition("", repeats=False, log_probability=0.0, no_speech=1.0)

@@ -19,7 +19,7 @@ from fsclap import Seconds
 from fsclap.clustering import in_order
 from fsclap.corpus.diarization.base import DiarizationSettings
 from fsclap.corpus.ideographs import IDEOGRAPHS, close_up, join
-from fsclap.corpus.turns import NOISE, Dropped, too_short
+from fsclap.corpus.turns import NOISE, Dropped, Kind, too_short
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Stretch:
     speaker: int
     text: str
     overlap: float = 0.0
+    kind: Kind = "speech"
 
     @property
     def duration(self) -> Seconds:
@@ -111,11 +112,16 @@ def _sentence(item: Mapping[str, Any], duration: Seconds, noise: int | None) -> 
         return "behind the end of the recording"
     if end <= start:
         return "that end before they start"
-    label = item.get("spk")
-    speaker = NOISE if label is None or label < 0 or label == noise else int(label)
+    speaker = label(item, noise)
     inside = tuple((max(a, start), min(b, end)) for a, b in words if a < end and b > start)
     known = len(inside) == len(WORD.findall(text)) and _in_order(inside)
     return Sentence(start, end, speaker, text, inside if known else ())
+
+
+def label(item: Mapping[str, Any], noise: int | None) -> int:
+    """Speaker of a sentence as FunASR labels it, or NOISE; see `parse_sentences`."""
+    speaker = item.get("spk")
+    return NOISE if speaker is None or speaker < 0 or speaker == noise else int(speaker)
 
 
 def _in_order(words: Sequence[tuple[Seconds, Seconds]]) -> bool:
@@ -142,7 +148,9 @@ def _outer(words: Sequence[tuple[Seconds, Seconds]]) -> tuple[Seconds, Seconds] 
     return (min(a for a, _ in words), max(b for _, b in words)) if words else None
 
 
-def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> tuple[list[Stretch], list[Dropped]]:
+def stretches(
+    sentences: Sequence[Sentence], settings: DiarizationSettings, *, wordless: Sequence[Sentence] = ()
+) -> tuple[list[Stretch], list[Dropped]]:
     """Build the turns of one recording, still without embeddings.
 
     Sentences of one speaker with no other between them and pauses of `merge_gap` at most are one
@@ -154,9 +162,12 @@ def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> t
     another speaker shares. A turn inside another is dropped, since half of it would hold other
     words than its text.
 
+    What is wordless is an event where the settings ask for events, it has a speaker and lies in no turn.
+
     Args:
         sentences: By start.
-        settings: `merge_gap`, `min_turn`, `max_turn`.
+        settings: `merge_gap`, `min_turn`, `max_turn`, `events`.
+        wordless: Speech in which no word was found, with an empty text; by start.
 
     Returns:
         By start, apart from each other. Speakers are numbered in order of first appearance.
@@ -167,12 +178,21 @@ def stretches(sentences: Sequence[Sentence], settings: DiarizationSettings) -> t
     outer = _without_inner(sorted(pieces, key=lambda piece: (piece.start, -piece.end)))
     trimmed = list(_apart(outer, pieces))
     kept = [stretch for stretch in trimmed if settings.min_turn <= stretch.duration <= settings.max_turn]
+    apart = [one for one in wordless if not any(one.start < turn.end and one.end > turn.start for turn in kept)]
+    bursts = [one for one in apart if settings.events and one.speaker != NOISE and one.duration <= settings.max_turn]
+    kept += [Stretch(one.start, one.end, one.speaker, "", kind="event") for one in bursts]
     dropped = [
+        *(_wordless(one) for one in apart if one not in bursts),
         *(_inside(piece) for piece in pieces if not any(piece is one for one in outer)),
         *(too_short(one.start, one.end, settings.min_turn) for one in trimmed if one.duration < settings.min_turn),
         *(_too_long(one, settings.max_turn) for one in trimmed if one.duration > settings.max_turn),
     ]
-    return _renumbered(kept), sorted(dropped, key=lambda one: (one.start, one.end))
+    in_time = sorted(kept, key=lambda stretch: stretch.start)
+    return _renumbered(in_time), sorted(dropped, key=lambda one: (one.start, one.end))
+
+
+def _wordless(speech: Sentence) -> Dropped:
+    return Dropped(speech.start, speech.end, "no_words", "speech in which Paraformer finds no word")
 
 
 def _inside(piece: Sentence) -> Dropped:

@@ -11,6 +11,7 @@
    a turn a second voice speaks too.
 6. Whisper transcribes each turn on its own. The texts of a speaker whom it hardly understands are left empty: it
    knows English only.
+7. With the setting `events`, bursts of voice without words are kept, also those that are too short for a turn.
 """
 
 import importlib.metadata
@@ -30,7 +31,7 @@ from fsclap.corpus.diarization.campplus import CAMPlusPlus
 from fsclap.corpus.diarization.recogniser import LANGUAGE, SETTING, Recogniser, Recognition
 from fsclap.corpus.diarization.segmentation import FRAME_LENGTH, FRAME_STEP, SETS, SPEAKERS, Segmentation
 from fsclap.corpus.speech import PROBABILITY_STEP, RATE, Span, speech_probability
-from fsclap.corpus.turns import Diarized, Dropped, Turn, too_short
+from fsclap.corpus.turns import Diarized, Dropped, Kind, Turn, too_short
 from fsclap.devices import torch_device
 
 STEP = RATE
@@ -142,17 +143,23 @@ class WhisperCAMPlusPlus:
             check_recording(wave, number)
         voiced = self.voiced(recordings)
         found = [turn_parts(split(own, self.settings), own.wave, self.settings) for own in voiced]
+        if self.settings.events:  # what is too short for a turn may be one
+            listened = [sorted([*parts, *short], key=lambda part: part.span.start) for parts, short in found]
+        else:
+            listened = [parts for parts, _ in found]
         texts = iter(
             self.recogniser.transcribe(
                 [
                     own.wave[part.span.start : part.span.end]
-                    for own, (parts, _) in zip(voiced, found, strict=True)
+                    for own, parts in zip(voiced, listened, strict=True)
                     for part in parts
                 ]
             )
         )
-        for own, (parts, short) in zip(voiced, found, strict=True):
+        for own, parts, (_, short) in zip(voiced, listened, found, strict=True):
             heard = list(itertools.islice(texts, len(parts)))
+            if self.settings.events:
+                short = [p for p, one in zip(parts, heard, strict=True) if kind(p, one, self.settings) is None]
             yield Diarized(
                 turns(parts, heard, own.frames, self.settings),
                 dropped(parts, short, own.scraps, self.settings),
@@ -346,11 +353,11 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
     ]
 
 
-def turn_parts(parts: list[Part], wave: np.ndarray, settings: DiarizationSettings) -> tuple[list[Part], list[Span]]:
+def turn_parts(parts: list[Part], wave: np.ndarray, settings: DiarizationSettings) -> tuple[list[Part], list[Part]]:
     """Join a speaker's parts over short pauses; cut long turns at their longest pause; find their edges.
 
     Returns:
-        The turns, and where those were that are too short.
+        The turns, and those that are too short.
     """
     if not parts:
         return [], []
@@ -372,8 +379,30 @@ def turn_parts(parts: list[Part], wave: np.ndarray, settings: DiarizationSetting
     least = settings.min_turn * RATE
     return (
         [part for part in edged if part.span.length >= least],
-        [part.span for part in edged if part.span.length < least],
+        [part for part in edged if part.span.length < least],
     )
+
+
+def kind(part: Part, heard: Recognition, settings: DiarizationSettings) -> Kind | None:
+    """Tell speech from a burst of voice without words.
+
+    Args:
+        part: Where it is.
+        heard: What was recognised in it.
+        settings: `events`: if it is off, all is speech. `min_turn`: in less, words are heard that nobody said, so
+            they count only if the recogniser is as sure of them as `least_confidence` asks for.
+
+    Returns:
+        None for words that are too short for a turn.
+    """
+    if not settings.events:
+        return "speech"
+    if heard.is_burst:
+        return "event"
+    if part.span.length >= settings.min_turn * RATE:
+        return "speech"
+    sure = heard.text and (heard.confidence or 0.0) >= settings.whisper_campplus.least_confidence
+    return None if sure else "event"
 
 
 def _bounded(group: list[Part], longest: int) -> list[Part]:
@@ -419,7 +448,7 @@ def _power(wave: np.ndarray) -> np.ndarray:
     return energy[np.minimum(starts + LEVEL_FRAME, len(wave))] - energy[starts]
 
 
-def dropped(parts: list[Part], short: list[Span], scraps: list[Span], settings: DiarizationSettings) -> list[Dropped]:
+def dropped(parts: list[Part], short: list[Part], scraps: list[Span], settings: DiarizationSettings) -> list[Dropped]:
     """Say of speech why it became no turn, in order.
 
     Args:
@@ -429,15 +458,25 @@ def dropped(parts: list[Part], short: list[Span], scraps: list[Span], settings: 
         settings: `min_turn`.
     """
     apart = [one for one in scraps if all(one.end <= p.span.start or one.start >= p.span.end for p in parts)]
-    times = sorted((span.start / RATE, span.end / RATE) for span in [*short, *apart])
+    spans = [*(part.span for part in short), *apart]
+    times = sorted((span.start / RATE, span.end / RATE) for span in spans)
     return [too_short(start, end, max(settings.min_turn, SHORTEST)) for start, end in times]
 
 
 def turns(parts: list[Part], heard: list[Recognition], frames: Frames, settings: DiarizationSettings) -> list[Turn]:
-    """Make turns, their speakers numbered in order of first appearance, with the texts that can be trusted."""
-    trusted = understood(parts, heard, settings.whisper_campplus.least_confidence)
-    texts = [one.text if part.speaker in trusted else "" for part, one in zip(parts, heard, strict=True)]
-    labels = in_order(np.array([part.speaker for part in parts], dtype=np.int64)).tolist()
+    """Make turns, their speakers numbered in order of first appearance, with the texts that can be trusted.
+
+    Args:
+        parts: In order. Those without a `kind` are left out.
+        heard: What was recognised in each.
+        frames: What the detectors say of the recording.
+        settings: `language`, `events`, `least_confidence`.
+    """
+    kinds = [kind(part, one, settings) for part, one in zip(parts, heard, strict=True)]
+    kept = [(part, one, what) for part, one, what in zip(parts, heard, kinds, strict=True) if what is not None]
+    speech = [(part, one) for part, one, what in kept if what == "speech"]
+    trusted = understood(speech, settings.whisper_campplus.least_confidence)
+    labels = in_order(np.array([part.speaker for part, *_ in kept], dtype=np.int64)).tolist()
     return [
         Turn(
             start=part.span.start / RATE,
@@ -447,25 +486,26 @@ def turns(parts: list[Part], heard: list[Recognition], frames: Frames, settings:
             language=settings.language or (LANGUAGE if text else None),
             embedding=_embedding(part),
             overlap=_overlap(part.span, frames),
-            confidence=recognition.confidence,
+            confidence=one.confidence if what == "speech" else None,
+            kind=what,
         )
-        for part, label, text, recognition in zip(parts, labels, texts, heard, strict=True)
+        for label, (part, one, what) in zip(labels, kept, strict=True)
+        for text in [one.text if what == "speech" and part.speaker in trusted else ""]
     ]
 
 
-def understood(parts: list[Part], heard: list[Recognition], least: float) -> set[int]:
+def understood(heard: list[tuple[Part, Recognition]], least: float) -> set[int]:
     """Find the speakers whose words the recogniser is sure enough of.
 
     In one short turn, words of another language may look probable; over all turns of a speaker they do not
     (`bench.transcripts`).
 
     Args:
-        parts: The turns.
-        heard: What was recognised in each.
+        heard: The turns, and what was recognised in each.
         least: Mean of the confidences of a speaker's turns, weighted by their lengths, from which on.
     """
     sums: defaultdict[int, np.ndarray] = defaultdict(lambda: np.zeros(2))
-    for part, recognition in zip(parts, heard, strict=True):
+    for part, recognition in heard:
         if recognition.confidence is not None:
             sums[part.speaker] += part.span.length * np.array([recognition.confidence, 1.0])
     return {speaker for speaker, (confidence, length) in sums.items() if confidence >= least * length}

@@ -3,6 +3,8 @@
 Eq. 4 is the cosine of two clips' speaker embeddings. Eq. 5 maps it to [0, 1] by (cos + 1) / 2 and
 takes the mean over the *other* clips of the same speaker in the same recording. A setting compares with
 the speaker's core instead: the half of the clips that are most alike, among which there are few strangers.
+
+Events, such as cries and laughs, stay and have no say: a cry does not sound like its speaker's speech.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +73,7 @@ class Verdict:
     Attributes:
         similarity: Its mean similarity to its speaker's other turns, or to the core of them, on the
             scale of the settings; None where it is not defined (the only turn of its speaker, no
-            speaker, no embedding) or not computed (the turn was excluded before).
+            speaker, no embedding, an event) or not computed (the turn was excluded before).
         kept: Whether it stays.
         reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`,
             `below_threshold`, or the reason of its exclusion.
@@ -208,6 +210,8 @@ def judge(
             verdicts[index] = Verdict(None, False, exclusion.reason, exclusion.detail, stage="selection")
         elif turn.speaker == NOISE:
             verdicts[index] = Verdict(None, False, "noise_cluster", "diarization gave the turn to no speaker")
+        elif turn.kind == "event":
+            verdicts[index] = Verdict(None, True)
         elif turn.embedding is None:
             detail = f"{turn.duration:.2f} s are too short for a speaker embedding"
             verdicts[index] = Verdict(None, False, "no_embedding", detail)

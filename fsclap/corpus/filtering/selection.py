@@ -104,7 +104,7 @@ def select(
     return [
         _duration(turn, settings)
         or _overlap(overlap, settings)
-        or _language(language, settings)
+        or (_language(language, settings) if turn.kind == "speech" else None)
         or _quality(quality, settings)
         for turn, overlap, language, quality in checked
     ]

@@ -62,6 +62,7 @@ function score(clip, title) {
 function detailed(clip) {
   return [
     clip.text ? el("p", { class: "text" }, `“${clip.text}”`, sure(clip.text_confidence)) : null,
+    clip.kind === "event" ? el("p", { class: "text" }, t("A sound without words")) : null,
     told(t("Has what was asked for:"), clip.why), told(t("Lacks:"), clip.lacks),
     chips(clip),
     el("div", { class: "actions" }, ...actions(clip)),

@@ -12,7 +12,7 @@ TURNS = [
 
 
 def same(one: Turn, other: Turn) -> bool:
-    plain = ("start", "end", "speaker", "text", "language", "overlap", "confidence")
+    plain = ("start", "end", "speaker", "text", "language", "overlap", "confidence", "kind")
     vectors = one.embedding, other.embedding
     alike = all(v is None for v in vectors) or (
         vectors[0] is not None and vectors[1] is not None and np.array_equal(*vectors)
@@ -31,7 +31,8 @@ def test_turns_are_read_as_they_were_written(tmp_path: Path) -> None:
 def test_a_file_from_before_there_was_a_column_has_none(tmp_path: Path) -> None:
     write_turns(tmp_path / "new.parquet", TURNS)
     pq.write_table(
-        pq.read_table(tmp_path / "new.parquet").drop_columns(["overlap", "confidence"]), tmp_path / "old.parquet"
+        pq.read_table(tmp_path / "new.parquet").drop_columns(["overlap", "confidence", "kind"]),
+        tmp_path / "old.parquet",
     )
     found = read_turns(tmp_path / "old.parquet")
-    assert [(turn.overlap, turn.confidence) for turn in found] == [(None, None), (None, None)]
+    assert {(turn.overlap, turn.confidence, turn.kind) for turn in found} == {(None, None, "speech")}

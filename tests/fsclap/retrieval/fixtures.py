@@ -155,6 +155,7 @@ def utterance(source: dict[str, Any], number: int, wave: np.ndarray) -> dict[str
         "text": f"sentence {number} of {source['series']}",
         "language": "en" if first else "cs",
         "text_confidence": None,
+        "kind": "speech",
         "tagger_text": None,
         "emotion": ("sad", "happy", None)[number % 3],
         "emotion_confidence": (0.8, 0.9, None)[number % 3],

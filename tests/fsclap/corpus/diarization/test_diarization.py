@@ -136,10 +136,58 @@ def test_a_speaker_is_understood_by_all_that_they_say() -> None:
         return Part(Span(0, round(seconds * RATE)), speaker, np.zeros(2)), words
 
     silent = (Part(Span(0, RATE), 3, np.zeros(2)), NO_WORDS)
-    parts, heard = zip(
-        said(0, 4, 0.9), said(0, 1, 0.3), said(1, 4, 0.3), said(1, 1, 0.9), said(2, 1, 0.5), silent, strict=True
-    )
-    assert understood(list(parts), list(heard), 0.5) == {0, 2}
+    heard = [said(0, 4, 0.9), said(0, 1, 0.3), said(1, 4, 0.3), said(1, 1, 0.9), said(2, 1, 0.5), silent]
+    assert understood(heard, 0.5) == {0, 2}
+
+
+@pytest.mark.parametrize("words", ["Aaargh!", "Ha ha ha!", "HAHAHA", "Ow! Ow!", "Ooof.", "A-A-A-A-A-A", "Mmm... hmm."])
+def test_a_sound_of_the_voice_is_a_burst(words: str) -> None:
+    assert Recognition(words, repeats=False, log_probability=-0.3, no_speech=0.1).is_burst
+
+
+@pytest.mark.parametrize("words", ["", "No!", "Oh no.", "He", "Ah, 2", "I", "Who", "Hey!", "...", "Ahoj"])
+def test_a_word_is_no_burst(words: str) -> None:
+    assert not Recognition(words, repeats=False, log_probability=-0.3, no_speech=0.1).is_burst
+
+
+def test_bursts_are_events_where_they_are_asked_for(engine: WhisperCAMPlusPlus) -> None:
+    def heard(words: str, confidence: float) -> Recognition:
+        return Recognition(words, repeats=False, log_probability=float(np.log(confidence)), no_speech=0.1)
+
+    pairs = [
+        (Part(Span(0, 2 * RATE), 1, np.ones(2)), heard("Leave me alone.", 0.9)),
+        (Part(Span(3 * RATE, 4 * RATE), 1, np.ones(2)), heard("Aaah!", 0.9)),
+        (Part(Span(5 * RATE, 5 * RATE + RATE // 4), 0, np.ones(2)), heard("Bye.", 0.1)),
+        (Part(Span(6 * RATE, 6 * RATE + RATE // 4), 0, np.ones(2)), heard("No!", 0.9)),
+    ]
+    parts, said = [part for part, _ in pairs], [one for _, one in pairs]
+    frames = whisper_campplus.Frames(*np.zeros((3, 1)))
+    found = whisper_campplus.turns(parts, said, frames, SETTINGS.model_copy(update={"events": True}))
+    assert [(turn.start, turn.speaker, turn.kind, turn.text, turn.language) for turn in found] == [
+        (0.0, 0, "speech", "Leave me alone.", "en"),
+        (3.0, 0, "event", "", None),
+        (5.0, 1, "event", "", None),
+    ]
+    assert [turn.confidence is None for turn in found] == [False, True, True]
+    assert [turn.embedding is None for turn in found] == [False, False, True], "a quarter of a second is too short"
+    assert {turn.kind for turn in whisper_campplus.turns(parts, said, frames, SETTINGS)} == {"speech"}
+
+
+def test_short_bursts_are_kept_and_short_words_are_dropped(
+    engine: WhisperCAMPlusPlus, english: np.ndarray, turns: list[Turn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recognition, "is_burst", property(lambda heard: "conference" in heard.words))
+    short = SETTINGS.model_copy(update={"min_turn": 2.5, "events": True})
+    (found,) = WhisperCAMPlusPlus.diarize(_with(engine, short), [english])
+    events = [turn.start for turn in found.turns if turn.kind == "event"]
+    assert events == [turn.start for turn in turns if "conference" in turn.text]
+    words = [turn for turn in turns if turn.duration < 2.5 and turn.start not in events]
+    assert words
+    sure = {turn.start for turn in words if turn.text and (turn.confidence or 0) >= 0.45}
+    assert sure <= {one.start for one in found.dropped} <= {turn.start for turn in words}
+    assert all(turn.start in events for turn in found.turns if turn.duration < 2.5 and turn.text)
+    times = sorted([turn.start for turn in found.turns] + [one.start for one in found.dropped])
+    assert times == [turn.start for turn in turns], "nothing is lost or doubled"
 
 
 def test_language_is_what_the_settings_state_or_what_is_understood(turns: list[Turn], english: np.ndarray) -> None:

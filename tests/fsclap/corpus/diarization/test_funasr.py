@@ -299,6 +299,11 @@ def test_speech_without_a_token_is_dropped_with_its_times(altered: FunASRDiarize
     assert found.turns == []
     assert [(one.start, one.end) for one in found.dropped] == speech
     assert {one.reason for one in found.dropped} == {"no_words"}
+    altered.settings = altered.settings.model_copy(update={"events": True, "max_turn": 29.0})
+    (kept,) = altered.diarize([english])
+    assert [(turn.start, turn.end) for turn in kept.turns] == speech
+    assert {(turn.kind, turn.text) for turn in kept.turns} == {("event", "")}
+    assert kept.dropped == []
 
 
 def test_words_that_are_not_timed_are_left_out(

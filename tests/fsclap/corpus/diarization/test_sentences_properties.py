@@ -182,3 +182,30 @@ def test_overlap_is_the_share_of_milliseconds_with_another_speaker(spans: list[t
         own = said[turn.text[0]][2]
         others = np.logical_or.reduce([mask for speaker, mask in spoken.items() if speaker != own])
         assert turn.overlap == pytest.approx(others[round(2000 * turn.start) : round(2000 * turn.end)].mean(), abs=1e-6)
+
+
+@usual
+@given(sentences=believable(), at=st.integers(0, 20), settings=limits(), speaker=st.integers(NOISE, 3))
+def test_speech_without_words_is_an_event_if_asked_for(
+    sentences: list[Sentence], at: int, settings: DiarizationSettings, speaker: int
+) -> None:
+    wordless = [Sentence(at, at + 1.5, speaker, "")]
+    turns, _ = divided(sentences, settings)
+    left, lost = divided(sentences, settings, wordless=wordless)
+    assert left == turns
+    inside = any(at < turn.end and at + 1.5 > turn.start for turn in turns)
+    assert ([one for one in lost if one.reason == "no_words"] == []) == inside
+    kept, also = divided(sentences, settings.model_copy(update={"events": True}), wordless=wordless)
+    events = [turn for turn in kept if turn.kind == "event"]
+    assert [(turn.start, turn.end, turn.text) for turn in events] == [(at, at + 1.5, "")] * (
+        not inside and speaker != NOISE
+    )
+    assert len(also) == len(lost) - len(events)
+    assert [turn.start for turn in kept] == sorted(turn.start for turn in [*turns, *events])
+
+
+def test_an_event_has_the_speaker_of_its_cluster() -> None:
+    sentences = [Sentence(0, 2, 5, "天"), Sentence(3, 5, 2, "地")]
+    wordless = [Sentence(6, 7, 5, ""), Sentence(8, 9, 2, ""), Sentence(10, 11, 4, "")]
+    kept, _ = divided(sentences, DiarizationSettings(events=True), wordless=wordless)
+    assert [turn.speaker for turn in kept] == [0, 1, 0, 1, 2]

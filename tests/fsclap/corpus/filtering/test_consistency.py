@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,16 @@ def test_each_turn_gets_its_own_reason_in_the_order_of_the_turns() -> None:
     np.testing.assert_allclose(judged, by_definition(cluster), atol=1e-6)
     assert [verdicts[index].similarity for index in (1, 2, 4)] == [None, None, None]
     assert all(verdict.detail for verdict in verdicts if not verdict.kept)
+
+
+def test_an_event_stays_and_has_no_say() -> None:
+    speech = [turn(0, [1.0, 0.0]), turn(0, [1.0, 0.2]), turn(0, [1.0, -0.2])]
+    cries = [replace(turn(0, vector), kind="event") for vector in ([-1.0, 0.0], None)]
+    nobody = replace(turn(NOISE, None), kind="event")
+    *verdicts, unknown, cry, short = judge([*speech, nobody, *cries], HALF, engine=ENGINE)
+    assert verdicts == judge(speech, HALF, engine=ENGINE)
+    assert cry == short == Verdict(None, True)
+    assert unknown.reason == "noise_cluster"
 
 
 def test_speakers_are_judged_apart() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -93,3 +95,10 @@ def test_settings_that_leave_nothing_are_refused() -> None:
         SelectionSettings(min_duration=3, max_duration=2)
     with pytest.raises(ValidationError):
         SelectionSettings(languages=())
+
+
+def test_an_event_has_no_language() -> None:
+    cry = replace(turn(0, 1), kind="event")
+    settings = SelectionSettings(languages=["en"])
+    assert reasons([cry, turn(2, 3)], settings) == [None, "unknown_language"]
+    assert reasons([cry], SelectionSettings(min_duration=2.0)) == ["too_short"]
