@@ -283,7 +283,7 @@ class Corpus:
                 paths = [f"{SUPERSEDED}/{name}" if name in aside else name for name in names]
                 found = pyarrow.dataset.dataset(paths, schema=SCHEMAS[table], filesystem=self.files(table))
                 return self._visible(found)
-        files = None if self.is_local else self.files(table)
+        files = None if self.is_local else self.files(table, sizes=shard_sizes(delta))
         return self._visible(delta.to_pyarrow_dataset(schema=SCHEMAS[table], filesystem=files))
 
     def _visible(self, rows: pyarrow.dataset.Dataset) -> pyarrow.dataset.Dataset:
@@ -295,10 +295,10 @@ class Corpus:
         """Names of the shards of a table that a compaction replaced and moved to `_superseded/`."""
         return {entry.name.rsplit("/", 1)[-1] for entry in self.place.list(f"{table}/{SUPERSEDED}/")}
 
-    def files(self, table: str) -> pyarrow.fs.FileSystem:
-        """Open a file system whose root is the folder of a table."""
+    def files(self, table: str, *, sizes: Mapping[str, int] | None = None) -> pyarrow.fs.FileSystem:
+        """Open a file system whose root is the folder of a table; see `TableFiles` for `sizes`."""
         if not self.is_local:
-            return pyarrow.fs.PyFileSystem(TableFiles(self.uri(table)))
+            return pyarrow.fs.PyFileSystem(TableFiles(self.uri(table), sizes))
         return pyarrow.fs.SubTreeFileSystem(str((self.folder / table).resolve()), pyarrow.fs.LocalFileSystem())
 
     def utterances(self, *, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
@@ -575,6 +575,12 @@ def _is_stale(table: DeltaTable, source_id: str, rows: pa.Table, token: int) -> 
 def shard_names(table: DeltaTable) -> list[str]:
     """File names of the shards of a table's version, sorted."""
     return sorted(unquote(uri.rsplit("/", 1)[-1]) for uri in table.file_uris())
+
+
+def shard_sizes(table: DeltaTable) -> dict[str, int]:
+    """File name of each shard of a table's version -> its bytes."""
+    shards = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pylist()
+    return {unquote(shard["path"]): shard["size_bytes"] for shard in shards}
 
 
 def _check_name(location: str) -> None:

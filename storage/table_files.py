@@ -3,6 +3,7 @@
 import atexit
 import time
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +22,11 @@ class TableFiles(DeltaStorageHandler):
 
     Args:
         location: Where the table lies.
+        sizes: Path in the table -> bytes, of files whose size need not be asked for.
     """
 
-    def __init__(self, location: str) -> None:
-        super().__init__(location)
+    def __init__(self, location: str, sizes: Mapping[str, int] | None = None) -> None:
+        super().__init__(location, known_sizes=dict(sizes or {}))
         _held.add(self)
 
     def open_input_file(self, path: str) -> pa.PythonFile:
