@@ -15,7 +15,8 @@ build. Conditions:
     overlap       the next line begins before the last one ends, in two changes out of three
 
 Figures: DER without collar and its parts, share of recordings whose number of speakers is right, and
-the share of each voice's speech that no turn covers. Intervals: 95 %, bootstrap over recordings.
+the share of each voice's speech that no turn covers. Intervals: 95 %, bootstrap over recordings. With --known the
+diarizer is told how many people speak (`diarization.speakers`).
 """
 
 import logging
@@ -185,7 +186,9 @@ def _lost(truth: Sequence[TrueTurn], found: Sequence[Turn]) -> dict[str, tuple[f
     return sums
 
 
-def measure(root: Path, diarizer: Diarizer, *, each: int, halves: Sequence[str]) -> dict[str, Figure]:
+def measure(
+    root: Path, diarizer_for: Callable[[Wide], Diarizer], *, each: int, halves: Sequence[str]
+) -> dict[str, Figure]:
     """Every figure of the halves."""
     separator = load_separator(EMBEDDED.separation)
     figures: dict[str, Figure] = {}
@@ -194,6 +197,7 @@ def measure(root: Path, diarizer: Diarizer, *, each: int, halves: Sequence[str])
         for recording in recordings(root, half, each=each):
             mono = soxr.resample(recording.wave, SAMPLE_RATE, separator.sample_rate)[np.newaxis]
             (vocals,) = in_memory(separator, [mono])
+            diarizer = diarizer_for(recording)
             (found,) = diarizer.diarize([soxr.resample(vocals, separator.sample_rate, diarizer.sample_rate)])
             parts.append(score(recording, found.turns))
             log.info("%s scored", recording.name)
@@ -201,17 +205,30 @@ def measure(root: Path, diarizer: Diarizer, *, each: int, halves: Sequence[str])
     return figures
 
 
+def told(recording: Wide) -> Diarizer:
+    """Load the diarizer that knows how many people speak in a recording."""
+    speakers = len({turn.speaker for turn in recording.turns})
+    return load_diarizer(EMBEDDED.diarization.model_copy(update={"speakers": speakers}))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = report.parser("bench.wide", __doc__)
     add_packages(parser)
     parser.add_argument("--each", type=int, default=EACH, help="recordings of each condition (default: %(default)s)")
     parser.add_argument("--half", choices=HALVES, action="append", help="default: both")
-    parser.add_argument("--senko", action="store_true", help="score the package senko, which must be installed")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--senko", action="store_true", help="score the package senko, which must be installed")
+    which.add_argument("--known", action="store_true", help="tell the diarizer how many people speak")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     diarizer = Senko() if options.senko else load_diarizer(EMBEDDED.diarization)
     try:
-        figures = measure(packages(options), diarizer, each=options.each, halves=options.half or HALVES)
+        figures = measure(
+            packages(options),
+            told if options.known else lambda _: diarizer,
+            each=options.each,
+            halves=options.half or HALVES,
+        )
     except SourceError as error:
         parser.exit(1, f"error: {error}\n")
     for name, figure in figures.items():

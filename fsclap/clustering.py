@@ -72,7 +72,13 @@ def _cut(embeddings: np.ndarray, *, threshold: float, max_clusters: int) -> np.n
 
 
 def voice_centroids(
-    embeddings: np.ndarray, weights: np.ndarray, *, one_voice: float, least_weight: float, max_clusters: int
+    embeddings: np.ndarray,
+    weights: np.ndarray,
+    *,
+    one_voice: float,
+    least_weight: float,
+    max_clusters: int,
+    voices: int | None = None,
 ) -> np.ndarray:
     """Find how many voices there are, and the centroid of each, by spectral clustering.
 
@@ -92,12 +98,13 @@ def voice_centroids(
             the gap is large in a graph of one part, and not small in others.
         least_weight: Clusters of less weight in all are no voices, but for the heaviest.
         max_clusters: Most voices.
+        voices: How many there are, if it is known; then the three arguments before do not count.
 
     Returns:
         (voices, dim) rows of unit L2 norm.
     """
     count = len(embeddings)
-    most = min(max_clusters, count - 1)
+    most = min(voices or max_clusters, count - 1)
     labels = np.zeros(count, dtype=np.int64)
     if count > FEWEST_NEIGHBOURS and most > 1:
         cosines = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
@@ -105,17 +112,34 @@ def voice_centroids(
         found = [_spectrum(cosines, number, most) for number in _numbers_of_neighbours(count)]
         for gaps, _ in found:
             gaps[0] *= one_voice
-        voices = 1 + int(np.mean([gaps for gaps, _ in found], axis=0).argmax())
-        agreed = [vectors for gaps, vectors in found if gaps.argmax() + 1 == voices]
+        parts = most if voices else 1 + int(np.mean([gaps for gaps, _ in found], axis=0).argmax())
+        agreed = [vectors for gaps, vectors in found if gaps.argmax() + 1 == parts]
         vectors = agreed[len(agreed) // 2] if agreed else found[len(found) // 2][1]
-        if voices > 1:
-            # Not at the top: it takes a second to import, and every flow imports this module.
-            from sklearn.cluster import KMeans
-
-            labels = KMeans(voices, n_init=10, random_state=0).fit_predict(vectors[:, :voices])
+        labels = k_means(vectors[:, :parts], parts)
+    elif voices:
+        labels = k_means(embeddings, min(voices, count))
     total = np.bincount(labels, weights=weights)
-    enough = np.flatnonzero(total >= min(least_weight, total.max()))
+    enough = np.flatnonzero(total >= (0 if voices else min(least_weight, total.max())))
     return normalized(np.stack([weights[labels == k] @ embeddings[labels == k] for k in enough]))
+
+
+def k_means(points: np.ndarray, parts: int) -> np.ndarray:
+    """Divide points into parts around their means, the same each time.
+
+    Args:
+        points: (n, dim), n >= parts.
+        parts: How many.
+
+    Returns:
+        (n,) labels, 0 to parts - 1.
+    """
+    if parts == 1:
+        return np.zeros(len(points), dtype=np.int64)
+    # Not at the top: it takes a second to import, and every flow imports this module.
+    from sklearn.cluster import KMeans
+
+    labels: np.ndarray = KMeans(parts, n_init=10, random_state=0).fit_predict(points)
+    return labels
 
 
 def _numbers_of_neighbours(points: int) -> list[int]:

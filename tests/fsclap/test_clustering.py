@@ -118,6 +118,18 @@ def test_a_voice_with_too_little_speech_is_none() -> None:
     assert len(voice_centroids(points, weights, least_weight=1, **options)) == 3
 
 
+@pytest.mark.parametrize("known", [1, 2, 3, 6])
+@pytest.mark.parametrize("each", [1, 12])
+def test_a_known_number_of_voices_is_kept(known: int, each: int) -> None:
+    points, labels = around(np.eye(16)[:3], [each] * 3, 0.03)
+    options = {"one_voice": 1.0, "least_weight": 99.0, "max_clusters": 2}
+    found = voice_centroids(points, np.ones(len(points)), voices=known, **options)
+    assert len(found) == min(known, len(points))
+    if known == 3:
+        nearest = most_alike(points, found)[1]
+        assert len(set(zip(nearest.tolist(), labels.tolist(), strict=True))) == 3
+
+
 def test_few_points_and_many_voices_keep_to_the_limits() -> None:
     points, _ = around(np.eye(16)[:6], [5] * 6, 0.03)
     options = {"one_voice": 0.6, "least_weight": 0.0}

@@ -102,7 +102,9 @@ class WhisperCAMPlusPlusSettings(BaseModel):
         le=60,
         description="Seconds of speech that make a speaker; smaller clusters are divided among the others.",
     )
-    max_speakers: int = Field(20, ge=1, le=1000, description="Most speakers per recording.")
+    max_speakers: int = Field(
+        20, ge=1, le=1000, description="Most speakers per recording, where `speakers` is not known."
+    )
     least_confidence: float = Field(
         0.45,
         ge=0,
@@ -165,6 +167,13 @@ class DiarizationSettings(BaseModel):
         description="Language of the speech as an ISO 639-1 code (zh, en), if known; it is stored with every turn. "
         "None: whisper-campplus, which takes en or None only, states en for the turns whose words it understands, "
         "funasr states none.",
+    )
+    speakers: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="How many people speak in each recording, if that is known and the same in all: 2 for a podcast of "
+        "two. None: it is found from their voices.",
     )
     min_turn: float = Field(0.4, gt=0, le=5, description="Shortest turn, in seconds; shorter ones are rejected.")
     max_turn: float = Field(

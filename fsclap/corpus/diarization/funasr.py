@@ -46,7 +46,7 @@ import torch
 from torch import Tensor
 
 from fsclap import Seconds
-from fsclap.clustering import normalized
+from fsclap.clustering import k_means, normalized
 from fsclap.corpus.diarization.base import DiarizationSettings, check_recording
 from fsclap.corpus.diarization.paraformer import PER_MS, RATE, SETTING, Paraformer, Segment, Transcript
 from fsclap.corpus.diarization.sentences import Sentence, Stretch, label, parse_sentences, stretches
@@ -73,6 +73,8 @@ SHORTEST = 400
 
 WINDOW: Seconds = 1.5
 """Length of the windows that are clustered."""
+FEWEST = 20
+"""Windows from which FunASR clusters at all."""
 SPECTRAL = 2048
 """Windows from which FunASR clusters by UMAP and HDBSCAN."""
 SEED = 0
@@ -258,9 +260,12 @@ class FunASRDiarizer:
         """(windows,) labels of (windows, 192) embeddings; -1: noise. The same each time."""
         with undisturbed(seed=SEED):
             # FunASR hands over tensors.
-            points = torch.from_numpy(vectors)
+            points, known = torch.from_numpy(vectors), self.settings.speakers
+            if known is not None and not FEWEST <= len(points) < SPECTRAL:
+                # FunASR takes few windows for one speaker, and has no way to divide many of them by a number.
+                return k_means(normalized(vectors), min(known, len(points)))
             if len(points) < SPECTRAL:
-                return self.clusters(points)
+                return self.clusters(points, **({} if known is None else {"oracle_num": known}))
             labels = _umap_hdbscan(points, self.clusters.umap_hdbscan_cluster)
             if labels.max() < 0:  # all of it noise, which FunASR asserts not to be
                 return labels

@@ -345,6 +345,7 @@ def split(voiced: Voiced, settings: DiarizationSettings) -> list[Part]:
         one_voice=own.one_speaker,
         least_weight=own.min_speaker,
         max_clusters=own.max_speakers,
+        voices=settings.speakers,
     )
     labels = most_alike(voiced.embeddings, centroids)[1].tolist()
     return [

@@ -69,6 +69,8 @@ SHAPING: dict[str, Any] = {
     "loudness.peak_dbfs": -2,
     "diarization.engine": "whisper-campplus",
     "diarization.language": "en",
+    "diarization.speakers": 2,
+    "diarization.events": True,
     "diarization.min_turn": 0.5,
     "diarization.max_turn": 10,
     "diarization.merge_gap": 0.2,

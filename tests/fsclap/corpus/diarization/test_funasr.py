@@ -290,7 +290,9 @@ def test_silence_beyond_doubt_is_silence(altered: FunASRDiarizer, english: np.nd
     assert altered.detect(np.concatenate([silent, english[: 4 * RATE], silent]))
 
 
-def test_speech_without_a_token_is_dropped_with_its_times(altered: FunASRDiarizer, english: np.ndarray) -> None:
+def test_speech_without_a_token_is_dropped_with_its_times(
+    altered: FunASRDiarizer, english: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FunASR fails with an IndexError, on a CPU."""
     with torch.no_grad():
         altered.recogniser.network.predictor.cif_output.bias.fill_(-50)
@@ -299,7 +301,7 @@ def test_speech_without_a_token_is_dropped_with_its_times(altered: FunASRDiarize
     assert found.turns == []
     assert [(one.start, one.end) for one in found.dropped] == speech
     assert {one.reason for one in found.dropped} == {"no_words"}
-    altered.settings = altered.settings.model_copy(update={"events": True, "max_turn": 29.0})
+    monkeypatch.setattr(altered, "settings", altered.settings.model_copy(update={"events": True, "max_turn": 29.0}))
     (kept,) = altered.diarize([english])
     assert [(turn.start, turn.end) for turn in kept.turns] == speech
     assert {(turn.kind, turn.text) for turn in kept.turns} == {("event", "")}
@@ -332,6 +334,17 @@ def test_few_windows_are_one_speaker(engine: FunASRDiarizer) -> None:
     points = voices(2, 10, spread=0.3)
     assert set(engine.cluster(points[:19])) == {0}
     assert set(engine.cluster(points)) == {0, 1}
+
+
+@pytest.mark.parametrize("each", [4, 40, 700])
+def test_a_known_number_of_speakers_is_kept(engine: FunASRDiarizer, monkeypatch: pytest.MonkeyPatch, each: int) -> None:
+    points = voices(3, each, spread=0.3)
+    for known in (1, 3, 5):
+        monkeypatch.setattr(engine, "settings", engine.settings.model_copy(update={"speakers": known}))
+        labels = engine.cluster(points)
+        assert len(set(labels.tolist())) == known
+        if known == 3:
+            assert len({*zip(labels.tolist(), np.repeat(range(3), each).tolist(), strict=True)}) == 3
 
 
 def voices(count: int, each: int, *, spread: float) -> np.ndarray:
