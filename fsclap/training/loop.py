@@ -410,7 +410,8 @@ def _candidate(position: Position, settings: TrainSettings) -> Epoch:
     There is none better inside the warm-up: its figures are those of weights that have hardly moved.
     """
     trained = [epoch for epoch in position.history if epoch.epoch]
-    if settings.keep == "last":
+    starts_from_a_model = position.history[0].epoch == 0
+    if settings.keep == "last" or (settings.keep == "auto" and not starts_from_a_model):
         return trained[-1]
     later = [epoch for epoch in trained if epoch.epoch > WARMUP * settings.epochs]
     return max(later, key=lambda epoch: (epoch.validation, -epoch.epoch)) if later else trained[-1]

@@ -21,6 +21,8 @@ from fsclap.model.systems import SYSTEMS, load_system
 from fsclap.model.systems.base import ModelError
 from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import Tokens
+from fsclap.training import loop
+from fsclap.training.checkpoint import Epoch, Position
 from fsclap.training.loop import Diverged, train
 from fsclap.training.record import Metrics, Trained
 from tests.fsclap.training.conftest import TINY, tiny
@@ -175,6 +177,20 @@ def test_a_training_starts_from_a_model_and_never_ends_worse(trained_run: Traine
     assert done.kept.startswith(f"epoch {done.best_epoch} of 2: mAP@10" if done.best_epoch else "the weights")
     ours, theirs = (load_file(run.folder / "model.safetensors") for run in (spoilt, trained_run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("keep", "starts_from_a_model", "epoch"),
+    [("auto", True, 3), ("auto", False, 5), ("last", True, 5), ("best", False, 3)],
+)
+def test_which_weights_are_kept(keep: str, starts_from_a_model: bool, epoch: int) -> None:
+    figures = [0.1, 0.9, 0.2, 0.6, 0.4, 0.5]  # epoch 1 lies in the warm-up
+    history = [
+        Epoch(epoch=number, loss=None, validation=figure, skipped=0, seconds=1.0)
+        for number, figure in enumerate(figures)
+    ]
+    position = Position(history=history[0 if starts_from_a_model else 1 :])
+    assert loop._candidate(position, tiny(epochs=20, keep=keep)).epoch == epoch
 
 
 def test_a_model_of_another_architecture_is_no_start(trained_run: Trained, job: dict[str, Any]) -> None:
