@@ -1,7 +1,7 @@
 """The state of a run in one file: safetensors, with JSON in its header. No pickle."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,36 +108,37 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     return position
 
 
-def save_best(folder: Path, model: nn.Module, epoch: int) -> None:
+def save_epoch(folder: Path, model: nn.Module, epoch: int) -> None:
     """Save the weights of an epoch; `forget_others` removes those of earlier ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save(_best(folder, epoch), dict(model.state_dict()), {})
+    _save(_epoch(folder, epoch), dict(model.state_dict()), {})
 
 
-def load_best(folder: Path, model: nn.Module, epoch: int) -> None:
-    """Load the weights that `save_best` saved.
+def load_epoch(folder: Path, model: nn.Module, epoch: int) -> None:
+    """Load the weights that `save_epoch` saved.
 
     Raises:
         ValueError: The file is missing, damaged, or of another model.
     """
     try:
-        model.load_state_dict(load_file(_best(folder, epoch)))
+        model.load_state_dict(load_file(_epoch(folder, epoch)))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{_best(folder, epoch)}, the weights of the epoch to keep, cannot be read ({error}); remove {folder} to "
+            f"{_epoch(folder, epoch)}, the weights of the epoch to keep, cannot be read ({error}); remove {folder} to "
             "train from the start"
         ) from error
 
 
-def forget_others(folder: Path, epoch: int) -> None:
-    """Remove the weights of all other epochs, after a checkpoint that names this one."""
-    for file in folder.glob("best-*.safetensors"):
-        if file != _best(folder, epoch):
+def forget_others(folder: Path, epochs: Iterable[int]) -> None:
+    """Remove the weights of all other epochs, after a checkpoint that names these."""
+    wanted = {_epoch(folder, epoch) for epoch in epochs}
+    for file in folder.glob("epoch-*.safetensors"):
+        if file not in wanted:
             file.unlink()
 
 
-def _best(folder: Path, epoch: int) -> Path:
-    return folder / f"best-{epoch:04d}.safetensors"
+def _epoch(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:04d}.safetensors"
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -41,10 +41,10 @@ from fsclap.training.checkpoint import (
     Epoch,
     Position,
     forget_others,
-    load_best,
     load_checkpoint,
-    save_best,
+    load_epoch,
     save_checkpoint,
+    save_epoch,
 )
 from fsclap.training.initial import initial_model, load_initial, start_of
 from fsclap.training.optimizer import WARMUP, Objective, Stepper, StepResult, lr_factor, make_optimizer
@@ -190,7 +190,7 @@ def _train(fabric: Fabric, job: Job) -> None:
             loop.epoch(position, metrics)
     if fabric.is_global_zero:
         if kept := _kept(position, settings).epoch:
-            load_best(job.folder / "checkpoints", model, kept)
+            load_epoch(job.folder / "checkpoints", model, kept)
         elif start is not None:
             load_initial(model, start)
         _finish(fabric, job, model, position, training, validation)
@@ -331,13 +331,13 @@ class _Loop:
         position.epoch, position.in_epoch, position.losses = done.epoch, 0, []
         position.skipped, position.seconds = 0, 0.0
         metrics.write(position.step, {"epoch": done.epoch, "epoch_loss": done.loss, "validation": figure})
-        candidate = _candidate(position, self.settings).epoch
+        candidates = {one.epoch for one in _candidates(position, self.settings)}
         log.info("epoch %d: loss %s, validation mAP@10 %.4f", done.epoch, done.loss, figure)
-        if self.fabric.is_global_zero and candidate == done.epoch:
-            save_best(self.job.folder / "checkpoints", self.model, candidate)
+        if self.fabric.is_global_zero and done.epoch in candidates:
+            save_epoch(self.job.folder / "checkpoints", self.model, done.epoch)
         self._save(position, metrics)
         if self.fabric.is_global_zero:
-            forget_others(self.job.folder / "checkpoints", candidate)
+            forget_others(self.job.folder / "checkpoints", candidates)
 
     def _validate(self) -> float:
         with self.fabric.autocast():
@@ -401,26 +401,26 @@ def _is_over(position: Position, settings: TrainSettings) -> bool:
         return True
     if settings.patience is None or not position.epoch:
         return False
-    return position.epoch - _candidate(position, settings).epoch >= settings.patience
+    return position.epoch - _candidates(position, settings)[0].epoch >= settings.patience
 
 
-def _candidate(position: Position, settings: TrainSettings) -> Epoch:
-    """Return the epoch whose weights are kept if the training ends now.
+def _candidates(position: Position, settings: TrainSettings) -> list[Epoch]:
+    """Return the epochs whose weights may be kept if the training ends now, the first choice first.
 
-    There is none better inside the warm-up: its figures are those of weights that have hardly moved.
+    The best on validation is none inside the warm-up: its figures are those of weights that have hardly moved.
     """
     trained = [epoch for epoch in position.history if epoch.epoch]
-    starts_from_a_model = position.history[0].epoch == 0
-    if settings.keep == "last" or (settings.keep == "auto" and not starts_from_a_model):
-        return trained[-1]
     later = [epoch for epoch in trained if epoch.epoch > WARMUP * settings.epochs]
-    return max(later, key=lambda epoch: (epoch.validation, -epoch.epoch)) if later else trained[-1]
+    best = max(later, key=lambda epoch: (epoch.validation, -epoch.epoch)) if later else trained[-1]
+    return [best] if settings.keep == "best" else [trained[-1], best]
 
 
 def _kept(position: Position, settings: TrainSettings) -> Epoch:
-    """Return the candidate, or the start if that did better."""
-    candidate, first = _candidate(position, settings), position.history[0]
-    return first if first.epoch == 0 and first.validation > candidate.validation else candidate
+    """Return the first candidate that is no worse than the model it started from; that model if none is."""
+    candidates, first = _candidates(position, settings), position.history[0]
+    if first.epoch:
+        return candidates[0]
+    return next((one for one in candidates if one.validation >= first.validation), first)
 
 
 def _finish(fabric: Fabric, job: Job, model: System, position: Position, training: Pairs, validation: Pairs) -> None:

@@ -115,11 +115,11 @@ class TrainSettings(BaseModel):
         description="Weights to start from. starter: the model of the package, which knows the words of the captions. "
         "none: random ones. Or the folder of a trained model. auto: starter, if `model` has its architecture",
     )
-    keep: Literal["auto", "last", "best"] = Field(
-        "auto",
-        description="last: the weights of the last epoch, when the learning rate has reached zero. best: those of the "
-        "epoch with the best validation figure after the warm-up. auto: best where it starts from a model, last where "
-        "from random weights (docs/results.md). Weights that did worse than those it started from are never kept",
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="last: the weights of the last epoch, when the learning rate has reached zero; if they did worse "
+        "than the model it started from, those of the best epoch. best: those of the epoch with the best validation "
+        "figure after the warm-up (docs/results.md). Weights that did worse than the start are never kept",
     )
     patience: int | None = Field(
         None,

@@ -11,10 +11,10 @@ from fsclap.training.checkpoint import (
     Epoch,
     Position,
     forget_others,
-    load_best,
     load_checkpoint,
-    save_best,
+    load_epoch,
     save_checkpoint,
+    save_epoch,
 )
 
 
@@ -76,8 +76,8 @@ def test_a_model_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_best_weights_that_are_gone_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"best-0003\.safetensors, the weights of the epoch to keep, cannot be read"):
-        load_best(tmp_path, made()[0], 3)
+    with pytest.raises(ValueError, match=r"epoch-0003\.safetensors, the weights of the epoch to keep, cannot be read"):
+        load_epoch(tmp_path, made()[0], 3)
 
 
 def test_of_another_model(tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_of_another_model(tmp_path: Path) -> None:
 
 def test_the_best_weights(tmp_path: Path) -> None:
     model, optimizer = made()
-    save_best(tmp_path, model, 1)
+    save_epoch(tmp_path, model, 1)
     first = model.weight.detach().clone()
     stepped(model, optimizer)
-    save_best(tmp_path, model, 2)
-    load_best(tmp_path, model, 1)
+    save_epoch(tmp_path, model, 2)
+    load_epoch(tmp_path, model, 1)
     assert torch.equal(model.weight, first)
-    forget_others(tmp_path, 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["best-0002.safetensors"]
+    forget_others(tmp_path, [2])
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0002.safetensors"]

@@ -21,7 +21,7 @@ from fsclap.model.systems import SYSTEMS, load_system
 from fsclap.model.systems.base import ModelError
 from fsclap.model.systems.fs_clap import FSCLAP
 from fsclap.model.tokens import Tokens
-from fsclap.training import loop
+from fsclap.training import checkpoint, loop
 from fsclap.training.checkpoint import Epoch, Position
 from fsclap.training.loop import Diverged, train
 from fsclap.training.record import Metrics, Trained
@@ -180,17 +180,44 @@ def test_a_training_starts_from_a_model_and_never_ends_worse(trained_run: Traine
 
 
 @pytest.mark.parametrize(
-    ("keep", "starts_from_a_model", "epoch"),
-    [("auto", True, 3), ("auto", False, 5), ("last", True, 5), ("best", False, 3)],
+    ("keep", "start", "epoch"),
+    [
+        ("last", None, 5),
+        ("last", 0.5, 5),
+        pytest.param("last", 0.55, 3, id="the last did worse than the start"),
+        pytest.param("last", 0.65, 0, id="all that count did"),
+        ("best", None, 3),
+        ("best", 0.5, 3),
+        ("best", 0.65, 0),
+    ],
 )
-def test_which_weights_are_kept(keep: str, starts_from_a_model: bool, epoch: int) -> None:
-    figures = [0.1, 0.9, 0.2, 0.6, 0.4, 0.5]  # epoch 1 lies in the warm-up
+def test_which_weights_are_kept(keep: str, start: float | None, epoch: int) -> None:
+    figures = [start, 0.9, 0.2, 0.6, 0.4, 0.5]  # epoch 1 lies in the warm-up
     history = [
         Epoch(epoch=number, loss=None, validation=figure, skipped=0, seconds=1.0)
         for number, figure in enumerate(figures)
+        if figure is not None
     ]
-    position = Position(history=history[0 if starts_from_a_model else 1 :])
-    assert loop._candidate(position, tiny(epochs=20, keep=keep)).epoch == epoch
+    assert loop._kept(Position(history=history), tiny(epochs=20, keep=keep)).epoch == epoch
+
+
+def test_the_best_epoch_is_kept_where_the_last_is_worse_than_the_start(
+    trained_run: Trained, job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job["encoders"] = None
+    figures, weights = iter([0.3, 0.1, 0.2, 0.5, 0.25]), {}
+
+    def save_epoch(folder: Path, model: torch.nn.Module, epoch: int) -> None:
+        weights[epoch] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        checkpoint.save_epoch(folder, model, epoch)
+
+    monkeypatch.setattr(loop._Loop, "_validate", lambda _: next(figures))
+    monkeypatch.setattr(loop, "save_epoch", save_epoch)
+    done = train(**job | {"settings": tiny(init=str(trained_run.folder), epochs=4)})
+    assert (done.best_epoch, done.validation) == (3, 0.5)
+    kept = load_file(done.folder / "model.safetensors")
+    assert all(torch.equal(kept[name], weights[3][name]) for name in kept)
+    assert not all(torch.equal(kept[name], weights[4][name]) for name in kept)
 
 
 def test_a_model_of_another_architecture_is_no_start(trained_run: Trained, job: dict[str, Any]) -> None:
