@@ -3,9 +3,9 @@
     python -m bench.style_corpus          the corpus, once
     python -m bench.ablation [--style data/style] [--out data/ablation] [--rows NAME ...] [--batch 96]
 
-Every row has the same clips, texts, split and budget, and keeps its last weights, from the starter those of its best
-epoch. Figures are of the test part: mAP@10 and R@1 of single-positive retrieval, mean of both directions, in pools of
-200 and in the whole part. The interval is a 95 % bootstrap over clips of mAP@10 in pools of 200, averaged
+Every row has the same clips, texts, split and budget, and keeps its last weights. Figures are of the
+test part: mAP@10 and R@1 of single-positive retrieval, mean of both directions, in pools of 200 and
+in the whole part. The interval is a 95 % bootstrap over clips of mAP@10 in pools of 200, averaged
 over pools and seeds; the difference from the base row is paired by clip. "Everyday queries" is the
 mean directed percentile of searches that no training saw (fsclap.evaluation.natural). A run that is
 finished is not repeated. Another batch has as many steps, hence other epochs; give it an --out of its own.
