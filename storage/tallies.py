@@ -126,7 +126,8 @@ class Contents:
             tally.faults.setdefault(code, fault)
         lengths = pc.list_value_length(rows["speaker_embedding"]).to_pylist()
         for engine, length in set(zip(rows["diarization_engine"].to_pylist(), lengths, strict=True)):
-            self.lengths[engine][length].add(source_id)
+            if length:  # events and imported clips have none
+                self.lengths[engine][length].add(source_id)
         if audio:
             for fault in _audio_faults(rows):
                 tally.faults.setdefault("sound", fault)

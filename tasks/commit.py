@@ -299,7 +299,7 @@ def _rows(item: Item, store: WorkStore, plan: Plan) -> tuple[list[Row], list[Row
                 "caption_source": described.caption_source,
                 "audio": {"bytes": encode_flac(clip, rate), "path": f"{name}.flac"},
                 "sample_rate": rate,
-                "speaker_embedding": turn.embedding,
+                "speaker_embedding": [] if turn.embedding is None else turn.embedding,
             }
         )
     return utterances, rejects

@@ -33,7 +33,7 @@ class Turn:
             does not measure it.
         confidence: How sure the recogniser is of the words it heard, 0 to 1, even where `text` is empty
             because it is too unsure; None when the engine does not tell, or heard no words.
-        kind: An event has no text.
+        kind: An event has no text and no embedding.
     """
 
     start: Seconds

@@ -3,7 +3,7 @@
 VERSIONS = {
     "download": 1,
     "separation": 3,
-    "diarization": 6,
+    "diarization": 7,
     "consistency": 1,
     "attributes": 1,
     "tagging": 1,

@@ -410,6 +410,8 @@ def _candidates(position: Position, settings: TrainSettings) -> list[Epoch]:
     The best on validation is none inside the warm-up: its figures are those of weights that have hardly moved.
     """
     trained = [epoch for epoch in position.history if epoch.epoch]
+    if settings.keep == "last" and position.history[0].epoch:  # nothing that the last could be worse than
+        return [trained[-1]]
     later = [epoch for epoch in trained if epoch.epoch > WARMUP * settings.epochs]
     best = max(later, key=lambda epoch: (epoch.validation, -epoch.epoch)) if later else trained[-1]
     return [best] if settings.keep == "best" else [trained[-1], best]

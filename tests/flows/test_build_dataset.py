@@ -57,6 +57,29 @@ def test_speech_that_makes_no_turn_is_a_reject_with_its_times(built: Built, tmp_
     assert {row["source_id"]: row["turns_found"] for row in corpus.ledger().values()} == found
 
 
+@pytest.mark.slow
+def test_what_holds_no_words_is_an_event_if_asked_for(built: Built, tmp_path: Path) -> None:
+    found = {row["source_id"]: row["turns_found"] for row in Corpus.open(built.corpus).ledger().values()}
+    # Of no word is the recogniser as sure as this asks, so all that is short is taken for a burst.
+    unsure = {"min_turn": 2.5, "events": True, "whisper_campplus": {"least_confidence": 1.0}}
+    settings = local_settings(diarization=unsure)
+    build_dataset([built.feed], str(tmp_path / "corpus"), built.work, settings, return_state=True)
+    corpus = Corpus.open(str(tmp_path / "corpus"))
+    assert verify(corpus).problems == []
+    assert {row["source_id"]: row["turns_found"] for row in corpus.ledger().values()} == found
+    rows = corpus.utterances().to_pylist()
+    assert {row["kind"] for row in rows if row["duration"] >= 2.5} == {"speech"}
+    events = [row for row in rows if row["duration"] < 2.5]
+    assert events
+    for row in events:
+        assert (row["kind"], row["text"], row["language"], row["similarity"]) == ("event", "", None, None)
+        assert row["speaker_embedding"] == []
+        assert row["caption"]
+        assert not {"speaking_rate", "pauses", "relative_rate"} & {word["attribute"] for word in row["style"]}
+    heard = {row["speaker"] for row in rows if row["kind"] == "speech"}
+    assert {row["speaker"] for row in events} <= heard
+
+
 def test_utterances_lie_within_their_episode_and_say_something(built_corpus: Built) -> None:
     rows = built_corpus.rows()
     assert len(rows) >= 5

@@ -182,7 +182,7 @@ class DiarizationSettings(BaseModel):
     events: bool = Field(
         False,
         description="Keep bursts of voice without words, such as cries, gasps and laughs, as utterances of the kind "
-        "`event`, with empty text, also those shorter than min_turn. They are kept whatever their voice sounds like. "
+        "`event`, with empty text, also those shorter than min_turn, of speakers of whom some speech is kept. "
         "Off: what is shorter than min_turn, or in which funasr finds no words, is rejected.",
     )
     merge_gap: float = Field(0.5, ge=0, le=5, description="Longest pause, in seconds, within a turn of one speaker.")

@@ -150,7 +150,7 @@ class FunASRDiarizer:
             speaker=stretch.speaker,
             text=stretch.text,
             language=self.settings.language,
-            embedding=embedding,
+            embedding=embedding if stretch.kind == "speech" else None,
             overlap=stretch.overlap,
             kind=stretch.kind,
         )

@@ -485,7 +485,7 @@ def turns(parts: list[Part], heard: list[Recognition], frames: Frames, settings:
             speaker=label,
             text=text,
             language=settings.language or (LANGUAGE if text else None),
-            embedding=_embedding(part),
+            embedding=_embedding(part) if what == "speech" else None,
             overlap=_overlap(part.span, frames),
             confidence=one.confidence if what == "speech" else None,
             kind=what,

@@ -4,7 +4,8 @@ Eq. 4 is the cosine of two clips' speaker embeddings. Eq. 5 maps it to [0, 1] by
 takes the mean over the *other* clips of the same speaker in the same recording. A setting compares with
 the speaker's core instead: the half of the clips that are most alike, among which there are few strangers.
 
-Events, such as cries and laughs, stay and have no say: a cry does not sound like its speaker's speech.
+Events, such as cries and laughs, have no say: a cry does not sound like its speaker's speech. They stay where some of
+that speech does; else nobody knows whose voice it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,7 @@ class Verdict:
             speaker, no embedding, an event) or not computed (the turn was excluded before).
         kept: Whether it stays.
         reason: Why it does not: `noise_cluster`, `no_embedding`, `single_turn_speaker`,
-            `below_threshold`, or the reason of its exclusion.
+            `below_threshold`, `speaker_without_speech`, or the reason of its exclusion.
         detail: The same in a sentence.
         stage: Which stage decided: `consistency`, or `selection` for what was left out before.
     """
@@ -86,6 +87,11 @@ class Verdict:
     reason: str | None = None
     detail: str | None = None
     stage: str = "consistency"
+
+
+UNKNOWN_VOICE = Verdict(
+    None, False, "speaker_without_speech", "an event of a speaker of whom no speech is kept: it could be anybody's"
+)
 
 
 def effective_threshold(settings: ConsistencySettings, engine: str) -> float:
@@ -204,6 +210,7 @@ def judge(
     threshold = effective_threshold(settings, engine)
     verdicts: dict[int, Verdict] = {}
     clusters: dict[int, list[int]] = {}
+    events: list[int] = []
     excluded: Sequence[Exclusion | None] = [None] * len(turns) if exclusions is None else exclusions
     for index, (turn, exclusion) in enumerate(zip(turns, excluded, strict=True)):
         if exclusion is not None:
@@ -211,7 +218,7 @@ def judge(
         elif turn.speaker == NOISE:
             verdicts[index] = Verdict(None, False, "noise_cluster", "diarization gave the turn to no speaker")
         elif turn.kind == "event":
-            verdicts[index] = Verdict(None, True)
+            events.append(index)
         elif turn.embedding is None:
             detail = f"{turn.duration:.2f} s are too short for a speaker embedding"
             verdicts[index] = Verdict(None, False, "no_embedding", detail)
@@ -220,6 +227,9 @@ def judge(
     for members in clusters.values():
         embeddings = [turns[index].embedding for index in members]
         verdicts.update(zip(members, _judge_cluster(embeddings, settings, threshold), strict=True))
+    known = {turns[index].speaker for index, verdict in verdicts.items() if verdict.kept}
+    for index in events:
+        verdicts[index] = Verdict(None, True) if turns[index].speaker in known else UNKNOWN_VOICE
     return [verdicts[index] for index in range(len(turns))]
 
 

@@ -146,10 +146,14 @@ def test_an_event_stays_and_has_no_say() -> None:
     speech = [turn(0, [1.0, 0.0]), turn(0, [1.0, 0.2]), turn(0, [1.0, -0.2])]
     cries = [replace(turn(0, vector), kind="event") for vector in ([-1.0, 0.0], None)]
     nobody = replace(turn(NOISE, None), kind="event")
-    *verdicts, unknown, cry, short = judge([*speech, nobody, *cries], HALF, engine=ENGINE)
+    stranger, alone = replace(turn(1, None), kind="event"), [turn(2, [0.0, 1.0]), replace(turn(2, None), kind="event")]
+    *verdicts, unknown, cry, short, strange, _, of_one = judge(
+        [*speech, nobody, *cries, stranger, *alone], HALF, engine=ENGINE
+    )
     assert verdicts == judge(speech, HALF, engine=ENGINE)
     assert cry == short == Verdict(None, True)
     assert unknown.reason == "noise_cluster"
+    assert strange.reason == of_one.reason == "speaker_without_speech", "nothing of what they say is kept"
 
 
 def test_speakers_are_judged_apart() -> None:
