@@ -27,7 +27,7 @@ def shown(properties: dict[str, Any], definitions: dict[str, Any], prefix: str =
             build_dataset,
             ["sources", "corpus", "work", "settings.profile", "settings.device"],
             {"disk", "decode", "download.limits", "separation.demucs", "diarization.funasr", "selection", "linking"},
-            38,
+            40,
         ),
         (
             train_fsclap,
