@@ -139,9 +139,10 @@ class FunASRDiarizer:
         """See `fsclap.corpus.diarization.Diarizer`; the speech of all recordings shares batches."""
         heard = self.heard(recordings)
         found = [stretches(sentences, self.settings, wordless=wordless) for sentences, wordless in heard]
-        vectors = self.embeddings(recordings, [own for own, _ in found])
+        vectors = self.embeddings(recordings, [[one for one in own if one.kind == "speech"] for own, _ in found])
         for own, dropped in found:
-            yield Diarized([self._turn(stretch, next(vectors)) for stretch in own], dropped)
+            turns = [self._turn(one, next(vectors) if one.kind == "speech" else None) for one in own]
+            yield Diarized(turns, dropped)
 
     def _turn(self, stretch: Stretch, embedding: np.ndarray | None) -> Turn:
         return Turn(
@@ -150,7 +151,7 @@ class FunASRDiarizer:
             speaker=stretch.speaker,
             text=stretch.text,
             language=self.settings.language,
-            embedding=embedding if stretch.kind == "speech" else None,
+            embedding=embedding,
             overlap=stretch.overlap,
             kind=stretch.kind,
         )
