@@ -14,7 +14,7 @@ The rankings compared:
     ideal: the ten clips that lie farthest in the directions asked for.
 
 The queries are a test set. None of their content words is in the caption grammar or in the wordings
-of `fsclap.queries`; a test checks that.
+that they are read by here and that models are trained on; a test checks that.
 """
 
 import json
@@ -182,7 +182,7 @@ def by_words(
     absent = unheard(words)
     if len(absent) == sum(map(len, vocabulary().values())):
         return None
-    reader, heard = Reader(encode, without=absent), Heard(words, ranks)
+    reader, heard = Reader(encode, without=absent, held_out=False), Heard(words, ranks)
     return np.stack([heard.scores(reader.read(text)) for text in texts])
 
 

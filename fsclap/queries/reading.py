@@ -3,7 +3,8 @@
 A sentence encoder knows that "a mouse on helium" is like "squeaky" and unlike "a bear". So each part
 of a query is read by the wordings that lie nearest to it, and the clips are ranked by how well their
 styles meet the words that those stand for. A part with a negation asks for the other side of the
-scale, which sentence encoders can't tell: to them "not high" is another way to say "high".
+scale, which sentence encoders can't tell: to them "not high" is another way to say "high". Words that
+stand side by side are also read by themselves: of "booming ogre" as a whole, the booming gets lost.
 """
 
 import re
@@ -16,11 +17,11 @@ import numpy as np
 
 from fsclap.queries.bank import opposites
 from fsclap.queries.conditions import ANY, scale_words, vocabulary
-from fsclap.queries.wordings import load_wordings
+from fsclap.queries.wordings import held_out_wordings, load_wordings
 
 VECTORS = Path(__file__).with_name("wordings.npy")
-"""(wordings, width) float16 unit rows: the wordings as the sentence encoder of the package embeds
-them, so that a search doesn't start by encoding four thousand phrases. `bench.wordings` makes it."""
+"""(wordings, width) float16 unit rows: the wordings, then the held-out ones, as the sentence encoder of the
+package embeds them, so that a search doesn't start by encoding seven thousand phrases. `bench.wordings` makes it."""
 NEAREST = 100
 """Wordings that a part of a query is read by."""
 TEMPERATURE = 0.04
@@ -30,17 +31,27 @@ FAITH = 4
 WHOLE = 0.5
 """Share of the reading of a query as a whole, which "like a rollercoaster, up and down" needs; the less,
 the better each of its parts is understood: of "monotone but loud" as a whole, the loud gets lost."""
+PHRASES = 0.3
+"""Share of the phrases of a part in its reading."""
+KNOWN = 0.6
+"""Cosine with a wording from which a few words of a part are a phrase of their own."""
+LONGEST = 4
+"""Words of a phrase."""
+LONGER = 0.02
+"""What a word more counts in the choice between phrases that share a word, in cosine."""
 LEAST = 0.05
 """Share of a reading below which a word was not asked for."""
+BOTH_ENDS = 0.3
+"""How far one part of a query must lean to one end of a scale, and another to the other, to ask for a change."""
 MODEL_SHARE = 0.15
 """Share of the model in a ranking by both."""
 FINE = 0.3
 """What the measured value counts among clips with the same word, in steps of the scale."""
 
-_PARTS = re.compile(r"[,;:.!?]+|\sand\s|(?<!anything)\sbut\s", re.IGNORECASE)
+_PARTS = re.compile(r"[,;:.!?]+|\s/\s|\sand\s|(?<!anything)\sbut\s|\s(?=nor\s)", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not|never|no|without|nothing|nobody|none|neither|nor|cannot|anything but|far from|by no means|free of|"
-    r"lack(?:s|ing)?|hardly|zero)\b|\b\w+n't\b",
+    r"lack(?:s|ing)?|hardly|zero|rather than|instead of|as opposed to|fewer|(?<!a )few)\b|\b\w+n't\b",
     re.IGNORECASE,
 )
 # What follows is a reason or a circumstance: "so the baby doesn't wake up" negates nothing of the voice.
@@ -59,6 +70,14 @@ _CARRIER = re.compile(
     r"someone|somebody|person|who|that|is|with|in|of|his|her|their|please|i|want|pitch)\b",
     re.IGNORECASE,
 )
+# No phrase begins or ends with these.
+_LINKS = """
+    a an the of and or to in on at for with by from as is are be that who whose which this it its his her their my
+    your our i you he she they we very really so such just like someone somebody some person please want need give
+    me find show clip where than then into over up down out off
+"""
+_CHANGES = {"energy": ("dynamics", "contrasted"), "pitch": ("pitch_range", "sweeping")}
+"""Attribute -> the word for speech that has both ends of its scale."""
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Texts -> (texts, width) unit rows."""
@@ -92,11 +111,12 @@ class Reader:
     Args:
         encode: The sentence encoder that embedded the wordings.
         without: (attribute, word) that queries are not read by: `fsclap.queries.conditions.unheard`.
+        held_out: Whether to read by the held-out wordings too; an evaluation does not.
     """
 
-    def __init__(self, encode: Encode, *, without: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, encode: Encode, *, without: Collection[tuple[str, str]] = (), held_out: bool = True) -> None:
         self._encode = encode
-        wordings = load_wordings()
+        wordings = load_wordings() + (held_out_wordings() if held_out else ())
         usable = [at for at, wording in enumerate(wordings) if wording[:2] not in without]
         wordings = tuple(wordings[at] for at in usable)
         self._vectors = np.load(VECTORS)[usable].astype(np.float32)
@@ -107,30 +127,26 @@ class Reader:
     def read(self, query: str) -> Reading:
         """Read a query."""
         parts = [part.strip() for part in _PARTS.split(query) if part.strip()] or [query]
-        readings = [reading for part in parts for reading in self._part(part)]
-        faiths = [faith for faith, _ in readings]
-        total = sum(faith * weights for faith, weights in readings) / sum(faiths)
+        read = [reading for part in parts for reading in self._part(part)]
+        _, total = _joined(read)
         if len(parts) > 1 and not _NEGATION.search(query):
-            share = WHOLE * (1 - min(1.0, *faiths))
+            share = WHOLE * (1 - min(_faith(cosine) for cosine, _ in read))
             total = (1 - share) * total + share * self._nearest(query)[1]
-        return Reading(np.asarray(total))
+            total = _changing(total, [weights for _, weights in read])
+        return Reading(total)
 
     def nearness(self, query: str) -> float:
         """Compute the largest cosine of a query, or of a part of it, with a wording."""
-        return float((self._encode(self._texts(query)) @ self._vectors.T).max())
+        texts = [text for part in (query, *_PARTS.split(query)) if part.strip() for text in _wholes(part.strip())]
+        return float((self._encode(texts) @ self._vectors.T).max())
 
     def prepare(self, queries: Sequence[str]) -> None:
         """Encode at once what most queries are read by, for an encoder that remembers: faster than one by one."""
-        self._encode([text for query in queries for text in self._texts(query)])
-
-    @staticmethod
-    def _texts(query: str) -> list[str]:
-        """Return a query, its parts, and what is left of each without the words that most queries have."""
-        texts = [query, *(part.strip() for part in _PARTS.split(query) if part.strip())]
-        return texts + [content for text in texts if (content := " ".join(_CARRIER.sub(" ", text).split()))]
+        parts = [part.strip() for query in queries for part in (query, *_PARTS.split(query)) if part.strip()]
+        self._encode([text for part in parts for text in (*_wholes(part), *(phrase for _, phrase in _phrases(part)))])
 
     def _part(self, part: str) -> list[tuple[float, np.ndarray]]:
-        """Read one part: how far it can be trusted, and the (words,) it asks for."""
+        """Read one part: the cosine it can be trusted by, and the (words,) it asks for."""
         negation = _NEGATION.search(part)
         if negation is None:
             return [self._nearest(part)]
@@ -149,12 +165,29 @@ class Reader:
         return [self._nearest(before), second] if len(before.split()) > 1 else [second]
 
     def _nearest(self, text: str, among: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-        """Read a text as it is and by what is left without the words that most queries have."""
-        content = " ".join(_CARRIER.sub(" ", text).split())
-        texts = [text, content] if content and content != text else [text]
-        found = [self._by_wordings(row, among) for row in self._encode(texts)]
-        total = sum(faith * weights for faith, weights in found) / sum(faith for faith, _ in found)
-        return max(faith for faith, _ in found), np.asarray(total)
+        """Read a text as a whole and by the phrases in it that are near some wording."""
+        cosine, found = _joined([self._by_wordings(row, among) for row in self._encode(_wholes(text))])
+        phrases = self._by_phrases(text, among)
+        if phrases:
+            known, said = _joined(phrases)
+            cosine, found = max(cosine, known), (1 - PHRASES) * found + PHRASES * said
+        return cosine, found
+
+    def _by_phrases(self, text: str, among: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
+        """Read the phrases of a text that are near some wording, the nearest first; no word is in two of them."""
+        phrases = _phrases(text)
+        if not phrases:
+            return []
+        readings = [self._by_wordings(row, among) for row in self._encode([phrase for _, phrase in phrases])]
+        nearness = np.array([cosine for cosine, _ in readings]) + LONGER * np.array([len(at) for at, _ in phrases])
+        taken: set[int] = set()
+        chosen = []
+        for number in np.argsort(-nearness, kind="stable"):
+            at = phrases[number][0]
+            if readings[number][0] >= KNOWN and taken.isdisjoint(at):
+                taken.update(at)
+                chosen.append(readings[number])
+        return chosen
 
     def _by_wordings(self, vector: np.ndarray, among: np.ndarray | None) -> tuple[float, np.ndarray]:
         similarity = self._vectors @ vector
@@ -163,7 +196,54 @@ class Reader:
         near = np.argsort(-similarity, kind="stable")[:NEAREST]
         weights = np.exp((similarity[near] - similarity[near[0]]) / TEMPERATURE)
         found = np.bincount(self._word[near], weights / weights.sum(), minlength=len(words()))
-        return max(float(similarity[near[0]]), 0.05) ** FAITH, found
+        return float(similarity[near[0]]), found
+
+
+def _faith(cosine: float) -> float:
+    return float(min(max(cosine, 0.05), 1.0) ** FAITH)
+
+
+def _joined(readings: Sequence[tuple[float, np.ndarray]]) -> tuple[float, np.ndarray]:
+    """Join readings by how far each can be trusted: the largest cosine, and the (words,) asked for."""
+    faiths = [_faith(cosine) for cosine, _ in readings]
+    total = sum(faith * weights for faith, (_, weights) in zip(faiths, readings, strict=True)) / sum(faiths)
+    return max(cosine for cosine, _ in readings), np.asarray(total)
+
+
+def _wholes(text: str) -> list[str]:
+    """Return a text, and what is left of it without the words that most queries have."""
+    content = " ".join(_CARRIER.sub(" ", text).split())
+    return [text, content] if content and content != text else [text]
+
+
+def _phrases(text: str) -> list[tuple[range, str]]:
+    """List the runs of up to LONGEST words of a text, less itself: which words, and the phrase."""
+    said, links = re.findall(r"[\w'’-]+", text), frozenset(_LINKS.split())
+    content = [word.lower() not in links for word in said]
+    return [
+        (range(start, end), " ".join(said[start:end]))
+        for start in range(len(said))
+        for end in range(start + 1, min(start + LONGEST, len(said)) + 1)
+        if content[start] and content[end - 1] and end - start < len(said) and _says(said[start:end])
+    ]
+
+
+def _says(phrase: Sequence[str]) -> bool:
+    return any(not _CARRIER.fullmatch(word) for word in phrase)
+
+
+def _changing(total: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Ask for a change where parts ask for both ends of a scale: "now soft, now loud" has contrasts."""
+    number = {word: at for at, word in enumerate(words())}
+    total = total.copy()
+    for attribute, change in _CHANGES.items():
+        names, middle = scale_words(attribute), len(scale_words(attribute)) // 2
+        low, high = ([number[attribute, name] for name in end if name] for end in (names[:middle], names[middle + 1 :]))
+        leanings = [part[high].sum() - part[low].sum() for part in parts]
+        if max(leanings) >= BOTH_ENDS and min(leanings) <= -BOTH_ENDS:
+            total[number[change]] += total[low + high].sum()
+            total[low + high] = 0
+    return total
 
 
 def _turned(weights: np.ndarray) -> np.ndarray:

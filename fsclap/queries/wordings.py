@@ -1,5 +1,8 @@
 """Everyday wordings of the words of a style: `wordings.json`, which was reviewed for English.
 
+Those that share a content word with a query of the test set (fsclap.evaluation.natural) stand in
+`wordings_held_out.json`: a search reads queries by them too, trainings and evaluations don't.
+
     attribute -> word -> form -> wordings
 
 The forms say where a wording fits: adj "squeaky", noun "a mouse", adv "at a crawl", with "a pitch
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 WORDINGS = Path(__file__).with_name("wordings.json")
+HELD_OUT = Path(__file__).with_name("wordings_held_out.json")
 
 
 class Wording(NamedTuple):
@@ -26,8 +30,18 @@ class Wording(NamedTuple):
 
 @lru_cache(maxsize=1)
 def load_wordings() -> tuple[Wording, ...]:
-    """Read the wordings that come with the package."""
-    tree = json.loads(WORDINGS.read_text(encoding="utf-8"))
+    """Read the wordings that models are trained on and evaluated with."""
+    return _read(WORDINGS)
+
+
+@lru_cache(maxsize=1)
+def held_out_wordings() -> tuple[Wording, ...]:
+    """Read the wordings that only a search knows."""
+    return _read(HELD_OUT)
+
+
+def _read(file: Path) -> tuple[Wording, ...]:
+    tree = json.loads(file.read_text(encoding="utf-8"))
     return tuple(
         Wording(attribute, word, form, phrase)
         for attribute, words in tree.items()

@@ -25,7 +25,7 @@ from fsclap.evaluation.results import Natural
 from fsclap.evaluation.run import _sentences
 from fsclap.evaluation.words import natural_meaning
 from fsclap.model.embedded import SentenceTokens
-from fsclap.queries.wordings import load_wordings
+from fsclap.queries.wordings import held_out_wordings, load_wordings
 from fsclap.weights import WeightsError
 from tests.fsclap.evaluation import examples
 from tests.fsclap.evaluation.test_report import words, write
@@ -52,9 +52,14 @@ def test_no_content_word_of_a_query_is_in_the_grammar_or_the_wordings() -> None:
     assert {query.query: shared for query in load_queries() if (shared := content_words(query.query) & known)} == {}
 
 
+def test_a_wording_is_held_out_because_of_a_query() -> None:
+    tested = set().union(*(content_words(query.query) for query in load_queries()))
+    assert [wording.phrase for wording in held_out_wordings() if not content_words(wording.phrase) & tested] == []
+
+
 def test_a_phrase_stands_for_one_word_of_the_style() -> None:
-    wordings = load_wordings()
-    assert len(wordings) > 4000
+    wordings = load_wordings() + held_out_wordings()
+    assert len(wordings) > 7000
     assert len({wording.phrase.lower() for wording in wordings}) == len(wordings)
     known = {(name, word) for name, scale in SCALES.items() for word in scale.words if word}
     known |= {("pauses", "none"), ("voice_quality", "whispered"), ("voice_quality", "inaudible")}

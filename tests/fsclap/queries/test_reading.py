@@ -6,7 +6,7 @@ import pytest
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.conditions import clip_words, vocabulary
 from fsclap.queries.reading import MODEL_SHARE, VECTORS, Heard, Reader, Reading, combined, words
-from fsclap.queries.wordings import load_wordings
+from fsclap.queries.wordings import held_out_wordings, load_wordings
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,10 @@ def share(reading: Reading, attribute: str, *among: str) -> float:
 
 
 def test_the_vectors_are_those_of_the_wordings() -> None:
-    wordings = load_wordings()
+    wordings = load_wordings() + held_out_wordings()
     stored = np.load(VECTORS)
     assert stored.shape == (len(wordings), SentenceTokens.dim)
-    some = np.arange(0, len(wordings), 400)
+    some = np.arange(0, len(wordings), 390)
     fresh = SentenceTokens().sentences([wordings[at].phrase for at in some])
     assert np.allclose(stored[some], fresh, atol=2e-3), "make them again: python -m bench.wordings"
 
@@ -97,6 +97,38 @@ def test_a_part_that_is_understood_is_not_lost_in_the_whole(reader: Reader) -> N
     reading = reader.read("monotone but loud")
     assert share(reading, "energy", "loud", "very loud") > 0.4
     assert share(reading, "pitch_range", "monotone", "narrow") > 0.4
+
+
+def test_each_word_of_a_part_is_read(reader: Reader) -> None:
+    reading = reader.read("booming ogre")
+    assert share(reading, "pitch", "low", "very low") > 0.2
+    assert share(reading, "energy", "loud", "very loud") > 0.1
+
+
+@pytest.mark.parametrize(
+    ("query", "attribute", "change"),
+    [
+        ("hushed to begin with, then thunderous", "dynamics", "contrasted"),
+        ("squeaky one moment and deep the next", "pitch_range", "sweeping"),
+    ],
+)
+def test_both_ends_of_a_scale_ask_for_a_change(reader: Reader, query: str, attribute: str, change: str) -> None:
+    assert share(reader.read(query), attribute, change) > 0.4
+
+
+def test_a_refusal_of_both_ends_asks_for_no_change(reader: Reader) -> None:
+    assert share(reader.read("not loud, but not quiet either"), "dynamics", "contrasted") < 0.1
+
+
+@pytest.mark.parametrize("query", ["neither gruff nor shrill", "warm rather than shrill", "warm instead of shrill"])
+def test_what_is_refused_in_other_words_is_refused(reader: Reader, query: str) -> None:
+    assert share(reader.read(query), "pitch", "high", "very high") <= 0
+
+
+def test_an_evaluation_does_not_read_by_the_held_out_wordings() -> None:
+    held_out = max(held_out_wordings(), key=lambda wording: len(wording.phrase)).phrase
+    assert Reader(SentenceTokens().sentences).nearness(held_out) > 0.99
+    assert Reader(SentenceTokens().sentences, held_out=False).nearness(held_out) < 0.98
 
 
 def test_what_no_clip_has_is_not_read(reader: Reader) -> None:
