@@ -84,12 +84,8 @@ def agreement(searcher: Searcher, store: Judgements) -> Judged:
     rows = searcher.index.rows
     ids = rows["utterance_id"].to_pylist()
     graded = store.graded(dict(zip(ids, rows["recipe"].to_pylist(), strict=True)))
-
-    def embed(queries: Sequence[str]) -> np.ndarray:
-        return np.concatenate([searcher.model.embed_text([query]).cpu().numpy() for query in queries])
-
     ours = [Graded(**row) for row in graded if row["judges"] == (JUDGE,)]
-    return judged_figure(ours, ids, np.asarray(searcher.index.vectors), embed, seed=0)
+    return judged_figure(ours, ids, np.asarray(searcher.index.vectors), searcher.asked, seed=0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

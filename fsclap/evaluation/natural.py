@@ -7,7 +7,7 @@ clips searched: 0.5 is chance, 1 the best.
 
 The rankings compared:
 
-    model: by the cosine of the query and each clip.
+    model: by the cosine of the query, as fsclap.queries.prompts embeds it, and each clip.
     words: no trained model. The query is read by the wordings nearest to it, and clips are ranked by
         how well the words of their styles, and what was measured of them, meet that reading.
     both: the weighted sum of the two, each standardised over the clips.
@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.data.measured import clip_measures, percentiles
 from fsclap.evaluation.protocol import interval
 from fsclap.evaluation.results import GOOD, Natural, NaturalQuery, NaturalRanking
-from fsclap.queries.conditions import clip_words, unheard, vocabulary
+from fsclap.queries.conditions import clip_words, nothing_heard, unheard
 from fsclap.queries.reading import Encode, Heard, Reader, combined
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
@@ -179,10 +179,9 @@ def by_words(
         (queries, clips), higher is better; None if no clip has a word.
     """
     words = clip_words(style_keys)
-    absent = unheard(words)
-    if len(absent) == sum(map(len, vocabulary().values())):
+    if nothing_heard(words):
         return None
-    reader, heard = Reader(encode, without=absent, held_out=False), Heard(words, ranks)
+    reader, heard = Reader(encode, without=unheard(words), held_out=False), Heard(words, ranks)
     return np.stack([heard.scores(reader.read(text)) for text in texts])
 
 

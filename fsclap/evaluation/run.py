@@ -28,7 +28,9 @@ from fsclap.machine import processor
 from fsclap.model.embedded import SentenceTokens
 from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import Tokens, pad
-from fsclap.queries.reading import Encode
+from fsclap.queries.conditions import clip_words, nothing_heard, unheard
+from fsclap.queries.prompts import Asked, Prompts
+from fsclap.queries.reading import Encode, Reader
 from fsclap.weights import WeightsError
 
 log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ def evaluate_model(
         nearest=None if part == "train" else split.nearest_training_speaker(part),
     )  # fmt: skip
     if not leak.leaks:
-        evaluation = evaluation.model_copy(update=_retrieval(model, store, pairs, audio, text, seed))
+        evaluation = evaluation.model_copy(update=_retrieval(model, folder, store, pairs, audio, text, seed))
     styles = store.column("style_key", pairs.ids)
     return EvaluationRun(evaluation, Vectors(list(pairs.ids), list(pairs.captions), list(styles), audio, text))
 
@@ -183,28 +185,48 @@ def _describe(
 
 
 def _retrieval(
-    model: System, store: ClipStore, pairs: Pairs, audio: np.ndarray, text: np.ndarray, seed: int
+    model: System, folder: Path, store: ClipStore, pairs: Pairs, audio: np.ndarray, text: np.ndarray, seed: int
 ) -> dict[str, object]:
     styles = store.column("style_key", pairs.ids)
     best, worst = examples(pairs.ids, pairs.captions, audio, text, seed=seed)
     return {
         "retrieval": evaluate_embeddings(audio, text, pairs.captions, styles, seed=seed, rerank=_rerank(model, pairs)),
         "matched": match_attributes(pairs.captions, styles, seed=seed),
-        "natural": _natural(model, store, pairs, audio, seed),
+        "natural": _natural(model, folder, store, pairs, audio, seed),
         "best": best,
         "worst": worst,
     }
 
 
-def _natural(model: System, store: ClipStore, pairs: Pairs, audio: np.ndarray, seed: int) -> Natural | None:
+def _natural(
+    model: System, folder: Path, store: ClipStore, pairs: Pairs, audio: np.ndarray, seed: int
+) -> Natural | None:
     if model.settings.fusion == "paired":
         return None  # such a model embeds no query
     clips = Searched.of(store.table, np.array([store.rows[id_] for id_ in pairs.ids]), audio)
-    return score_queries(clips, lambda texts: model.embed_text(texts).cpu().numpy(), _sentences(), seed=seed)
+    encode = sentences()
+    return score_queries(clips, asked(model, folder, clips.style_keys, encode), encode, seed=seed)
 
 
-def _sentences() -> Encode | None:
-    """Return the sentence encoder that queries are read with; None if its weights are not installed."""
+def asked(model: System, folder: Path, style_keys: Sequence[str], encode: Encode | None) -> Asked:
+    """Embed queries as a search of clips with these styles does, less the held-out wordings.
+
+    Args:
+        model: The model.
+        folder: Its folder.
+        style_keys: Style of each clip.
+        encode: `sentences`.
+    """
+    words = clip_words(style_keys)
+    without = frozenset() if nothing_heard(words) else unheard(words)
+    reader = None if encode is None else Reader(encode, without=without, held_out=False)
+    return Asked(
+        lambda texts: model.embed_text(texts).cpu().numpy(), reader.read if reader else None, Prompts.load(folder)
+    )
+
+
+def sentences() -> Encode | None:
+    """Find the sentence encoder that queries are read with; None if its weights are not installed."""
     try:
         return SentenceTokens().sentences
     except WeightsError as error:

@@ -85,6 +85,11 @@ def surely_met(queries: np.ndarray, clips: np.ndarray) -> np.ndarray:
     return met
 
 
+def nothing_heard(clips: np.ndarray) -> bool:
+    """Whether no clip has a word at all, as in a corpus whose captions came with it."""
+    return len(unheard(clips)) == sum(map(len, vocabulary().values()))
+
+
 def unheard(clips: np.ndarray) -> frozenset[tuple[str, str]]:
     """List the (attribute, word) that no query can be read by, because no clip meets them.
 

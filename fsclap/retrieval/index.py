@@ -21,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fsclap.queries.prompts import FILE as PROMPTS
+
 RECORD = "index.json"
 VECTORS, HALF, ROWS = "vectors.npy", "half.npy", "rows.arrow"
 CAPTION_VECTORS, CAPTIONS = "captions.npy", "captions.arrow"
@@ -236,7 +238,8 @@ def model_digest(folder: Path) -> str:
         SearchError: The folder holds no model.
     """
     digest = hashlib.sha256()
-    for name in ("config.json", "encoders.json", "model.safetensors"):
+    names = ["config.json", "encoders.json", "model.safetensors"]
+    for name in [*names, PROMPTS] if (folder / PROMPTS).is_file() else names:
         try:
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

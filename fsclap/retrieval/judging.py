@@ -87,7 +87,7 @@ class Judging:
 
     def pool(self, query: str) -> list[str]:
         """Choose the utterance ids to judge with a query, in an order unrelated to the model's."""
-        vector = self._searcher.model.embed_text([query])[0].cpu().numpy()
+        vector = self._searcher.asked([query])[0]
         rows, _ = nearest(self._searcher.index.vectors, vector, BEST, self._among)
         rng = np.random.default_rng(int.from_bytes(_digest(query)))
         others = rng.permutation(np.setdiff1d(np.flatnonzero(self._among), rows))[:RANDOM]

@@ -16,6 +16,7 @@ from fsclap.data.clips import decode_clip
 from fsclap.data.measured import speaker_context
 from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import pad
+from fsclap.queries.prompts import Asked, Prompts
 from fsclap.queries.reading import combined, standardised
 from fsclap.retrieval import DEFAULT, By, recordings
 from fsclap.retrieval.filters import Condition, mask, unknown_values
@@ -337,8 +338,16 @@ class Searcher:
             raise SearchError("the query is empty: describe how the speech should sound")
         return self._readable.kept(query)
 
+    @functools.cached_property
+    def asked(self) -> Asked:
+        """Embeds queries as they are searched for by the model."""
+        return Asked(self._embedded_texts, self._styles.meant, Prompts.load(self.model_folder))
+
     def _embedded_text(self, query: str) -> np.ndarray:
-        return self.model.embed_text_features([self._texts.features(query)])[0].cpu().numpy()
+        return np.asarray(self.asked([query])[0])
+
+    def _embedded_texts(self, queries: Sequence[str]) -> np.ndarray:
+        return self.model.embed_text_features([self._texts.features(query) for query in queries]).cpu().numpy()
 
     def _hits(self, rows: np.ndarray, scores: np.ndarray) -> list[Hit]:
         return [

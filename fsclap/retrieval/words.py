@@ -122,6 +122,10 @@ class Styles:
         """Read a query by the words that clips have; it asks for nothing if they have none."""
         return self._reader.read(query) if self._reader else Reading(np.zeros(len(words())))
 
+    def meant(self, query: str) -> Reading:
+        """Read a query, by any words if no clip has one: a model may hear them."""
+        return (self._reader or self._unrestricted).read(query)
+
     def matches(self, reading: Reading, rows: np.ndarray, captions: Sequence[str]) -> list[Match]:
         """Say what of a query each clip has, and what it lacks.
 

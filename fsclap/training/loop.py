@@ -7,6 +7,7 @@
     {folder}/rejected.jsonl          clips that could not be used
     {folder}/split.json              which clips train, validate and test
     {folder}/config.json, *.safetensors    the model, kept epoch: load_system(folder)
+    {folder}/words.npy               the words of its queries (fsclap.queries.prompts), if it has queries
     {folder}/training.json           `Trained`; written last
 
 A file appears whole or not at all (metrics.jsonl and the curves grow), so a killed run can be
@@ -16,7 +17,7 @@ resumed. The model's card is written by whoever keeps the model (fsclap.training
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -29,7 +30,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from tqdm import tqdm
 
-from fsclap.data.batches import Batch, Pairs, batches_of, embed, epoch_batches, load_pairs
+from fsclap.data.batches import Batch, Pairs, Queries, batches_of, embed, epoch_batches, load_pairs
 from fsclap.data.clips import ClipStore
 from fsclap.data.splits import Split, TooSmall
 from fsclap.evaluation.metrics import mean_map10, one_vector_a_caption
@@ -37,6 +38,7 @@ from fsclap.files import locked
 from fsclap.model.encoders import Encoders
 from fsclap.model.systems import System, build_system
 from fsclap.queries.bank import draw_bank
+from fsclap.queries.prompts import Prompts
 from fsclap.training.checkpoint import (
     Epoch,
     Position,
@@ -425,10 +427,23 @@ def _kept(position: Position, settings: TrainSettings) -> Epoch:
     return next((one for one in candidates if one.validation >= first.validation), first)
 
 
+def _prompts(model: System, queries: Queries, settings: TrainSettings) -> Prompts:
+    """Embed the words that the model was trained on, by the queries of its bank."""
+
+    def embedded(numbers: Sequence[int]) -> np.ndarray:
+        chunks = [numbers[start : start + settings.batch] for start in range(0, len(numbers), settings.batch)]
+        found = [model.embed_text_features([queries.features[number] for number in chunk]) for chunk in chunks]
+        return torch.cat([torch.zeros(0, model.settings.embedding), *(rows.float().cpu() for rows in found)]).numpy()
+
+    return Prompts.of(draw_bank(settings.texts.bank), embedded)
+
+
 def _finish(fabric: Fabric, job: Job, model: System, position: Position, training: Pairs, validation: Pairs) -> None:
     model.save_pretrained(job.folder)
     # The hub's mixin leaves a page without content; `write_model_card` writes the real one.
     (job.folder / "README.md").unlink(missing_ok=True)
+    if training.queries is not None and model.settings.fusion != "paired":  # which embeds no query by itself
+        _prompts(model, training.queries, job.run.settings).save(job.folder)
     best = _kept(position, job.run.settings)
     trained = Trained(
         run=job.run,

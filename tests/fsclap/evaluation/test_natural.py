@@ -22,7 +22,7 @@ from fsclap.evaluation.natural import (
     score_queries,
 )
 from fsclap.evaluation.results import Natural
-from fsclap.evaluation.run import _sentences
+from fsclap.evaluation.run import sentences
 from fsclap.evaluation.words import natural_meaning
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.wordings import held_out_wordings, load_wordings
@@ -158,9 +158,9 @@ def test_without_styles_or_without_their_encoder_there_is_no_ranking_by_words(mo
     def missing(self: SentenceTokens) -> None:
         raise WeightsError("pip install them")
 
-    assert _sentences() is not None
+    assert sentences() is not None
     monkeypatch.setattr(SentenceTokens, "__init__", missing)
-    assert _sentences() is None
+    assert sentences() is None
 
 
 def test_what_cannot_be_scored_is_left_out_with_the_reason() -> None:
