@@ -18,7 +18,7 @@ from sklearn.metrics import ndcg_score
 from fsclap.evaluation.agreement import ordinal_alpha
 from fsclap.evaluation.protocol import RESAMPLES, difference, interval
 from fsclap.evaluation.results import Judged
-from fsclap.evaluation.run import EvaluationRun, asked, sentences
+from fsclap.evaluation.run import EvaluationRun, asked, reading
 from fsclap.model.systems import load_system
 
 K = 10
@@ -63,7 +63,7 @@ def judge_model(
     """
     if not graded or run.evaluation.leak.leaks:
         return None
-    embed = asked(load_system(folder, device), folder, run.vectors.styles, sentences())
+    embed = asked(load_system(folder, device), folder, reading(run.vectors.styles))
     return judged_figure(
         graded, run.vectors.ids, run.vectors.audio, embed, seed=run.evaluation.seed, resamples=resamples
     )

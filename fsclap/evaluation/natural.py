@@ -31,8 +31,8 @@ from pydantic import BaseModel, ConfigDict
 from fsclap.data.measured import clip_measures, percentiles
 from fsclap.evaluation.protocol import interval
 from fsclap.evaluation.results import GOOD, Natural, NaturalQuery, NaturalRanking
-from fsclap.queries.conditions import clip_words, nothing_heard, unheard
-from fsclap.queries.reading import Encode, Heard, Reader, combined
+from fsclap.queries.conditions import clip_words, nothing_heard
+from fsclap.queries.reading import Heard, Reading, combined
 
 QUERIES = Path(__file__).with_name("natural_queries.json")
 TOP = 10
@@ -64,6 +64,8 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 """Queries -> (queries, embedding) unit rows."""
+Read = Callable[[str], Reading]
+"""Query -> what it asks for."""
 
 
 class Query(BaseModel):
@@ -120,14 +122,14 @@ class Searched:
 
 
 def score_queries(
-    clips: Searched, embed: Embed, encode: Encode | None, *, seed: int, queries: Sequence[Query] | None = None
+    clips: Searched, embed: Embed, read: Read | None, *, seed: int, queries: Sequence[Query] | None = None
 ) -> Natural:
     """Score every ranking on the queries whose measures are known of enough clips.
 
     Args:
         clips: What is searched.
         embed: The model's embedding of queries.
-        encode: The sentence encoder of the wordings; without it there is no ranking by words.
+        read: Query -> what it asks for; without it there is no ranking by words.
         seed: Seed of ties and of the bootstrap over queries.
         queries: What is searched for; None: the test set of the package.
 
@@ -144,10 +146,10 @@ def score_queries(
     ranks = percentiles(clips.measured)
     texts = [query.query for query in queries]
     rankings = {"model": embed(texts) @ clips.vectors.T}
-    said = None if encode is None else by_words(texts, clips.style_keys, ranks, encode)
-    if said is not None:
-        rankings["words"] = said
-        rankings["both"] = np.stack([combined(*one) for one in zip(said, rankings["model"], strict=True)])
+    if read is not None and not nothing_heard(words := clip_words(clips.style_keys)):
+        heard = Heard(words, ranks)
+        rankings["words"] = np.stack([heard.scores(read(text)) for text in texts])
+        rankings["both"] = np.stack([combined(*one) for one in zip(rankings["words"], rankings["model"], strict=True)])
     rankings["ideal"] = np.stack([directed(query.directions, ranks) for query in queries])
     return _figures(queries, rankings, ranks, count, seed)
 
@@ -162,27 +164,6 @@ def answerable(measured: Mapping[str, np.ndarray], queries: Sequence[Query] | No
     finite = {name: values[np.isfinite(values)] for name, values in measured.items()}
     known = {name for name, values in finite.items() if len(values) >= FEWEST and np.ptp(values) > 0}
     return [query for query in queries or load_queries() if known.issuperset(query.directions)]
-
-
-def by_words(
-    texts: Sequence[str], style_keys: Sequence[str], ranks: Mapping[str, np.ndarray], encode: Encode
-) -> np.ndarray | None:
-    """Rank clips for queries without a trained model, as a search by words does.
-
-    Args:
-        texts: Queries.
-        style_keys: Style of each clip.
-        ranks: Attribute -> (clips,) percentile of each clip, 0 to 1.
-        encode: The sentence encoder of the wordings.
-
-    Returns:
-        (queries, clips), higher is better; None if no clip has a word.
-    """
-    words = clip_words(style_keys)
-    if nothing_heard(words):
-        return None
-    reader, heard = Reader(encode, without=unheard(words), held_out=False), Heard(words, ranks)
-    return np.stack([heard.scores(reader.read(text)) for text in texts])
 
 
 def directed(directions: Mapping[str, int], ranks: Mapping[str, np.ndarray]) -> np.ndarray:

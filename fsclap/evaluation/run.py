@@ -19,7 +19,7 @@ from fsclap.evaluation.collapse import alignment, collapse
 from fsclap.evaluation.leak import probe
 from fsclap.evaluation.match import match_attributes
 from fsclap.evaluation.metrics import one_vector_a_caption, ranks, top_items
-from fsclap.evaluation.natural import Searched, score_queries
+from fsclap.evaluation.natural import Read, Searched, score_queries
 from fsclap.evaluation.protocol import Rerank, evaluate_embeddings
 from fsclap.evaluation.report import Clip
 from fsclap.evaluation.results import Evaluation, Example, LeakProbe, Natural
@@ -28,7 +28,7 @@ from fsclap.machine import processor
 from fsclap.model.embedded import SentenceTokens
 from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import Tokens, pad
-from fsclap.queries.conditions import clip_words, nothing_heard, unheard
+from fsclap.queries.conditions import clip_words
 from fsclap.queries.prompts import Asked, Prompts
 from fsclap.queries.reading import Encode, Reader
 from fsclap.weights import WeightsError
@@ -204,25 +204,19 @@ def _natural(
     if model.settings.fusion == "paired":
         return None  # such a model embeds no query
     clips = Searched.of(store.table, np.array([store.rows[id_] for id_ in pairs.ids]), audio)
+    read = reading(clips.style_keys)
+    return score_queries(clips, asked(model, folder, read), read, seed=seed)
+
+
+def asked(model: System, folder: Path, read: Read | None) -> Asked:
+    """Embed queries as a search by this model does, given its folder and how queries are read."""
+    return Asked(lambda texts: model.embed_text(texts).cpu().numpy(), read, Prompts.load(folder))
+
+
+def reading(style_keys: Sequence[str]) -> Read | None:
+    """Read queries of clips with these styles by all wordings but the held-out ones; None if nothing can read them."""
     encode = sentences()
-    return score_queries(clips, asked(model, folder, clips.style_keys, encode), encode, seed=seed)
-
-
-def asked(model: System, folder: Path, style_keys: Sequence[str], encode: Encode | None) -> Asked:
-    """Embed queries as a search of clips with these styles does, less the held-out wordings.
-
-    Args:
-        model: The model.
-        folder: Its folder.
-        style_keys: Style of each clip.
-        encode: `sentences`.
-    """
-    words = clip_words(style_keys)
-    without = frozenset() if nothing_heard(words) else unheard(words)
-    reader = None if encode is None else Reader(encode, without=without, held_out=False)
-    return Asked(
-        lambda texts: model.embed_text(texts).cpu().numpy(), reader.read if reader else None, Prompts.load(folder)
-    )
+    return None if encode is None else Reader.of(encode, clip_words(style_keys), held_out=False).read
 
 
 def sentences() -> Encode | None:

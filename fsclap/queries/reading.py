@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fsclap.queries.bank import opposites
-from fsclap.queries.conditions import ANY, scale_words, vocabulary
+from fsclap.queries.conditions import ANY, nothing_heard, scale_words, unheard, vocabulary
 from fsclap.queries.wordings import held_out_wordings, load_wordings
 
 VECTORS = Path(__file__).with_name("wordings.npy")
@@ -52,6 +52,11 @@ _PARTS = re.compile(r"[,;:.!?]+|\s/\s|\sand\s|(?<!anything)\sbut\s|\s(?=nor\s)",
 _NEGATION = re.compile(
     r"\b(?:not|never|no|without|nothing|nobody|none|neither|nor|cannot|anything but|far from|by no means|free of|"
     r"lack(?:s|ing)?|hardly|zero|rather than|instead of|as opposed to|fewer|(?<!a )few)\b|\b\w+n't\b",
+    re.IGNORECASE,
+)
+# What says that one thing follows another: "first hushed, then thundering".
+_FOLLOWS = re.compile(
+    r"\b(?:then|next|sometimes|now|starts?|begins?|beginning|ends?|first|suddenly|moment|turns?|goes|from)\b",
     re.IGNORECASE,
 )
 # What follows is a reason or a circumstance: "so the baby doesn't wake up" negates nothing of the voice.
@@ -124,6 +129,17 @@ class Reader:
         self._word = np.array([number[wording[:2]] for wording in wordings])
         self._negative = np.array([bool(_NEGATION.search(wording.phrase)) for wording in wordings])
 
+    @classmethod
+    def of(cls, encode: Encode, clips: np.ndarray, *, held_out: bool = True) -> "Reader":
+        """Read queries by the words that some clip has; by any word if none has one.
+
+        Args:
+            encode: The sentence encoder that embedded the wordings.
+            clips: (clips, attributes) int64: `fsclap.queries.conditions.clip_words`.
+            held_out: Whether to read by the held-out wordings too.
+        """
+        return cls(encode, without=() if nothing_heard(clips) else unheard(clips), held_out=held_out)
+
     def read(self, query: str) -> Reading:
         """Read a query."""
         parts = [part.strip() for part in _PARTS.split(query) if part.strip()] or [query]
@@ -132,7 +148,8 @@ class Reader:
         if len(parts) > 1 and not _NEGATION.search(query):
             share = WHOLE * (1 - min(_faith(cosine) for cosine, _ in read))
             total = (1 - share) * total + share * self._nearest(query)[1]
-            total = _changing(total, [weights for _, weights in read])
+            if _FOLLOWS.search(query):
+                total = _changing(total, [weights for _, weights in read])
         return Reading(total)
 
     def nearness(self, query: str) -> float:

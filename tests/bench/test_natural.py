@@ -26,9 +26,24 @@ def test_an_index_is_scored_and_every_query_is_written(
 
 
 def test_the_queries_that_settings_are_chosen_by_are_others() -> None:
-    validation = {query.query for query in natural.load_queries(natural.VALIDATION)}
-    assert len(validation) > 100
-    assert not validation & {query.query for query in natural.load_queries()}
+    parts = [natural.load_queries(file) for file in (natural.VALIDATION, natural.BLIND, natural.QUERIES)]
+    texts = [query.query.lower() for part in parts for query in part]
+    assert len(set(texts)) == len(texts)
+    assert min(map(len, parts)) > 60
+
+
+def test_blind_queries_are_read_by_all_wordings(index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out: list[bool] = []
+
+    def measure(*_: object, **settings: bool) -> None:
+        held_out.append(settings["held_out"])
+        raise SystemExit
+
+    monkeypatch.setattr(natural, "measure", measure)
+    for arguments in (["--blind"], ["--validation"], []):
+        with pytest.raises(SystemExit):
+            natural.main(["--index", str(index_folder), *arguments])
+    assert held_out == [True, False, False]
 
 
 def test_an_index_of_few_clips_is_told_so(index_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from fsclap.evaluation.natural import (
     score_queries,
 )
 from fsclap.evaluation.results import Natural
-from fsclap.evaluation.run import sentences
+from fsclap.evaluation.run import reading
 from fsclap.evaluation.words import natural_meaning
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.wordings import held_out_wordings, load_wordings
@@ -135,8 +135,9 @@ def test_the_words_of_the_clips_find_what_a_model_without_ears_does_not() -> Non
     def deaf(texts: Sequence[str]) -> np.ndarray:
         return np.zeros((len(texts), 2))
 
-    encode = SentenceTokens().sentences
-    found = score_queries(searched(corpus()), deaf, encode, seed=0)
+    clips = searched(corpus())
+    read = reading(clips.style_keys)
+    found = score_queries(clips, deaf, read, seed=0)
     assert set(found.rankings) == {"model", "words", "both", "ideal"}
     figures = {name: ranking.percentile.value for name, ranking in found.rankings.items()}
     assert figures["words"] > 0.65
@@ -144,23 +145,22 @@ def test_the_words_of_the_clips_find_what_a_model_without_ears_does_not() -> Non
     assert figures["both"] == pytest.approx(figures["words"], abs=0.01)
     assert figures["words"] < figures["ideal"]
     # And one that hears pitch helps the words.
-    helped = score_queries(searched(corpus()), by_pitch, encode, seed=0)
+    helped = score_queries(clips, by_pitch, read, seed=0)
     assert helped.rankings["both"].percentile.value > figures["words"]
 
 
 def test_without_styles_or_without_their_encoder_there_is_no_ranking_by_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    silent = corpus(style_key=[None] * CLIPS)
-    assert set(score_queries(searched(silent), by_pitch, lambda _: np.ones((1, 384)), seed=0).rankings) == {
-        "model",
-        "ideal",
-    }
+    silent = searched(corpus(style_key=[None] * CLIPS))
+    read = reading(silent.style_keys)
+    assert read is not None
+    assert read("deep").asked(), "a model may hear the words that no clip has"
+    assert set(score_queries(silent, by_pitch, read, seed=0).rankings) == {"model", "ideal"}
 
     def missing(self: SentenceTokens) -> None:
         raise WeightsError("pip install them")
 
-    assert sentences() is not None
     monkeypatch.setattr(SentenceTokens, "__init__", missing)
-    assert sentences() is None
+    assert reading(silent.style_keys) is None
 
 
 def test_what_cannot_be_scored_is_left_out_with_the_reason() -> None:

@@ -116,8 +116,12 @@ def test_both_ends_of_a_scale_ask_for_a_change(reader: Reader, query: str, attri
     assert share(reader.read(query), attribute, change) > 0.4
 
 
-def test_a_refusal_of_both_ends_asks_for_no_change(reader: Reader) -> None:
-    assert share(reader.read("not loud, but not quiet either"), "dynamics", "contrasted") < 0.1
+@pytest.mark.parametrize(
+    ("query", "attribute"),
+    [("not loud, but not quiet either", "dynamics"), ("deep voice, a twenty-year-old girl", "pitch_range")],
+)
+def test_both_ends_that_do_not_follow_each_other_ask_for_no_change(reader: Reader, query: str, attribute: str) -> None:
+    assert share(reader.read(query), attribute) < 0.1
 
 
 @pytest.mark.parametrize("query", ["neither gruff nor shrill", "warm rather than shrill", "warm instead of shrill"])
