@@ -11,20 +11,19 @@ guess.
 import itertools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import report
-from fsclap.evaluation.natural import answerable, load_queries
+from bench.natural import BLIND, VALIDATION
+from fsclap.evaluation.natural import QUERIES, answerable, load_queries
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.reading import Reader
 from fsclap.retrieval.calibration import fit, met
 from fsclap.retrieval.search import Searcher
 from fsclap.retrieval.words import UNDERSTOOD
 
-VALIDATION = Path(__file__).with_name("natural_validation.json")
 BANDS = (0.0, 0.35, 0.5, 0.65, 0.8, 1.001)
 OTHERS = (
     "xqzvk blorp", "3.14159", "the weather in Paris tomorrow", "invoice number 4711", "how do I install python",
@@ -58,7 +57,7 @@ def reliability(searcher: Searcher) -> dict[str, Any]:
 def nearness() -> dict[str, Any]:
     """Compute the share of queries below UNDERSTOOD: about voices, and others."""
     reader = Reader(SentenceTokens().sentences)
-    voices = [query.query for query in [*load_queries(), *load_queries(VALIDATION)]]
+    voices = [query.query for file in (QUERIES, VALIDATION, BLIND) for query in load_queries(file)]
     below = {
         name: float(np.mean([reader.nearness(query) < UNDERSTOOD for query in queries]))
         for name, queries in (("voices", voices), ("others", OTHERS))

@@ -1,7 +1,7 @@
 """Score searches in everyday words on an index: `python -m bench.natural --index FOLDER`.
 
 The queries, the score and the rankings are those of every evaluation: see
-`fsclap/evaluation/natural.py`. Here they are searched among all clips of an index. Prints the mean
+`fsclap/evaluation/natural.py`. Here they are searched among the clips of an index. Prints the mean
 score of each ranking, with its interval over queries, and the share of the queries that score well.
 
 With `--validation` the queries are 335 others, `natural_validation.json`, whose words may be in the
@@ -14,11 +14,12 @@ nor the other queries, and read by all wordings, as a search does. Nothing was c
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from bench import report
+from fsclap.data.splits import Part, Split
 from fsclap.evaluation.natural import QUERIES, Query, Searched, load_queries, score_queries
 from fsclap.evaluation.results import GOOD, NATURAL_CHANCE, Natural
 from fsclap.model.embedded import SentenceTokens
@@ -31,21 +32,33 @@ VALIDATION = Path(__file__).with_name("natural_validation.json")
 BLIND = Path(__file__).with_name("natural_blind.json")
 
 
-def measure(searcher: Searcher, queries: Sequence[Query], *, held_out: bool = False) -> Natural:
-    """Score queries among the clips of an index.
+def measure(
+    searcher: Searcher, queries: Sequence[Query], *, part: Part | None = None, held_out: bool = False
+) -> dict[str, Natural]:
+    """Score queries among the clips of an index: as they are searched for, and by the text alone.
 
     Args:
         searcher: The index.
         queries: What is searched for.
+        part: Which clips of the model's split are searched; None: all.
         held_out: Whether to read them by the held-out wordings too, as a search does.
     """
     rows = searcher.index.rows
-    clips = Searched.of(rows, np.arange(len(rows)), np.asarray(searcher.index.vectors))
+    chosen = np.arange(len(rows))
+    if part is not None:
+        ids = set(Split.load(searcher.model_folder / "split.json").ids(part))
+        chosen = chosen[[id_ in ids for id_ in rows["utterance_id"].to_pylist()]]
+    clips = Searched.of(rows, chosen, np.asarray(searcher.index.vectors[chosen]))
     read = Reader.of(SentenceTokens().sentences, clip_words(clips.style_keys), held_out=held_out).read
-    embed = Asked(
-        lambda texts: searcher.model.embed_text(texts).cpu().numpy(), read, Prompts.load(searcher.model_folder)
-    )
-    return score_queries(clips, embed, read, seed=0, queries=queries)
+
+    def text(queries: Sequence[str]) -> np.ndarray:
+        return searcher.model.embed_text(queries).cpu().numpy()
+
+    asked = Asked(text, read, Prompts.load(searcher.model_folder))
+    return {
+        "asked": score_queries(clips, asked, read, seed=0, queries=queries),
+        "text": score_queries(clips, text, None, seed=0, queries=queries),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,14 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--validation", action="store_true", help="the queries that settings are chosen by")
     which.add_argument("--blind", action="store_true", help="queries by someone who had not seen the wordings")
+    parser.add_argument("--part", choices=get_args(Part), help="search only this part of the model's split")
     options = parser.parse_args(arguments)
     queries = load_queries(VALIDATION if options.validation else BLIND if options.blind else QUERIES)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = measure(Searcher.open(options.index), queries, held_out=options.blind)
+    both = measure(Searcher.open(options.index), queries, part=options.part, held_out=options.blind)
+    found = both["asked"]
     if found.left_out:
         raise SystemExit(found.left_out)
     figures: dict[str, Any] = {"clips": found.clips, "queries": len(found.queries), "chance": NATURAL_CHANCE}
-    for name, ranking in found.rankings.items():
+    for name, ranking in [*found.rankings.items(), ("model, by the text alone", both["text"].rankings["model"])]:
         mean = ranking.percentile
         figures[name] = f"{mean.value:.3f} ({mean.low:.3f} to {mean.high:.3f}), above {GOOD}: {ranking.good:.0%}"
     print("\n".join(report.name_values(figures)))

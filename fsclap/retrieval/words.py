@@ -17,7 +17,7 @@ MEANT = 0.1
 """Share of a reading from which a word is named as one that the query means."""
 UNUSED = 0.3
 """Share of a reading from which it is said that no clip has the attribute."""
-UNDERSTOOD = 0.45
+UNDERSTOOD = 0.52
 """Cosine of a query and the wording nearest to it, below which the reading is called a guess
 (`bench.calibration` compares queries about voices with others)."""
 _PHRASES = {
