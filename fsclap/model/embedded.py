@@ -170,6 +170,12 @@ class SentenceTokens:
                 features[row] = SPREAD * state[:length].numpy()
         return features
 
+    def words(self) -> frozenset[str]:
+        """List the words that are read whole, not in pieces: the common ones of English, in lower case."""
+        with _LOADING:
+            tokenizer, _ = _sentence_model()
+        return frozenset(piece for piece in tokenizer.get_vocab() if piece.isalpha())
+
     def sentences(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts whole: the mean of their tokens, (texts, 384) float32 unit rows."""
         return np.stack([sentence(tokens) for tokens in self.features(texts)])

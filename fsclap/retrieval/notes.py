@@ -5,6 +5,7 @@ from typing import Any
 
 UNREAD = "{part} can't be read and was not used: describe the speech in English."
 CUT = "The query is too long: the model did not read its end, {end}."
+SLIP = "{typed} is read as {meant}."
 GUESS = (
     "{query} is unlike all the ways to describe a voice that are known here, so these clips are little more than a "
     "guess. Say how the voice sounds: high, low, slow, breathy, lively ..."

@@ -18,12 +18,13 @@ from fsclap.model.systems import System, load_system
 from fsclap.model.tokens import pad
 from fsclap.queries.prompts import Asked, Prompts
 from fsclap.queries.reading import combined, standardised
+from fsclap.queries.spelling import corrected, slips
 from fsclap.retrieval import DEFAULT, By, recordings
 from fsclap.retrieval.filters import Condition, mask, unknown_values
 from fsclap.retrieval.hits import Description, Hit, Sound
 from fsclap.retrieval.index import Index, SearchError, model_digest, refuse_address
 from fsclap.retrieval.nearest import Vectors, best, ranked
-from fsclap.retrieval.notes import Note
+from fsclap.retrieval.notes import SLIP, Note
 from fsclap.retrieval.readable import Readable
 from fsclap.retrieval.texts import Texts
 from fsclap.retrieval.words import Match, Styles
@@ -133,8 +134,11 @@ class Searcher:
             SearchError: The query is empty, or nothing of it can be read.
         """
         kept = self._read(query)
+        slips = [
+            Note(SLIP, {"typed": repr(typed), "meant": repr(meant)}) for typed, meant in self._slips(query).items()
+        ]
         guessed = self._styles.guessed(kept)
-        return [*guessed, *([] if guessed else self._styles.unused(kept)), *self._readable.notes(query)]
+        return [*guessed, *([] if guessed else self._styles.unused(kept)), *slips, *self._readable.notes(query)]
 
     def calibration(self, by: By | Literal["sound"]) -> "Calibration | None":
         """Say what the scores of a kind of search mean; None if too few clips were measured.
@@ -333,10 +337,13 @@ class Searcher:
         return Readable(self.model.text_encoder)
 
     def _read(self, query: str) -> str:
-        """Return what can be read of a query."""
+        """Return what can be read of a query, without its slips."""
         if not query.strip():
             raise SearchError("the query is empty: describe how the speech should sound")
-        return self._readable.kept(query)
+        return corrected(self._readable.kept(query), self._slips(query))
+
+    def _slips(self, query: str) -> dict[str, str]:
+        return slips(query, self._texts.words)
 
     @functools.cached_property
     def asked(self) -> Asked:

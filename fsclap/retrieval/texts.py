@@ -16,12 +16,16 @@ class Texts:
 
     With the embedded text encoder both come from the same pass through the network.
 
+    Attributes:
+        words: Words of English that exist, less the rare ones.
+
     Args:
         encoder: The text encoder of the model.
     """
 
     def __init__(self, encoder: TextEncoder) -> None:
         of_sentences = encoder if isinstance(encoder, SentenceTokens) else SentenceTokens()
+        self.words = of_sentences.words()
         self._sentences = _Remembered(of_sentences)
         self._model = self._sentences if of_sentences is encoder else _Remembered(encoder)
 

@@ -156,6 +156,12 @@ def test_accents_quotes_and_digits_can_be_read(styled: Searcher) -> None:
     assert styled.notes("a naïve, “deep” voice – café, 20 years old") == []
 
 
+def test_a_slip_is_read_as_what_was_meant_and_told(styled: Searcher) -> None:
+    (note,) = styled.notes("a deep voise")
+    assert str(note) == "'voise' is read as 'voice'."
+    assert styled.search("a depe voise") == styled.search("a deep voice")
+
+
 def test_the_end_of_a_long_query_is_named(styled: Searcher) -> None:
     long = "a deep voice " * 42  # 126 word pieces, and two marks
     assert styled.notes(long) == []
