@@ -215,12 +215,12 @@ def asked(model: System, folder: Path, read: Read | None) -> Asked:
 
 def reading(style_keys: Sequence[str]) -> Read | None:
     """Read queries of clips with these styles by all wordings but the held-out ones; None if nothing can read them."""
-    encode = sentences()
+    encode = _sentences()
     return None if encode is None else Reader.of(encode, clip_words(style_keys), held_out=False).read
 
 
-def sentences() -> Encode | None:
-    """Find the sentence encoder that queries are read with; None if its weights are not installed."""
+def _sentences() -> Encode | None:
+    """Return the sentence encoder that queries are read with; None if its weights are not installed."""
     try:
         return SentenceTokens().sentences
     except WeightsError as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsclap.files import written_aside
 from fsclap.queries.bank import Bank
 from fsclap.queries.conditions import ANY, vocabulary
 from fsclap.queries.reading import Reading, words
@@ -62,7 +63,8 @@ class Prompts:
 
     def save(self, folder: Path) -> None:
         """Write them beside the weights of the model, in half precision."""
-        np.save(folder / FILE, self.vectors.astype(np.float16))
+        with written_aside(folder / FILE) as part, part.open("wb") as file:
+            np.save(file, self.vectors.astype(np.float16))
 
     def mixed(self, texts: np.ndarray, readings: Sequence[Reading]) -> np.ndarray:
         """Compute what queries are searched for as: (queries, embedding) unit rows.

@@ -134,11 +134,11 @@ class Searcher:
             SearchError: The query is empty, or nothing of it can be read.
         """
         kept = self._read(query)
-        slips = [
+        corrections = [
             Note(SLIP, {"typed": repr(typed), "meant": repr(meant)}) for typed, meant in self._slips(query).items()
         ]
         guessed = self._styles.guessed(kept)
-        return [*guessed, *([] if guessed else self._styles.unused(kept)), *slips, *self._readable.notes(query)]
+        return [*guessed, *([] if guessed else self._styles.unused(kept)), *corrections, *self._readable.notes(query)]
 
     def calibration(self, by: By | Literal["sound"]) -> "Calibration | None":
         """Say what the scores of a kind of search mean; None if too few clips were measured.
