@@ -143,11 +143,14 @@ class Reader:
     def read(self, query: str) -> Reading:
         """Read a query."""
         parts = [part.strip() for part in _PARTS.split(query) if part.strip()] or [query]
-        read = [reading for part in parts for reading in self._part(part)]
+        whole = len(parts) > 1 and not _NEGATION.search(query)
+        encode = _Once(self._encode)
+        encode(_texts([*parts, query] if whole else parts))  # all at once, which is faster
+        read = [reading for part in parts for reading in self._part(part, encode)]
         _, total = _joined(read)
-        if len(parts) > 1 and not _NEGATION.search(query):
+        if whole:
             share = WHOLE * (1 - min(_faith(cosine) for cosine, _ in read))
-            total = (1 - share) * total + share * self._nearest(query)[1]
+            total = (1 - share) * total + share * self._nearest(query, encode)[1]
             if _FOLLOWS.search(query):
                 total = _changing(total, [weights for _, weights in read])
         return Reading(total)
@@ -159,43 +162,44 @@ class Reader:
 
     def prepare(self, queries: Sequence[str]) -> None:
         """Encode at once what most queries are read by, for an encoder that remembers: faster than one by one."""
-        parts = [part.strip() for query in queries for part in (query, *_PARTS.split(query)) if part.strip()]
-        self._encode([text for part in parts for text in (*_wholes(part), *(phrase for _, phrase in _phrases(part)))])
+        self._encode(
+            _texts([part.strip() for query in queries for part in (query, *_PARTS.split(query)) if part.strip()])
+        )
 
-    def _part(self, part: str) -> list[tuple[float, np.ndarray]]:
+    def _part(self, part: str, encode: Encode) -> list[tuple[float, np.ndarray]]:
         """Read one part: the cosine it can be trusted by, and the (words,) it asks for."""
         negation = _NEGATION.search(part)
         if negation is None:
-            return [self._nearest(part)]
+            return [self._nearest(part, encode)]
         clause = _CLAUSE.search(part)
         if clause is not None and clause.start() < negation.start():
             before = part[: clause.start()].strip()
-            return [self._nearest(text) for text in ([before, part] if before else [part])]
+            return [self._nearest(text, encode) for text in ([before, part] if before else [part])]
         rest = _EMPTY.sub(" ", part[negation.end() :]).strip()
         # Some wordings are negations themselves: "without a break", "never stops for breath".
-        literal = self._nearest(part, among=self._negative)
+        literal = self._nearest(part, encode, among=self._negative)
         if not rest:
             return [literal]
-        refused = self._nearest(rest, among=~self._negative)
+        refused = self._nearest(rest, encode, among=~self._negative)
         second = literal if literal[0] >= refused[0] else (refused[0], _turned(refused[1]))
         before = _EMPTY.sub(" ", part[: negation.start()]).strip()
-        return [self._nearest(before), second] if len(before.split()) > 1 else [second]
+        return [self._nearest(before, encode), second] if len(before.split()) > 1 else [second]
 
-    def _nearest(self, text: str, among: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+    def _nearest(self, text: str, encode: Encode, among: np.ndarray | None = None) -> tuple[float, np.ndarray]:
         """Read a text as a whole and by the phrases in it that are near some wording."""
-        cosine, found = _joined([self._by_wordings(row, among) for row in self._encode(_wholes(text))])
-        phrases = self._by_phrases(text, among)
+        cosine, found = _joined([self._by_wordings(row, among) for row in encode(_wholes(text))])
+        phrases = self._by_phrases(text, encode, among)
         if phrases:
             known, said = _joined(phrases)
             cosine, found = max(cosine, known), (1 - PHRASES) * found + PHRASES * said
         return cosine, found
 
-    def _by_phrases(self, text: str, among: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
+    def _by_phrases(self, text: str, encode: Encode, among: np.ndarray | None) -> list[tuple[float, np.ndarray]]:
         """Read the phrases of a text that are near some wording, the nearest first; no word is in two of them."""
         phrases = _phrases(text)
         if not phrases:
             return []
-        readings = [self._by_wordings(row, among) for row in self._encode([phrase for _, phrase in phrases])]
+        readings = [self._by_wordings(row, among) for row in encode([phrase for _, phrase in phrases])]
         nearness = np.array([cosine for cosine, _ in readings]) + LONGER * np.array([len(at) for at, _ in phrases])
         taken: set[int] = set()
         chosen = []
@@ -210,10 +214,25 @@ class Reader:
         similarity = self._vectors @ vector
         if among is not None:
             similarity = np.where(among, similarity, -1.0)
-        near = np.argsort(-similarity, kind="stable")[:NEAREST]
-        weights = np.exp((similarity[near] - similarity[near[0]]) / TEMPERATURE)
+        near = np.argpartition(-similarity, min(NEAREST, len(similarity) - 1))[:NEAREST]
+        nearest = similarity[near].max()
+        weights = np.exp((similarity[near] - nearest) / TEMPERATURE)
         found = np.bincount(self._word[near], weights / weights.sum(), minlength=len(words()))
-        return float(similarity[near[0]]), found
+        return float(nearest), found
+
+
+class _Once:
+    """Encodes texts, each of them once."""
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
+        self._rows: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        if new:
+            self._rows.update(zip(new, self._encode(new), strict=True))
+        return np.stack([self._rows[text] for text in texts])
 
 
 def _faith(cosine: float) -> float:
@@ -225,6 +244,11 @@ def _joined(readings: Sequence[tuple[float, np.ndarray]]) -> tuple[float, np.nda
     faiths = [_faith(cosine) for cosine, _ in readings]
     total = sum(faith * weights for faith, (_, weights) in zip(faiths, readings, strict=True)) / sum(faiths)
     return max(cosine for cosine, _ in readings), np.asarray(total)
+
+
+def _texts(parts: Sequence[str]) -> list[str]:
+    """List all that parts are read by: each as a whole, and its phrases."""
+    return [text for part in parts for text in (*_wholes(part), *(phrase for _, phrase in _phrases(part)))]
 
 
 def _wholes(text: str) -> list[str]:
