@@ -49,7 +49,8 @@ def _meant(word: str, known: Collection[str]) -> str | None:
 
 def _exists(word: str, known: Collection[str]) -> bool:
     stem = _ENDINGS.sub("", word)
-    return any(form in known or form in _words() for form in (word, stem, f"{stem}e", stem[:-1]))
+    forms = [word] if stem == word else [word, stem, f"{stem}e", stem[:-1]]
+    return any(form in known or form in _words() for form in forms)
 
 
 @lru_cache(maxsize=1)

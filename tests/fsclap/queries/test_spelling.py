@@ -14,6 +14,7 @@ def known() -> frozenset[str]:
     ("typed", "meant"),
     [
         ("squekay", "squeaky"),
+        ("a tierd man", "a tired man"),
         ("a whispry voice", "a whispery voice"),
         ("Monotnous and sloow", "monotonous and slow"),
         ("unhuried", "unhurried"),
