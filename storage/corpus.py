@@ -283,7 +283,8 @@ class Corpus:
                 paths = [f"{SUPERSEDED}/{name}" if name in aside else name for name in names]
                 found = pyarrow.dataset.dataset(paths, schema=SCHEMAS[table], filesystem=self.files(table))
                 return self._visible(found)
-        files = None if self.is_local else self.files(table, sizes=shard_sizes(delta))
+        # deltalake's own files are Python's, of a local table too: a process that ends in the middle of a scan crashes.
+        files = self.files(table, sizes=None if self.is_local else shard_sizes(delta))
         return self._visible(delta.to_pyarrow_dataset(schema=SCHEMAS[table], filesystem=files))
 
     def _visible(self, rows: pyarrow.dataset.Dataset) -> pyarrow.dataset.Dataset:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import deltalake
+import pyarrow.fs
 import pytest
 from deltalake.exceptions import CommitFailedError
 
@@ -107,6 +108,11 @@ def test_a_commit_comes_back_field_by_field(corpus, make_rows):
     (source,) = corpus.ledger().values()
     assert source["stage_seconds"] == rows["source"]["stage_seconds"]
     assert source["committed_at"].tzinfo is not None
+
+
+def test_the_threads_that_read_a_local_table_need_no_python(corpus):
+    # A process that ended in the middle of such a scan crashed (139) or hung: its threads asked for Python's lock.
+    assert isinstance(corpus.dataset().filesystem, pyarrow.fs.SubTreeFileSystem)
 
 
 def test_a_replay_changes_nothing(corpus, make_rows):
