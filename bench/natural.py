@@ -22,9 +22,9 @@ from bench import report
 from fsclap.data.splits import Part, Split
 from fsclap.evaluation.natural import QUERIES, Query, Searched, load_queries, score_queries
 from fsclap.evaluation.results import GOOD, NATURAL_CHANCE, Natural
+from fsclap.evaluation.run import asked
 from fsclap.model.embedded import SentenceTokens
 from fsclap.queries.conditions import clip_words
-from fsclap.queries.prompts import Asked, Prompts
 from fsclap.queries.reading import Reader
 from fsclap.retrieval.search import Searcher
 
@@ -54,9 +54,10 @@ def measure(
     def text(queries: Sequence[str]) -> np.ndarray:
         return searcher.model.embed_text(queries).cpu().numpy()
 
-    asked = Asked(text, read, Prompts.load(searcher.model_folder))
     return {
-        "asked": score_queries(clips, asked, read, seed=0, queries=queries),
+        "asked": score_queries(
+            clips, asked(searcher.model, searcher.model_folder, read), read, seed=0, queries=queries
+        ),
         "text": score_queries(clips, text, None, seed=0, queries=queries),
     }
 

@@ -142,7 +142,7 @@ class Reader:
 
     def read(self, query: str) -> Reading:
         """Read a query."""
-        parts = [part.strip() for part in _PARTS.split(query) if part.strip()] or [query]
+        parts = _parts(query) or [query]
         whole = len(parts) > 1 and not _NEGATION.search(query)
         encode = _Once(self._encode)
         encode(_texts([*parts, query] if whole else parts))  # all at once, which is faster
@@ -157,14 +157,12 @@ class Reader:
 
     def nearness(self, query: str) -> float:
         """Compute the largest cosine of a query, or of a part of it, with a wording."""
-        texts = [text for part in (query, *_PARTS.split(query)) if part.strip() for text in _wholes(part.strip())]
+        texts = [text for part in (query.strip(), *_parts(query)) for text in _wholes(part)]
         return float((self._encode(texts) @ self._vectors.T).max())
 
     def prepare(self, queries: Sequence[str]) -> None:
         """Encode at once what most queries are read by, for an encoder that remembers: faster than one by one."""
-        self._encode(
-            _texts([part.strip() for query in queries for part in (query, *_PARTS.split(query)) if part.strip()])
-        )
+        self._encode(_texts([part for query in queries for part in (query.strip(), *_parts(query))]))
 
     def _part(self, part: str, encode: Encode) -> list[tuple[float, np.ndarray]]:
         """Read one part: the cosine it can be trusted by, and the (words,) it asks for."""
@@ -244,6 +242,10 @@ def _joined(readings: Sequence[tuple[float, np.ndarray]]) -> tuple[float, np.nda
     faiths = [_faith(cosine) for cosine, _ in readings]
     total = sum(faith * weights for faith, (_, weights) in zip(faiths, readings, strict=True)) / sum(faiths)
     return max(cosine for cosine, _ in readings), np.asarray(total)
+
+
+def _parts(query: str) -> list[str]:
+    return [part.strip() for part in _PARTS.split(query) if part.strip()]
 
 
 def _texts(parts: Sequence[str]) -> list[str]:
